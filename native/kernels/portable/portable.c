@@ -1,0 +1,13 @@
+/* Plain C11, one lane: the reference for every other table, and what runs where there is no other. */
+#define SMS_ISA portable
+#define SMS_LANES 1
+#define SMS_MR 4
+#define SMS_HEIGHTS(X) X(1) X(2) X(3) X(4)
+#define SMS_PANELS 1
+#define SMS_KC 256
+#define SMS_LHS_BLOCK_BYTES (128 * 1024)
+#define SMS_TEST_ONLY 0
+#define SMS_PREFETCH_LOCALITY 3
+#define SMS_ATTENTION_ROWS 64
+#define SMS_ATTENTION_KEYS 128
+#include "../vector/table.h"

@@ -1,0 +1,94 @@
+/* Which tables are compiled in, and which of them this machine can run. */
+#include <stddef.h>
+#include <string.h>
+
+#include "smesim/kernels.h"
+
+extern const struct sms_kernels sms_kernels_portable;
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+extern const struct sms_kernels sms_kernels_avx2, sms_kernels_avx512, sms_kernels_wide16;
+
+/* Register state that the operating system saves (XCR0): x87 is bit 0, SSE 1, AVX 2, AVX-512 masks and uppers 5 to 7. */
+enum { SAVED_AVX = 0x06, SAVED_AVX512 = 0xe6 };
+
+/* Feature bits of CPUID leaf 1 (ecx) and leaf 7 (ebx). */
+enum {
+    LEAF1_FMA = 1u << 12,
+    LEAF1_OSXSAVE = 1u << 27,
+    LEAF1_AVX = 1u << 28,
+    LEAF7_AVX2 = 1u << 5,
+    LEAF7_BMI2 = 1u << 8,
+    LEAF7_AVX512F = 1u << 16,
+    LEAF7_AVX512DQ = 1u << 17,
+    LEAF7_AVX512BW = 1u << 30,
+};
+static const unsigned LEAF7_AVX512VL = 1u << 31;
+
+static unsigned saved_state(void)
+{
+    unsigned low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+static int has_avx2(unsigned saved, unsigned leaf1, unsigned leaf7)
+{
+    const unsigned need1 = LEAF1_AVX | LEAF1_FMA, need7 = LEAF7_AVX2 | LEAF7_BMI2;
+    return (saved & SAVED_AVX) == SAVED_AVX && (leaf1 & need1) == need1 && (leaf7 & need7) == need7;
+}
+
+static int has_avx512(unsigned saved, unsigned leaf7)
+{
+    const unsigned need7 = LEAF7_AVX512F | LEAF7_AVX512DQ | LEAF7_AVX512BW | LEAF7_AVX512VL;
+    return (saved & SAVED_AVX512) == SAVED_AVX512 && (leaf7 & need7) == need7;
+}
+
+/* Asked of the CPU itself: __builtin_cpu_supports needs a run-time library that not every compiler brings. */
+static int32_t supported(const struct sms_kernels *kernels)
+{
+    unsigned eax, ebx, ecx, edx, leaf1, leaf7;
+    if (kernels == &sms_kernels_portable)
+        return 1;
+    if (!__get_cpuid(1, &eax, &ebx, &leaf1, &edx) || !(leaf1 & LEAF1_OSXSAVE))
+        return 0;
+    if (!__get_cpuid_count(7, 0, &eax, &leaf7, &ecx, &edx))
+        return 0;
+    const unsigned saved = saved_state();
+    return has_avx2(saved, leaf1, leaf7) && (kernels != &sms_kernels_avx512 || has_avx512(saved, leaf7));
+}
+
+static const struct sms_kernels *const tables[] = {&sms_kernels_avx512, &sms_kernels_avx2, &sms_kernels_portable, &sms_kernels_wide16};
+#else
+static int32_t supported(const struct sms_kernels *kernels) { return kernels == &sms_kernels_portable; }
+
+static const struct sms_kernels *const tables[] = {&sms_kernels_portable};
+#endif
+
+const struct sms_kernels *sms_kernels_at(int32_t index)
+{
+    const int32_t count = sizeof tables / sizeof *tables;
+    return index >= 0 && index < count ? tables[index] : NULL;
+}
+
+int32_t sms_kernels_supported(const struct sms_kernels *kernels) { return supported(kernels); }
+
+const struct sms_kernels *sms_kernels_find(const char *isa)
+{
+    const struct sms_kernels *kernels;
+    for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
+        if (strcmp(kernels->isa, isa) == 0)
+            return supported(kernels) ? kernels : NULL;
+    return NULL;
+}
+
+const struct sms_kernels *sms_kernels_best(void)
+{
+    const struct sms_kernels *kernels = NULL;
+    for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
+        if (!kernels->test_only && supported(kernels))
+            break;
+    return kernels;
+}

@@ -1,0 +1,195 @@
+/* Fused causal attention of one KV head: blocks of keys flow through scores = q * K^T, an online softmax, and
+ * acc += p * V (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
+ * "FlashAttention", 2022). Both products are the micro-kernels of gemm.h on the packed caches.
+ *
+ * Causality is cut, not masked: a strip of rows computes no panel of keys that none of its rows sees, and multiplies
+ * values only as deep as its last row sees. */
+#ifndef SMESIM_ATTENTION_H
+#define SMESIM_ATTENTION_H
+
+#include <math.h>
+
+#include "gemm.h"
+#include "smesim/kernels.h"
+
+/* Keys of a block that row r sees. */
+SMS_INLINE int64_t sms_visible(const struct sms_attention_rows *at, int64_t row, int64_t key0, int64_t keys)
+{
+    const int64_t visible = at->position + row / at->group + 1 - key0;
+    return visible < 0 ? 0 : visible < keys ? visible : keys;
+}
+
+static void sms_qk_block(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0, int64_t keys,
+                         float *scores, int64_t lds)
+{
+    const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
+    struct sms_tile t = {.lda = d, .b_panel = SMS_NR * d, .depth = d, .ldc = lds, .prefetch_step = SMS_LINE_BYTES};
+    int64_t first = 0; /* strips that see the panel: visibility grows with the row */
+    for (int64_t key = 0; key < keys; key += SMS_TILE_COLUMNS) {
+        while (first < strips && sms_visible(at, sms_lhs_strip_row(first + 1, at->rows, strips) - 1, key0, keys) <= key)
+            first++;
+        t.b = k_cache + (key0 + key) * d;
+        t.prefetch = (const char *)(t.b + SMS_TILE_COLUMNS * d);
+        for (int64_t strip = first; strip < strips; strip++) {
+            const int64_t row = sms_lhs_strip_row(strip, at->rows, strips);
+            const int64_t height = sms_lhs_strip_row(strip + 1, at->rows, strips) - row;
+            t.a = q + row * d;
+            t.c = scores + row * lds + key;
+            sms_tile_product(0, &t, height, keys - key < SMS_TILE_COLUMNS ? keys - key : SMS_TILE_COLUMNS);
+            t.prefetch = (const char *)t.b;
+            t.prefetch_step = 0;
+        }
+        t.prefetch_step = SMS_LINE_BYTES;
+    }
+}
+
+/* scores[visible] become exp(score - peak); returns their sum. */
+static float sms_exp_row(float *scores, int64_t visible, float peak)
+{
+    vf total = v_set(0.0f);
+    int64_t i = 0;
+    for (; i + SMS_LANES <= visible; i += SMS_LANES) {
+        const vf p = v_exp(v_load(scores + i) - peak);
+        v_store(scores + i, p);
+        total += p;
+    }
+    float sum = v_sum(total);
+    if (i < visible) {
+        float tail[SMS_LANES] = {0};
+        memcpy(tail, scores + i, (size_t)(visible - i) * sizeof *tail);
+        v_store(tail, v_exp(v_load(tail) - peak));
+        for (int64_t j = 0; i + j < visible; j++) {
+            scores[i + j] = tail[j];
+            sum += tail[j];
+        }
+    }
+    return sum;
+}
+
+static float sms_largest_of(const float *x, int64_t n)
+{
+    vf largest = v_set(-INFINITY);
+    int64_t i = 0;
+    for (; i + SMS_LANES <= n; i += SMS_LANES)
+        largest = v_max(v_load(x + i), largest);
+    float peak = v_largest(largest);
+    for (; i < n; i++)
+        peak = x[i] > peak ? x[i] : peak;
+    return peak;
+}
+
+static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores, int64_t lds, float *peak,
+                              float *total, float *acc)
+{
+    const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
+    for (int64_t strip = 0; strip < strips; strip++) {
+        const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
+        const int64_t strip_visible = sms_visible(at, row_end - 1, key0, keys);
+        for (int64_t row = sms_lhs_strip_row(strip, at->rows, strips); row < row_end; row++) {
+            const int64_t visible = sms_visible(at, row, key0, keys);
+            float *p = scores + row * lds;
+            if (visible > 0) {
+                const float largest = sms_largest_of(p, visible);
+                if (largest > peak[row]) {
+                    const float shrink = peak[row] > -INFINITY ? expf(peak[row] - largest) : 0.0f;
+                    peak[row] = largest;
+                    total[row] *= shrink;
+                    for (int64_t j = 0; j < d; j++)
+                        acc[row * d + j] *= shrink;
+                }
+                total[row] += sms_exp_row(p, visible, peak[row]);
+            }
+            for (int64_t i = visible; i < strip_visible; i++)
+                p[i] = 0.0f;
+        }
+    }
+}
+
+static void sms_pv_block(const struct sms_attention_rows *at, const float *scores, int64_t lds, const float *v_cache, int64_t key0,
+                         int64_t keys, float *acc)
+{
+    const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
+    struct sms_tile t = {.lda = lds, .b_panel = SMS_NR * at->capacity, .ldc = d, .begin = SMS_BEGIN_C};
+    for (int64_t column = 0; column < d; column += SMS_TILE_COLUMNS) {
+        t.b = v_cache + column * at->capacity + key0 * SMS_NR;
+        t.prefetch = (const char *)(t.b + SMS_TILE_COLUMNS * at->capacity);
+        t.prefetch_step = SMS_LINE_BYTES;
+        for (int64_t strip = strips - 1; strip >= 0; strip--) {
+            const int64_t row = sms_lhs_strip_row(strip, at->rows, strips);
+            const int64_t height = sms_lhs_strip_row(strip + 1, at->rows, strips) - row;
+            t.depth = sms_visible(at, row + height - 1, key0, keys);
+            if (t.depth == 0)
+                break;
+            t.a = scores + row * lds;
+            t.c = acc + row * d + column;
+            sms_tile_product(0, &t, height, d - column < SMS_TILE_COLUMNS ? d - column : SMS_TILE_COLUMNS);
+            t.prefetch = (const char *)t.b;
+            t.prefetch_step = 0;
+        }
+    }
+}
+
+/* Tokens whose rows are worked on together: as many as give the products reuse, and at least one. */
+SMS_INLINE int64_t sms_attention_tokens(int64_t group)
+{
+    return group < SMS_ATTENTION_ROWS ? SMS_ATTENTION_ROWS / group : 1;
+}
+
+static int64_t sms_attention_scratch(int64_t group, int64_t head_dim)
+{
+    const int64_t rows = sms_attention_tokens(group) * group;
+    return rows * (2 * head_dim + SMS_ATTENTION_KEYS + 2);
+}
+
+static void sms_attention(const float *q, int64_t ldq, const float *k_cache, const float *v_cache, float *out, int64_t ldo,
+                          int64_t token0, int64_t token1, int64_t past, int64_t group, int64_t head_dim, int64_t capacity,
+                          float *scratch)
+{
+    const int64_t d = head_dim, block_tokens = sms_attention_tokens(group), block_rows = block_tokens * group;
+    const float scale = 1.0f / sqrtf((float)d);
+    float *scaled = scratch, *acc = scaled + block_rows * d, *scores = acc + block_rows * d;
+    float *peak = scores + block_rows * SMS_ATTENTION_KEYS, *total = peak + block_rows;
+    for (int64_t token = token0; token < token1; token += block_tokens) {
+        const int64_t tokens = token1 - token < block_tokens ? token1 - token : block_tokens;
+        const struct sms_attention_rows at = {tokens * group, group, past + token, d, capacity};
+        const int64_t keys_end = past + token + tokens;
+        for (int64_t t = 0; t < tokens; t++)
+            for (int64_t j = 0; j < group * d; j++)
+                scaled[t * group * d + j] = q[(token + t) * ldq + j] * scale;
+        for (int64_t row = 0; row < at.rows; row++) {
+            peak[row] = -INFINITY;
+            total[row] = 0.0f;
+        }
+        memset(acc, 0, (size_t)(at.rows * d) * sizeof *acc);
+        for (int64_t key0 = 0; key0 < keys_end; key0 += SMS_ATTENTION_KEYS) {
+            const int64_t keys = keys_end - key0 < SMS_ATTENTION_KEYS ? keys_end - key0 : SMS_ATTENTION_KEYS;
+            sms_qk_block(&at, scaled, k_cache, key0, keys, scores, SMS_ATTENTION_KEYS);
+            sms_softmax_block(&at, key0, keys, scores, SMS_ATTENTION_KEYS, peak, total, acc);
+            sms_pv_block(&at, scores, SMS_ATTENTION_KEYS, v_cache, key0, keys, acc);
+        }
+        for (int64_t row = 0; row < at.rows; row++) {
+            const float inverse = 1.0f / total[row];
+            float *to = out + (token + row / group) * ldo + row % group * d;
+            for (int64_t j = 0; j < d; j++)
+                to[j] = acc[row * d + j] * inverse;
+        }
+    }
+}
+
+static void sms_kv_append(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past, int64_t head0,
+                          int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache, float *v_cache)
+{
+    for (int64_t head = head0; head < head1; head++) {
+        float *restrict k_head = k_cache + head * sms_k_cache_size(capacity, head_dim);
+        float *restrict v_head = v_cache + head * sms_v_cache_size(capacity, head_dim);
+        for (int64_t t = 0; t < tokens; t++) {
+            const float *k_row = k + t * ldk + head * head_dim, *v_row = v + t * ldv + head * head_dim;
+            for (int64_t j = 0; j < head_dim; j++)
+                k_head[sms_rhs_offset(past + t, j, head_dim)] = k_row[j];
+            for (int64_t j = 0; j < head_dim; j++)
+                v_head[sms_rhs_offset(j, past + t, capacity)] = v_row[j];
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,206 @@
+/* Matrix products on packed panels.
+ *
+ * The micro-kernel holds a tile of the product, `height` rows by `panels` panels, in registers and runs along the depth.
+ * height and panels are constants at each instance; the loops over them are unrolled. Around it stand the classic
+ * loops, named as BLIS does (Van Zee and van de Geijn, "BLIS: a framework for rapidly instantiating BLAS
+ * functionality", 2015): ic over blocks of rows that fit the L2 cache, pc over blocks of the depth, jr over panels,
+ * ir over strips. */
+#ifndef SMESIM_GEMM_H
+#define SMESIM_GEMM_H
+
+#include "smesim/layout.h"
+#include "vec.h"
+
+enum {
+    SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
+    SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
+    SMS_LINE_BYTES = 64,
+};
+
+/* What a tile begins with: nothing, the bias of its columns, or what c holds. */
+enum sms_begin { SMS_BEGIN_ZERO, SMS_BEGIN_BIAS, SMS_BEGIN_C };
+
+struct sms_tile {
+    const float *a;
+    int64_t lda; /* of an unpacked a */
+    const float *b;
+    int64_t b_panel; /* distance of neighbouring panels */
+    int64_t depth;
+    const float *bias;
+    float *c;
+    int64_t ldc;
+    enum sms_begin begin;
+    const char *prefetch; /* what later tiles read: touched once every k and panel, prefetch_step further each time */
+    int64_t prefetch_step;
+};
+
+/* a is a packed strip, or rows that lie lda apart. */
+SMS_INLINE void sms_micro(const int height, const int panels, const int packed, const struct sms_tile *t)
+{
+    enum { V = SMS_PANEL_VECTORS };
+    const int vectors = panels * V;
+    const int64_t a_row = packed ? 1 : t->lda, a_depth = packed ? height : 1;
+    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step;
+    const float *a = t->a, *b = t->b;
+    const char *prefetch = t->prefetch;
+    vf acc[SMS_MR][SMS_PANELS * V];
+
+    SMS_UNROLL(16)
+    for (int r = 0; r < height; r++) {
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++)
+            acc[r][j] = v_set(0.0f);
+        __builtin_prefetch(t->c + r * t->ldc, 1);
+    }
+    for (int64_t k = t->depth; k > 0; k--) {
+        vf column[SMS_PANELS * V];
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++)
+            column[j] = v_load(b + j / V * b_panel + j % V * SMS_LANES);
+        SMS_UNROLL(16)
+        for (int p = 0; p < panels; p++)
+            __builtin_prefetch(prefetch + p * b_panel * (int64_t)sizeof *b, 0, SMS_PREFETCH_LOCALITY);
+        SMS_UNROLL(16)
+        for (int r = 0; r < height; r++) {
+            SMS_UNROLL(16)
+            for (int j = 0; j < vectors; j++)
+                acc[r][j] += column[j] * a[r * a_row];
+        }
+        a += a_depth;
+        b += SMS_NR;
+        prefetch += prefetch_step;
+    }
+    const int64_t ldc = t->ldc;
+    float *c = t->c;
+    if (t->begin != SMS_BEGIN_ZERO) {
+        const float *begin = t->begin == SMS_BEGIN_C ? c : t->bias;
+        const int64_t begin_row = t->begin == SMS_BEGIN_C ? ldc : 0;
+        SMS_UNROLL(16)
+        for (int r = 0; r < height; r++) {
+            SMS_UNROLL(16)
+            for (int j = 0; j < vectors; j++)
+                acc[r][j] += v_load(begin + r * begin_row + j * SMS_LANES);
+        }
+    }
+    SMS_UNROLL(16)
+    for (int r = 0; r < height; r++) {
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++)
+            v_store(c + r * ldc + j * SMS_LANES, acc[r][j]);
+    }
+}
+
+typedef void sms_micro_kernel(const struct sms_tile *);
+
+#define SMS_MICRO_KERNELS(height)                                                                                      \
+    static void sms_micro_strip_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 1, t); }            \
+    static void sms_micro_strip_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 1, t); }              \
+    static void sms_micro_rows_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 0, t); }             \
+    static void sms_micro_rows_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 0, t); }
+SMS_HEIGHTS(SMS_MICRO_KERNELS)
+
+/* By packed, by whole tile width or a single panel, by height. */
+#define SMS_STRIP(height) sms_micro_strip_##height,
+#define SMS_STRIP_SINGLE(height) sms_micro_strip_single_##height,
+#define SMS_ROWS(height) sms_micro_rows_##height,
+#define SMS_ROWS_SINGLE(height) sms_micro_rows_single_##height,
+static sms_micro_kernel *const sms_micro_kernels[2][2][SMS_MR] = {
+    {{SMS_HEIGHTS(SMS_ROWS_SINGLE)}, {SMS_HEIGHTS(SMS_ROWS)}},
+    {{SMS_HEIGHTS(SMS_STRIP_SINGLE)}, {SMS_HEIGHTS(SMS_STRIP)}},
+};
+
+/* One tile, `columns` wide: into c, or past a buffer where the panels are wider than the columns that are there. */
+SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int64_t height, int64_t columns)
+{
+    const int wide = columns > SMS_NR;
+    const int64_t width = wide ? SMS_TILE_COLUMNS : SMS_NR;
+    if (columns == width) {
+        sms_micro_kernels[packed][wide][height - 1](t);
+        return;
+    }
+    float whole[SMS_MR * SMS_TILE_COLUMNS];
+    struct sms_tile buffered = *t;
+    buffered.c = whole;
+    buffered.ldc = width;
+    buffered.begin = SMS_BEGIN_ZERO;
+    sms_micro_kernels[packed][wide][height - 1](&buffered);
+    for (int64_t r = 0; r < height; r++) {
+        for (int64_t j = 0; j < columns; j++) {
+            float *c = &t->c[r * t->ldc + j];
+            const float begin = t->begin == SMS_BEGIN_C ? *c : t->begin == SMS_BEGIN_BIAS ? t->bias[j] : 0.0f;
+            *c = begin + whole[r * width + j];
+        }
+    }
+}
+
+struct sms_gemm_operands {
+    const float *lhs, *rhs, *bias;
+    float *c;
+    int64_t m, k, n, ldc, strips, panel_end;
+};
+
+/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1. The panels that `next` points at
+ * are fetched meanwhile, evenly over the strips. */
+static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t depth,
+                        const float *next)
+{
+    const int64_t column = panel * SMS_NR;
+    const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
+    const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
+    const int64_t touch_bytes = SMS_LINE_BYTES / (strip1 - strip0);
+    struct sms_tile t = {
+        .b = g->rhs + panel * SMS_NR * g->k + k0 * SMS_NR,
+        .b_panel = SMS_NR * g->k,
+        .depth = depth,
+        .bias = g->bias ? g->bias + column : NULL,
+        .ldc = g->ldc,
+        .begin = k0 > 0 ? SMS_BEGIN_C : g->bias ? SMS_BEGIN_BIAS : SMS_BEGIN_ZERO,
+        .prefetch = (const char *)next,
+        .prefetch_step = touch_bytes,
+    };
+    int64_t row = sms_lhs_strip_row(strip0, g->m, g->strips);
+    for (int64_t strip = strip0; strip < strip1; strip++) {
+        const int64_t row_end = sms_lhs_strip_row(strip + 1, g->m, g->strips), height = row_end - row;
+        t.a = g->lhs + row * g->k + k0 * height;
+        t.c = g->c + row * g->ldc + column;
+        sms_tile_product(1, &t, height, columns);
+        t.prefetch += depth * touch_bytes;
+        row = row_end;
+    }
+}
+
+static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias, float *c, int64_t ldc,
+                     int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1)
+{
+    const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, n, ldc, sms_lhs_strips(m, SMS_MR), panel1};
+    const int64_t depth_blocks = k > 0 ? sms_ceil_div(k, SMS_KC) : 1;
+    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (SMS_MR * SMS_KC * (int64_t)sizeof *lhs);
+    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips);
+    const int64_t rows = sms_lhs_strip_row(strip1, m, g.strips) - sms_lhs_strip_row(strip0, m, g.strips);
+    if (rows * k * (int64_t)sizeof *lhs <= SMS_LHS_BLOCK_BYTES) {
+        /* All of the lhs stays in the cache: go through the rhs in the order it lies. */
+        for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
+            for (int64_t pc = 0; pc < depth_blocks; pc++) {
+                const int64_t k0 = pc * k / depth_blocks, k1 = (pc + 1) * k / depth_blocks;
+                const float *next = pc + 1 < depth_blocks ? rhs + panel * SMS_NR * k + k1 * SMS_NR
+                                                          : rhs + (panel + SMS_PANELS) * SMS_NR * k;
+                sms_gemm_ir(&g, strip0, strip1, panel, k0, k1 - k0, next);
+            }
+        }
+        return;
+    }
+    for (int64_t ic = 0; ic < strip_blocks; ic++) {
+        const int64_t ic0 = strip0 + ic * (strip1 - strip0) / strip_blocks;
+        const int64_t ic1 = strip0 + (ic + 1) * (strip1 - strip0) / strip_blocks;
+        for (int64_t pc = 0; pc < depth_blocks; pc++) {
+            const int64_t k0 = pc * k / depth_blocks, k1 = (pc + 1) * k / depth_blocks;
+            for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
+                const float *next = panel + SMS_PANELS < panel1 ? rhs + (panel + SMS_PANELS) * SMS_NR * k + k0 * SMS_NR
+                                                                : rhs + panel0 * SMS_NR * k + k1 * SMS_NR;
+                sms_gemm_ir(&g, ic0, ic1, panel, k0, k1 - k0, next);
+            }
+        }
+    }
+}
+
+#endif

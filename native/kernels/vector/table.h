@@ -1,0 +1,57 @@
+/* The table of one ISA. Its file defines, and then includes this once:
+ *
+ *   SMS_ISA            its name, a C identifier
+ *   SMS_LANES          f32 elements of a vector; 1 is plain C
+ *   SMS_MR             highest strip, with SMS_HEIGHTS(X) listing X(1) .. X(SMS_MR)
+ *   SMS_PANELS         panels of a micro-kernel's tile
+ *   SMS_KC             depth of a block: its panels stay in the L1 cache while the strips go by
+ *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
+ *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+#include "attention.h"
+#include "gemm.h"
+#include "gemv.h"
+#include "measure.h"
+#include "pack.h"
+#include "rows.h"
+#include "smesim/kernels.h"
+
+#define SMS_JOIN_(a, b) a##b
+#define SMS_JOIN(a, b) SMS_JOIN_(a, b)
+#define SMS_NAME_(name) #name
+#define SMS_NAME(name) SMS_NAME_(name)
+
+const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
+    .isa = SMS_NAME(SMS_ISA),
+    .lanes = SMS_LANES,
+    .mr = SMS_MR,
+    .nr = SMS_NR,
+    .panels = SMS_PANELS,
+    .kc = SMS_KC,
+    .test_only = SMS_TEST_ONLY,
+    .fma_flop = 2 * SMS_LANES * SMS_FMA_CHAINS,
+    .pack_lhs = sms_pack_lhs,
+    .pack_rhs = sms_pack_rhs,
+    .unpack_rhs = sms_unpack_rhs,
+    .fill_rhs = sms_fill_rhs,
+    .fill_rows = sms_fill_rows,
+    .gemm = sms_gemm,
+    .gemv = sms_gemv,
+    .rmsnorm = sms_rmsnorm,
+    .add = sms_add,
+    .swiglu = sms_swiglu,
+    .copy = sms_copy,
+    .rope = sms_rope,
+    .embed_rows = sms_embed_rows,
+    .embed_rhs = sms_embed_rhs,
+    .argmax = sms_argmax,
+    .kv_append = sms_kv_append,
+    .attention = sms_attention,
+    .attention_scratch = sms_attention_scratch,
+    .qk_block = sms_qk_block,
+    .softmax_block = sms_softmax_block,
+    .pv_block = sms_pv_block,
+    .fma_peak = sms_fma_peak,
+    .read_bandwidth = sms_read_bandwidth,
+    .write_bandwidth = sms_write_bandwidth,
+    .triad = sms_triad,
+};

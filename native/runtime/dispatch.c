@@ -1,0 +1,150 @@
+/* From a task to the leaf that does it: resolves buffers, rows and leading dimensions, and calls one kernel. */
+#include <stddef.h>
+
+#include "smesim/runtime.h"
+
+/* What a leaf needs to know of an operand: where the operator's row 0 is, and how far apart its rows are. */
+struct rows {
+    float *data;
+    int64_t ld;
+};
+
+static float *buffer(const struct sms_run *run, int32_t index) { return index < 0 ? NULL : run->buffers[index]; }
+
+/* The rows of an activation as the operator counts them. An operator that computes fewer rows than there are reads the
+ * last row of each sequence; one that computes more (a norm of each head) sees shorter rows, one after another. */
+static struct rows activation(const struct sms_run *run, int32_t index, int64_t m, int64_t width) {
+    const struct sms_buffer *facts = &run->buffer_facts[index];
+    int64_t stride = m < facts->rows ? facts->rows / m : 1;
+    return (struct rows){buffer(run, index) + (stride - 1) * width, stride * width};
+}
+
+static void run_rowwise(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                        const struct sms_task *t) {
+    int64_t begin = t->begin0, rows = t->end0 - t->begin0, n = op->n;
+    struct rows x = activation(run, op->input0, op->m, n), y = {buffer(run, op->output0), n};
+    float *from = x.data + begin * x.ld, *to = y.data + begin * n;
+    if (t->kind == SMS_RMSNORM) {
+        k->rmsnorm(from, x.ld, buffer(run, op->weight), to, n, rows, n, op->eps);
+        return;
+    }
+    struct rows other = activation(run, op->input1, op->m, n);
+    for (int64_t r = 0; r < rows; r++) {
+        const float *a = from + r * x.ld, *b = other.data + (begin + r) * other.ld;
+        if (t->kind == SMS_ADD)
+            k->add(a, b, to + r * n, n);
+        else
+            k->swiglu(a, b, to + r * n, n);
+    }
+}
+
+static void run_embed(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                      const struct sms_task *t) {
+    const int32_t *ids = (const int32_t *)run->buffers[op->input0] + t->begin0;
+    float *to = buffer(run, op->output0) + (int64_t)t->begin0 * op->n;
+    const float *table = buffer(run, op->weight);
+    if (run->buffer_facts[op->weight].layout == SMS_RHS_PACKED)
+        k->embed_rhs(ids, t->end0 - t->begin0, table, op->n, to, op->n);
+    else
+        k->embed_rows(ids, t->end0 - t->begin0, table, op->n, op->n, to, op->n);
+}
+
+static void run_gemm(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                     const struct sms_task *t) {
+    k->gemm(buffer(run, op->packed), op->m, op->k, buffer(run, op->weight), op->n, buffer(run, op->bias),
+            buffer(run, op->output0), op->n, t->begin0, t->end0, t->begin1, t->end1);
+}
+
+static void run_gemv(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                     const struct sms_task *t) {
+    struct rows x = activation(run, op->input0, op->m, op->k);
+    k->gemv(x.data, buffer(run, op->weight), op->n, op->k, buffer(run, op->bias), buffer(run, op->output0), t->begin1,
+            t->end1);
+}
+
+static void run_pack(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                     const struct sms_task *t) {
+    struct rows x = activation(run, op->input0, op->m, op->k);
+    k->pack_lhs(x.data, x.ld, op->m, op->k, t->begin0, t->end0, buffer(run, op->packed));
+}
+
+/* Rows of one sequence follow one another in position; a range may span sequences. */
+static void run_rope(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                     const struct sms_task *t) {
+    float *x = buffer(run, op->input0);
+    for (int64_t r = t->begin0; r < t->end0;) {
+        int64_t token = r % op->tokens, rows = op->tokens - token;
+        if (rows > t->end0 - r)
+            rows = t->end0 - r;
+        k->rope(x + r * op->n, op->n, rows, op->heads, op->head_dim, buffer(run, op->input1), buffer(run, op->input2),
+                op->past + token);
+        r += rows;
+    }
+}
+
+static void run_kv_append(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                          const struct sms_task *t) {
+    int64_t ld = (int64_t)op->kv_heads * op->head_dim;
+    for (int64_t sequence = t->begin2; sequence < t->end2; sequence++) {
+        int64_t row = sequence * op->tokens + t->begin0;
+        float *k_cache = buffer(run, op->output0) + sequence * op->kv_heads * sms_k_cache_size(op->capacity, op->head_dim);
+        float *v_cache = buffer(run, op->output1) + sequence * op->kv_heads * sms_v_cache_size(op->capacity, op->head_dim);
+        k->kv_append(buffer(run, op->input0) + row * ld, ld, buffer(run, op->input1) + row * ld, ld,
+                     t->end0 - t->begin0, op->past + t->begin0, 0, op->kv_heads, op->head_dim, op->capacity, k_cache,
+                     v_cache);
+    }
+}
+
+static void run_attention(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                          const struct sms_task *t, float *scratch) {
+    int64_t group = op->heads / op->kv_heads, ld = (int64_t)op->heads * op->head_dim;
+    for (int64_t sequence = t->begin2; sequence < t->end2; sequence++)
+        for (int64_t head = t->begin1; head < t->end1; head++) {
+            int64_t cache = sequence * op->kv_heads + head;
+            int64_t column = head * group * op->head_dim, row = sequence * op->tokens;
+            k->attention(buffer(run, op->input0) + row * ld + column, ld,
+                         buffer(run, op->input1) + cache * sms_k_cache_size(op->capacity, op->head_dim),
+                         buffer(run, op->input2) + cache * sms_v_cache_size(op->capacity, op->head_dim),
+                         buffer(run, op->output0) + row * ld + column, ld, t->begin0, t->end0, op->past, group,
+                         op->head_dim, op->capacity, scratch);
+        }
+}
+
+static void run_argmax(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                       const struct sms_task *t) {
+    int32_t *ids = run->buffers[op->output0];
+    for (int64_t r = t->begin0; r < t->end0; r++)
+        ids[r] = (int32_t)k->argmax(buffer(run, op->input0) + r * op->n, op->n);
+}
+
+int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t worker) {
+    const struct sms_kernels *k = run->kernels[worker];
+    const struct sms_op *op = &run->ops[t->op];
+    switch (t->kind) {
+    case SMS_EMBED: run_embed(run, k, op, t); return 0;
+    case SMS_RMSNORM:
+    case SMS_ADD:
+    case SMS_SWIGLU: run_rowwise(run, k, op, t); return 0;
+    case SMS_PACK_LHS: run_pack(run, k, op, t); return 0;
+    case SMS_GEMM: run_gemm(run, k, op, t); return 0;
+    case SMS_GEMV: run_gemv(run, k, op, t); return 0;
+    case SMS_ROPE: run_rope(run, k, op, t); return 0;
+    case SMS_KV_APPEND: run_kv_append(run, k, op, t); return 0;
+    case SMS_ATTENTION: run_attention(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
+    default: return SMS_NO_KERNEL;
+    }
+}
+
+int64_t sms_scratch_bytes(const struct sms_kernels *kernels, const struct sms_op *ops, const struct sms_task *tasks,
+                          int32_t n_tasks) {
+    int64_t most = 0;
+    for (int32_t i = 0; i < n_tasks; i++) {
+        const struct sms_op *op = &ops[tasks[i].op];
+        if (tasks[i].kind != SMS_ATTENTION)
+            continue;
+        int64_t need = kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim);
+        most = need > most ? need : most;
+    }
+    return most * (int64_t)sizeof(float);
+}

@@ -1,0 +1,277 @@
+"""Runs a program on this machine and returns the trace of what happened.
+
+    executor = NativeExecutor(Device.here())
+    trace = executor.run(program, tensors, about, repeats=5)
+
+The threads live as long as the executor. Between start and end of a run no Python runs; the calling thread sleeps and
+looks up a few times a second, so that Ctrl-C ends the run after the tasks in hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.errors import DeviceError
+from smesim.exec.device import Device, native
+from smesim.exec.memory import MemoryBill, check_fits, memory_bill
+from smesim.exec.tensors import Tensors, allocate
+from smesim.plan.program import ANY_WORKER, Program, TaskKind
+from smesim.plan.schema import Plan
+from smesim.plan.work import dependency_pairs, trace_columns
+from smesim.trace.schema import Trace, TraceMeta
+
+WAIT_MS = 200
+"""How often the calling thread looks for Ctrl-C."""
+
+_STRUCTS = {
+    "ops": "sms_op", "tasks": "sms_task", "workers": "sms_worker", "entries": "sms_entry", "pools": "sms_pool",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _RunTimes:
+    begin_ns: int
+    start_ns: npt.NDArray[np.int64]
+    end_ns: npt.NDArray[np.int64]
+    ran_on: npt.NDArray[np.int32]
+    foreign_load: float
+
+
+class NativeExecutor:
+    """A team of pinned threads on this machine's cores, with the kernels of one instruction set.
+
+    `isa` forces a set of kernels (DeviceError if it cannot run here); by default the fastest is taken.
+    """
+
+    def __init__(self, device: Device, isa: str | None = None) -> None:
+        self.device = device
+        self.table = device.kernel_table(isa or device.isa)
+
+    def check(self, program: Program) -> MemoryBill:
+        """Everything that can be refused before memory is taken; returns the bill."""
+        ffi, lib = native()
+        if program.n_workers > len(self.device.cores):
+            raise DeviceError(
+                f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
+            )
+        runnable = {
+            TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
+            TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
+        }  # fmt: skip
+        for kind in np.unique(program.tasks["kind"]):
+            if TaskKind(kind) not in runnable:
+                names = ", ".join(k.name for k in sorted(runnable))
+                raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
+        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0])
+        if len(strips) and set(strips.tolist()) != {self.table.mr}:
+            raise DeviceError(
+                f"the plan packs strips of {', '.join(map(str, strips))} rows;"
+                f" the {self.table.isa} kernels of this machine take strips of {self.table.mr}"
+            )
+        bill = memory_bill(program, self._scratch_bytes(program) * program.n_workers)
+        check_fits(bill, self.device.available_bytes)
+        return bill
+
+    def run(
+        self,
+        program: Program,
+        tensors: Tensors,
+        plan: Plan,
+        repeats: int = 1,
+        warmup: int = 1,
+        progress: Callable[[], None] | None = None,
+    ) -> Trace:
+        """Execute a program `repeats` times after `warmup` uncounted runs; one trace with all counted runs.
+
+        `plan` is what the program was lowered from; the trace's head names it. `progress` is called after every run.
+        Raises DeviceError if the numbers that come out are not finite.
+        """
+        ffi, lib = native()
+        cores = [self.device.cores[int(c) % len(self.device.cores)] for c in program.workers["core"]]
+        team = ffi.gc(lib.sms_team_create(len(cores), cores), lib.sms_team_destroy)
+        if team == ffi.NULL:
+            raise DeviceError(f"the system refused to start {len(cores)} threads")
+        run = _NativeRun(program, tensors, self.table.isa, self._scratch_bytes(program))
+        counted: list[_RunTimes] = []
+        for i in range(warmup + repeats):
+            times = run.execute(team)
+            if i >= warmup:
+                counted.append(times)
+            if progress is not None:
+                progress()
+        _check_finite(program, tensors)
+        return self._trace(program, plan, counted)
+
+    def _scratch_bytes(self, program: Program) -> int:
+        ffi, lib = native()
+        kernels = lib.sms_kernels_find(self.table.isa.encode())
+        ops = ffi.from_buffer("struct sms_op *", program.ops)
+        tasks = ffi.from_buffer("struct sms_task *", program.tasks)
+        return int(lib.sms_scratch_bytes(kernels, ops, tasks, program.n_tasks))
+
+    def _trace(self, program: Program, plan: Plan, runs: list[_RunTimes]) -> Trace:
+        columns = trace_columns(program)
+        rows = columns["task"]
+        ready = np.stack([_ready_ns(program, times) for times in runs])
+        start = np.stack([times.start_ns for times in runs])
+        end = np.stack([times.end_ns for times in runs])
+        begin = np.array([[times.begin_ns] for times in runs])
+
+        def seconds(stamps: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            return np.asarray(((stamps - begin)[:, rows] * 1e-9).ravel(), np.float64)
+
+        repeated: dict[str, Any] = {
+            name: np.tile(values, len(runs)) if isinstance(values, np.ndarray) else _tile(values, len(runs))
+            for name, values in columns.items()
+        }
+        repeated.update(
+            run=np.repeat(np.arange(len(runs), dtype=np.int32), len(rows)),
+            worker=np.stack([times.ran_on[rows] for times in runs]).ravel().astype(np.int16),
+            ready_s=np.minimum(seconds(np.maximum(ready, begin)), seconds(start)),
+            start_s=seconds(start),
+            end_s=seconds(end),
+        )
+        meta = TraceMeta(
+            source="measured",
+            machine=self.device.summary(),
+            chip=plan.chip,
+            chip_fingerprint=plan.chip_fingerprint,
+            model=plan.model.name,
+            phase=plan.phase,
+            layers=plan.layers,
+            plan_fingerprint=program.plan_fingerprint,
+            program_fingerprint=program.fingerprint(),
+            planner=plan.planner,
+            workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
+            runs=len(runs),
+            kernels={kind: self.table.isa for kind in sorted(set(program.op_kinds))},
+            foreign_load=float(np.median([times.foreign_load for times in runs])),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        return Trace.build(meta, repeated, dependencies=dependency_pairs(program))
+
+
+class _NativeRun:
+    """The C side's view of a program and its buffers; keeps alive everything that it points to."""
+
+    def __init__(self, program: Program, tensors: Tensors, isa: str, scratch_bytes: int) -> None:
+        ffi, lib = native()
+        self.program = program
+        n_tasks, n_workers = program.n_tasks, program.n_workers
+        self.pending = np.zeros(n_tasks, np.int32)
+        self.cursors = np.zeros(max(len(program.pools), 1), np.int32)
+        self.start_ns = np.zeros(n_tasks, np.int64)
+        self.end_ns = np.zeros(n_tasks, np.int64)
+        self.ran_on = np.full(n_tasks, ANY_WORKER, np.int32)
+        self.scratch = [allocate(scratch_bytes) for _ in range(n_workers)]
+        kernels = lib.sms_kernels_find(isa.encode())
+        run = self.struct = ffi.new("struct sms_run *")
+        self.keep: list[Any] = [tensors]
+
+        def pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
+            view = ffi.from_buffer(f"{ctype} *", array)
+            self.keep.append(view)
+            return view
+
+        def pointers(ctype: str, items: list[Any]) -> Any:
+            block = ffi.new(f"{ctype}[]", items)
+            self.keep.append(block)
+            return block
+
+        for field, struct in _STRUCTS.items():
+            setattr(run, field, pointer(f"struct {struct}", getattr(program, field)))
+        run.buffer_facts = pointer("struct sms_buffer", program.buffers)
+        run.successors = pointer("int32_t", program.successors)
+        run.pool_tasks = pointer("int32_t", program.pool_tasks)
+        run.n_tasks, run.n_workers, run.n_pools = n_tasks, n_workers, len(program.pools)
+        run.buffers = pointers("void *", [ffi.from_buffer(a) for a in tensors.arrays])
+        run.kernels = pointers("const struct sms_kernels *", [kernels] * n_workers)
+        run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
+        run.pending = pointer("int32_t", self.pending)
+        run.cursors = pointer("int32_t", self.cursors)
+        run.start_ns = pointer("int64_t", self.start_ns)
+        run.end_ns = pointer("int64_t", self.end_ns)
+        run.ran_on = pointer("int32_t", self.ran_on)
+
+    def execute(self, team: Any) -> _RunTimes:
+        _, lib = native()
+        before = _CpuTime.now()
+        lib.sms_team_start(team, self.struct)
+        try:
+            while (status := lib.sms_team_wait(team, WAIT_MS)) == lib.SMS_RUNNING:
+                pass
+        except BaseException:
+            lib.sms_team_cancel(team)
+            while lib.sms_team_wait(team, WAIT_MS) == lib.SMS_RUNNING:
+                pass
+            raise
+        if status != lib.SMS_DONE:
+            raise DeviceError("the run stopped at a task that has no native kernel")
+        foreign = before.foreign_share(_CpuTime.now())
+        return _RunTimes(
+            int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy(), foreign
+        )
+
+
+@dataclass(frozen=True)
+class _CpuTime:
+    """Busy time of the machine and of this process, seconds."""
+
+    wall_s: float
+    machine_s: float
+    own_s: float
+
+    @classmethod
+    def now(cls) -> _CpuTime:
+        busy = 0.0
+        try:
+            with open("/proc/stat", encoding="ascii") as file:
+                ticks = [int(t) for t in file.readline().split()[1:]]
+            idle = ticks[3] + ticks[4]
+            busy = (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")  # includes steal: time the host took
+        except (OSError, ValueError, IndexError):
+            busy = 0.0
+        return cls(time.monotonic(), busy, time.process_time())
+
+    def foreign_share(self, later: _CpuTime) -> float:
+        """Share of all cores that others took between two readings, 0 .. 1. The clock ticks 100 times a second."""
+        wall = (later.wall_s - self.wall_s) * (os.cpu_count() or 1)
+        foreign = (later.machine_s - self.machine_s) - (later.own_s - self.own_s)
+        return float(np.clip(foreign / max(wall, 0.01), 0.0, 1.0))
+
+
+def _tile(values: Any, times: int) -> Any:
+    import pandas as pd
+
+    return pd.Categorical.from_codes(np.tile(values.codes, times), dtype=values.dtype)
+
+
+def _ready_ns(program: Program, times: _RunTimes) -> npt.NDArray[np.int64]:
+    """When the last predecessor of each task ended; the run's begin for tasks that wait for none."""
+    counts = program.tasks["successor_end"] - program.tasks["successor_begin"]
+    sources = np.repeat(np.arange(program.n_tasks), counts)
+    ready = np.full(program.n_tasks, times.begin_ns, np.int64)
+    np.maximum.at(ready, program.successors, times.end_ns[sources])
+    return ready
+
+
+def _check_finite(program: Program, tensors: Tensors) -> None:
+    """A NaN on the way shows in the last activation; it would make every time that we report a time of nonsense."""
+    for op in range(len(program.ops) - 1, -1, -1):
+        output = int(program.ops["output0"][op])
+        name = program.buffer_names[output]
+        if program.tasks["kind"][program.tasks["op"] == op][-1] == TaskKind.ARGMAX:
+            continue
+        values = tensors.arrays[output].view(np.float32)
+        if not np.isfinite(values).all():
+            bad = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise DeviceError(f"{program.op_names[op]} computed {values[bad]} at element {bad} of {name!r}; expected finite numbers")
+        return

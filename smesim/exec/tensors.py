@@ -1,0 +1,211 @@
+"""The buffers of a program in memory: allocated, filled, and read back as ordinary arrays.
+
+Weights come from arrays (tests, checkpoints) or from a seed. Random weights depend only on the seed, the buffer's
+name and the element's place in the logical matrix, not on layout, threads or instruction set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.errors import DeviceError
+from smesim.exec.device import Device, native
+from smesim.plan.buffers import ROPE_TABLES
+from smesim.plan.program import BufferRole, Layout, Program
+from smesim.workload.config import ModelConfig
+from smesim.workload.rope import inverse_frequencies
+
+Progress = Callable[[int], None]
+
+HUGE_PAGE_BYTES = 2 << 20
+FILL_CHUNK_BYTES = 16 << 20
+
+
+def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeroed bytes on a 2 MiB boundary, on huge pages where the system gives them: a cold weight stream touches a new
+    4 KiB page every 150 ns otherwise."""
+    block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE_BYTES:
+        block.madvise(mmap.MADV_HUGEPAGE)
+    array = np.frombuffer(block, np.uint8)
+    skip = -array.ctypes.data % HUGE_PAGE_BYTES
+    return array[skip : skip + n_bytes]
+
+
+class Tensors:
+    """One array of bytes per buffer of a program."""
+
+    def __init__(self, program: Program, device: Device) -> None:
+        self._program = program
+        self._device = device
+        self._arrays = [allocate(int(n)) for n in program.buffers["n_bytes"]]
+
+    @classmethod
+    def random(
+        cls, program: Program, model: ModelConfig, device: Device, seed: int, progress: Progress | None = None
+    ) -> Tensors:
+        """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size from layer to layer.
+
+        `progress` is called with the number of bytes that have just been filled.
+        """
+        tensors = cls(program, device)
+        jobs = [job for index in range(len(program.buffers)) for job in tensors._fill_jobs(index, model, seed)]
+        with ThreadPoolExecutor(len(device.cores)) as pool:
+            for n_bytes in pool.map(lambda job: job(), jobs):
+                if progress is not None:
+                    progress(n_bytes)
+        return tensors
+
+    @classmethod
+    def from_arrays(
+        cls, program: Program, model: ModelConfig, device: Device, arrays: Mapping[str, npt.NDArray[Any]]
+    ) -> Tensors:
+        """Buffers filled from arrays of the tensors' logical shapes, by buffer name; rotary tables are computed.
+
+        KV caches may be given as (batch, kv_heads, positions, head_dim). DeviceError names what is missing.
+        """
+        tensors = cls(program, device)
+        computed = {int(i) for slot in ("output0", "output1") for i in program.ops[slot]}
+        for index, name in enumerate(program.buffer_names):
+            role = program.buffers[index]["role"]
+            if name in ROPE_TABLES:
+                tensors._fill_rope(index, model)
+            elif name in arrays:
+                tensors.write(name, arrays[name])
+            elif role in (BufferRole.WEIGHT, BufferRole.INDEX) and index not in computed:
+                raise DeviceError(f"no array for {name!r}; given: {', '.join(arrays)}")
+        return tensors
+
+    @property
+    def arrays(self) -> list[npt.NDArray[np.uint8]]:
+        """The raw bytes, in the order of the program's buffers."""
+        return self._arrays
+
+    def read(self, name: str) -> npt.NDArray[Any]:
+        """A copy of a buffer in logical, row-major form."""
+        index = self._program.buffer_index(name)
+        facts = self._program.buffers[index]
+        rows, columns = int(facts["rows"]), int(facts["columns"])
+        if facts["role"] == BufferRole.INDEX:
+            return self._arrays[index].view(np.int32).copy()
+        flat = self._arrays[index].view(np.float32)
+        match Layout(facts["layout"]):
+            case Layout.ROW_MAJOR:
+                return flat.reshape(rows, columns).copy()
+            case Layout.RHS_PACKED:
+                panels = flat.reshape(-1, columns, 16)
+                return panels.transpose(0, 2, 1).reshape(-1, columns)[:rows].copy()
+            case Layout.K_PACKED:
+                blocks = flat.reshape(-1, rows // 16, columns, 16)
+                return blocks.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
+            case Layout.V_PACKED:
+                blocks = flat.reshape(-1, columns // 16, rows, 16)
+                return blocks.transpose(0, 2, 1, 3).reshape(-1, rows, columns).copy()
+            case layout:
+                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is not for reading")
+
+    def write(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Fill a buffer from an array in logical, row-major form."""
+        index = self._program.buffer_index(name)
+        facts = self._program.buffers[index]
+        rows, columns = int(facts["rows"]), int(facts["columns"])
+        if facts["role"] == BufferRole.INDEX:
+            self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
+            return
+        values = np.ascontiguousarray(array, np.float32)
+        flat = self._arrays[index].view(np.float32)
+        match Layout(facts["layout"]):
+            case Layout.ROW_MAJOR:
+                flat[:] = values.ravel()
+            case Layout.RHS_PACKED:
+                padded = np.zeros((-(-rows // 16) * 16, columns), np.float32)
+                padded[:rows] = values.reshape(rows, columns)
+                flat[:] = padded.reshape(-1, 16, columns).transpose(0, 2, 1).ravel()
+            case Layout.K_PACKED | Layout.V_PACKED as layout:
+                self._write_cache(flat, layout, values.reshape(-1, values.shape[-2], columns), rows, columns)
+            case layout:
+                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by pack tasks only")
+
+    def _write_cache(
+        self, flat: npt.NDArray[np.float32], layout: Layout, values: npt.NDArray[np.float32], rows: int, columns: int
+    ) -> None:
+        heads, positions, _ = values.shape
+        full = np.zeros((heads, rows, columns), np.float32)
+        full[:, :positions] = values
+        if layout is Layout.K_PACKED:
+            flat[:] = full.reshape(heads, rows // 16, 16, columns).transpose(0, 1, 3, 2).ravel()
+        else:
+            flat[:] = full.reshape(heads, rows, columns // 16, 16).transpose(0, 2, 1, 3).ravel()
+
+    def _fill_jobs(self, index: int, model: ModelConfig, seed: int) -> list[Callable[[], int]]:
+        facts = self._program.buffers[index]
+        name = self._program.buffer_names[index]
+        own_seed = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "little")
+        array = self._arrays[index]
+        role = BufferRole(facts["role"])
+        if name in ROPE_TABLES:
+            self._fill_rope(index, model)
+            return []
+        if role is BufferRole.INDEX:
+            tokens = np.random.default_rng(own_seed).integers(0, model.vocab, len(array) // 4)
+            array.view(np.int32)[:] = tokens
+            return []
+        if role is BufferRole.ACTIVATION:
+            return [_touch(array)]
+        n, k = int(facts["rows"]), int(facts["columns"])
+        if role is BufferRole.WEIGHT and n == 1:
+            array.view(np.float32)[:] = _gains(name, k, own_seed)
+            return []
+        scale = (3.0 / k) ** 0.5 if role is BufferRole.WEIGHT else 1.0
+        if facts["layout"] in (Layout.K_PACKED, Layout.V_PACKED):
+            n, k = len(array) // 4 // k, k
+        return self._matrix_jobs(index, n, k, own_seed, scale)
+
+    def _matrix_jobs(self, index: int, n: int, k: int, seed: int, scale: float) -> list[Callable[[], int]]:
+        ffi, lib = native()
+        kernels = lib.sms_kernels_find(self._device.isa.encode())
+        array = self._arrays[index]
+        pointer = ffi.from_buffer("float *", array, require_writable=True)
+        packed = self._program.buffers[index]["layout"] == Layout.RHS_PACKED
+        units, unit_rows = (-(-n // 16), 16) if packed else (n, 1)
+        step = max(1, FILL_CHUNK_BYTES // (4 * k * unit_rows))
+
+        def job(begin: int, end: int) -> Callable[[], int]:
+            def fill() -> int:
+                if packed:
+                    kernels.fill_rhs(pointer, n, k, begin, end, seed, scale)
+                else:
+                    kernels.fill_rows(pointer, k, k, begin, end, seed, scale)
+                return (end - begin) * unit_rows * k * 4
+
+            return fill
+
+        return [job(begin, min(begin + step, units)) for begin in range(0, units, step)]
+
+    def _fill_rope(self, index: int, model: ModelConfig) -> None:
+        positions = np.arange(int(self._program.buffers[index]["rows"]))
+        angles = np.outer(positions, inverse_frequencies(model))
+        table = np.cos(angles) if self._program.buffer_names[index] == ROPE_TABLES[0] else np.sin(angles)
+        self._arrays[index].view(np.float32)[:] = table.ravel()
+
+
+def _gains(name: str, width: int, seed: int) -> npt.NDArray[np.float32]:
+    """Gains of a norm lie around 1, a bias around 0."""
+    centre = 0.0 if name.endswith(".bias") else 1.0
+    noise = np.random.default_rng(seed).uniform(-0.1, 0.1, width)
+    return (centre + noise).astype(np.float32)
+
+
+def _touch(array: npt.NDArray[np.uint8]) -> Callable[[], int]:
+    def fill() -> int:
+        array[:] = 0  # brings the pages in, so that the first run does not pay for it
+        return len(array)
+
+    return fill

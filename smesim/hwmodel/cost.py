@@ -1,0 +1,206 @@
+"""What one task costs on one core: seconds of work, and bytes to move over which level of the memory hierarchy.
+
+A task computes and moves data at the same time; it ends when both are done. This module says how much there is of
+each when nobody else is in the way; who shares which link is the simulator's business.
+
+Kernels are modelled by what their loops do, not by one efficiency. A GEMM tile of S strips and P panels over K steps
+is S x P micro-tiles; a micro-tile of height h takes K times the k-step of that height plus, for each block of K,
+the time to load and store its accumulators. The coefficients are a chip's `KernelModel` parameters, measured or
+fitted by `smesim probe`. A chip that was never probed has none: then they follow from its peak rate and the guessed
+efficiencies at the top of this file, and everything that depends on them is as good as the guess.
+
+Effects that can be switched off here by name: see `COST_EFFECTS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from smesim.hwmodel.chip import CoreSpec
+
+COST_EFFECTS: dict[str, str] = {
+    "edge_tiles": "micro-tiles that are lower than the kernel's full height run at their own, lower rate",
+    "tile_overhead": "loading and storing the accumulators of a micro-tile for every block of K",
+    "exposed_latency": "part of the time to stream weights from DRAM is not hidden behind a GEMM's arithmetic",
+    "kernel_efficiency": "kernels reach less than the peak rate of the core",
+}
+
+# Guessed for chips without fitted kernels: what tuned CPU kernels usually reach of the core's peak.
+GUESSED_GEMM_EFFICIENCY = 0.85
+GUESSED_ATTENTION_EFFICIENCY = 0.6
+# Guessed: a softmax element costs about a degree-6 polynomial and its range reduction, an element of a norm or
+# activation about the same; counted as FLOP at the core's vector peak.
+GUESSED_FLOP_PER_SCORE = 24.0
+GUESSED_FLOP_PER_ELEMENT = 16.0
+# Blocks of the fused attention kernel: query rows worked on together, and keys scored at a time (native/kernels).
+ATTENTION_ROWS = 96
+ATTENTION_KEYS = 256
+DEFAULT_MR = 6
+DEFAULT_NR = 16
+DEFAULT_KC = 384
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Bytes that a task moves between its core and one level ("L2", "L3", ..., "DRAM")."""
+
+    level: str
+    n_bytes: float
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """What a task asks of its worker and of the links; all of it overlaps except `overhead_s`, which comes first."""
+
+    compute_s: float
+    overhead_s: float
+    transfers: tuple[Transfer, ...]
+
+
+@lru_cache(maxsize=65536)
+def strip_heights(rows: int, mr: int, begin: int, end: int) -> tuple[tuple[int, int], ...]:
+    """How many strips of each height there are in strips begin..end of `rows` rows: ((height, count), ...).
+
+    Strips are balanced: with S = ceil(rows / mr) of them, strip s holds rows floor(s * rows / S) to
+    floor((s + 1) * rows / S).
+    """
+    strips = -(-rows // mr)
+    low, n_high = divmod(rows, strips)
+    counts: dict[int, int] = {}
+    if (begin, end) == (0, strips):
+        counts = {low: strips - n_high, low + 1: n_high}
+    else:
+        for s in range(begin, end):
+            height = (s + 1) * rows // strips - s * rows // strips
+            counts[height] = counts.get(height, 0) + 1
+    return tuple(sorted((h, c) for h, c in counts.items() if c))
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """One attention task on one KV head: query tokens begin..end behind `past` cached ones, `group` heads each."""
+
+    begin: int
+    end: int
+    past: int
+    group: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class AttentionWork:
+    """What the loops of the fused kernel do: k-steps of micro-tiles by height, pairs under the softmax, visits of a
+    row to a block of keys, and query rows."""
+
+    ksteps_by_height: tuple[tuple[int, int], ...]
+    pairs: int
+    row_blocks: int
+    rows: int
+
+
+@lru_cache(maxsize=65536)
+def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
+    """Count the work of one task, block by block of query rows and strip by strip, as the kernel walks it.
+
+    A strip whose last row sees v keys computes ceil(v / nr) panels of scores, head_dim k-steps each, and head_dim / nr
+    panels of output, v k-steps each.
+    """
+    block_tokens = max(1, ATTENTION_ROWS // shape.group)
+    ksteps: dict[int, int] = {}
+    pairs = row_blocks = 0
+    for first in range(shape.begin, shape.end, block_tokens):
+        rows = min(block_tokens, shape.end - first) * shape.group
+        strips = -(-rows // mr)
+        seen_before = shape.past + first
+        row_blocks += rows * -(-(seen_before + rows // shape.group) // ATTENTION_KEYS)
+        for strip in range(strips):
+            begin, end = strip * rows // strips, (strip + 1) * rows // strips
+            visible = seen_before + (end - 1) // shape.group + 1
+            steps = shape.head_dim * -(-visible // nr) + -(-shape.head_dim // nr) * visible
+            ksteps[end - begin] = ksteps.get(end - begin, 0) + steps
+            pairs += sum(seen_before + row // shape.group + 1 for row in range(begin, end))
+    return AttentionWork(tuple(sorted(ksteps.items())), pairs, row_blocks, (shape.end - shape.begin) * shape.group)
+
+
+class CoreCosts:
+    """Times of the kernels of one core, seconds, from its `KernelModel`s or from its peak."""
+
+    def __init__(self, core: CoreSpec, effects: Collection[str]) -> None:
+        self._effects = frozenset(effects)
+        self._kernels: Mapping[str, Mapping[str, float]] = {
+            kernel.name: {name: quantity.value for name, quantity in kernel.parameters.items()}
+            for kernel in core.kernels
+        }
+        if "f32" not in core.flop_per_s:
+            raise KeyError(f"core {core.name} has no f32 rate")
+        self._peak_flop_per_s = core.flop_per_s["f32"].value
+        gemm = self._kernels.get("gemm_f32", {})
+        self.mr = int(gemm.get("mr", DEFAULT_MR))
+        self.nr = int(gemm.get("nr", DEFAULT_NR))
+        self._kc = int(gemm.get("kc", DEFAULT_KC))
+        self._kstep_s = self._ksteps(gemm)
+
+    def _ksteps(self, gemm: Mapping[str, float]) -> tuple[float, ...]:
+        """Time of one k-step of a micro-tile, by height 0..mr."""
+        ideal = [2.0 * h * self.nr / self._peak_flop_per_s for h in range(self.mr + 1)]
+        if "kernel_efficiency" not in self._effects:
+            return tuple(ideal)
+        if f"s_per_kstep_h{self.mr}" in gemm:
+            steps = [0.0, *(gemm[f"s_per_kstep_h{h}"] for h in range(1, self.mr + 1))]
+        else:
+            steps = [s / GUESSED_GEMM_EFFICIENCY for s in ideal]
+        if "edge_tiles" not in self._effects:
+            steps = [steps[self.mr] * h / self.mr for h in range(self.mr + 1)]
+        return tuple(steps)
+
+    def _parameter(self, kernel: str, name: str, guess: float) -> float:
+        return self._kernels.get(kernel, {}).get(name, guess)
+
+    def gemm_s(self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int) -> float:
+        """A tile of packed operands: strips begin..end of `rows` rows by `panels` panels of nr columns, K = k."""
+        blocks = -(-k // self._kc)
+        per_tile = self._parameter("gemm_f32", "s_per_tile", 0.0) if "tile_overhead" in self._effects else 0.0
+        seconds = 0.0
+        for height, count in strip_heights(rows, mr, *strips):
+            seconds += count * (k * self._kstep_s[min(height, self.mr)] + blocks * per_tile)
+        return seconds * panels
+
+    def exposed_s(self, kernel: str, streamed_bytes: float) -> float:
+        """Time by which streaming from DRAM lengthens a kernel's arithmetic even when bandwidth is to spare."""
+        if "exposed_latency" not in self._effects:
+            return 0.0
+        return streamed_bytes * self._parameter(kernel, "s_per_streamed_byte", 0.0)
+
+    def gemv_s(self, panels: int, k: int) -> float:
+        """One row times `panels` panels: two FLOP a weight."""
+        guess = 2.0 / self._peak_flop_per_s
+        seconds = panels * self.nr * k * self._parameter("gemv_f32", "s_per_element", guess)
+        return seconds + panels * self._parameter("gemv_f32", "s_per_panel", 0.0)
+
+    def pack_s(self, elements: int) -> float:
+        return elements * self._parameter("pack_lhs_f32", "s_per_element", 2.0 / self._peak_flop_per_s)
+
+    def attention_s(self, shape: AttentionShape) -> float:
+        """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
+        work = attention_work(shape, self.mr, self.nr)
+        efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
+        slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
+        products = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in work.ksteps_by_height)
+        return (
+            products * self._parameter("attention_f32", "kstep_factor", slowdown)
+            + work.pairs
+            * self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
+            + work.row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)
+            + work.rows
+            * shape.head_dim
+            * self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s)
+        )
+
+    def elementwise_s(self, kernel: str, rows: int, elements: int) -> float:
+        """Norms, rotations, activations, copies: by element, and by row where the kernel has a cost per row."""
+        guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
+        return elements * self._parameter(kernel, "s_per_element", guess) + rows * self._parameter(
+            kernel, "s_per_row", 0.0
+        )

@@ -1,0 +1,103 @@
+"""Which tensors share a buffer, and how each buffer lies in memory.
+
+Weights and KV caches have a buffer each. Activations of different layers share one, found by the name without its
+layer and the shape: an engine would reuse the memory, and what is in the caches depends on it. Rotary operators work
+in place, so their output is their input's buffer.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout
+from smesim.plan.tiles import NR, kv_capacity
+from smesim.workload.graph import OperatorGraph, Role, TensorSpec
+from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope
+
+_LAYER_PREFIX = re.compile(r"^layers\.\d+\.")
+
+_ROLES = {
+    Role.WEIGHT: BufferRole.WEIGHT,
+    Role.ACTIVATION: BufferRole.ACTIVATION,
+    Role.KV: BufferRole.KV,
+    Role.INDEX: BufferRole.INDEX,
+}
+
+# The embedding starts the stream of residuals that every layer reads and writes; it shares the layers' buffer.
+_RESIDUAL_STREAM = "ffn_add.out"
+
+ROPE_TABLES = ("rope.cos", "rope.sin")
+
+
+class BufferTable:
+    """Buffers of a program, in the order in which they are first needed."""
+
+    def __init__(self, graph: OperatorGraph) -> None:
+        self._graph = graph
+        self._index: dict[str, int] = {}
+        self._names: list[str] = []
+        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
+        products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear))
+        self._packed_weights = {o.weights[0] for o in products}
+        appends = (o for o in graph.operators if isinstance(o, KvAppend))
+        self._caches = {
+            name: (layout, o.batch * o.kv_heads, kv_capacity(o.past + o.tokens), o.head_dim)
+            for o in appends
+            for name, layout in zip(o.outputs, (Layout.K_PACKED, Layout.V_PACKED), strict=True)
+        }
+
+    def of(self, tensor: str) -> int:
+        """Index of the buffer that holds a tensor of the graph."""
+        tensor = self._in_place.get(tensor, tensor)
+        if tensor in ROPE_TABLES:
+            return self._rope_table(tensor)
+        spec = self._graph.tensors[tensor]
+        name = tensor
+        if spec.role is Role.ACTIVATION:
+            site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
+            name = f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
+        if name not in self._index:
+            self._add(name, self._row(tensor, spec))
+        return self._index[name]
+
+    def packed_twin(self, buffer: int) -> int:
+        """The buffer for the packed form of a row-major activation: exactly as many bytes."""
+        name = f"{self._names[buffer]}.packed"
+        if name not in self._index:
+            n_bytes, role, _, rows, columns = self._rows[buffer]
+            self._add(name, (n_bytes, role, Layout.LHS_PACKED, rows, columns))
+        return self._index[name]
+
+    def array(self) -> Array:
+        return np.array(self._rows, BUFFER_DTYPE)
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self._names)
+
+    def _add(self, name: str, row: tuple[int, int, int, int, int]) -> None:
+        self._index[name] = len(self._names)
+        self._names.append(name)
+        self._rows.append(row)
+
+    def _rope_table(self, name: str) -> int:
+        if name not in self._index:
+            ropes = [o for o in self._graph.operators if isinstance(o, Rope)]
+            rows, columns = max(o.past + o.tokens for o in ropes), ropes[0].head_dim // 2
+            self._add(name, (rows * columns * 4, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns))
+        return self._index[name]
+
+    def _row(self, tensor: str, spec: TensorSpec) -> tuple[int, int, int, int, int]:
+        role = _ROLES[spec.role]
+        if tensor in self._packed_weights:
+            *experts, n, k = spec.shape
+            padded = -(-n // NR) * NR
+            copies = int(np.prod(experts, dtype=np.int64))
+            return (copies * spec.dtype.bytes_for(padded * k), role, Layout.RHS_PACKED, n, k)
+        if tensor in self._caches:
+            layout, heads, capacity, head_dim = self._caches[tensor]
+            return (spec.dtype.bytes_for(heads * capacity * head_dim), role, layout, capacity, head_dim)
+        rows = int(np.prod(spec.shape[:-1], dtype=np.int64))
+        return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1])

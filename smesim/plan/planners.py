@@ -1,0 +1,167 @@
+"""Planners: from a graph and a chip to a plan.
+
+`cpu_only` puts everything on the cores' vector pipes. It decides per operator which kernel, how large a tile, and
+whether tiles are fixed or drawn from a queue. Its rules:
+
+- A tile should take about `TARGET_TASK_S`: long beside the cost of handing it out, short beside the operator.
+- Every worker should get several tiles, so that the last one does not leave the others waiting.
+- A tile of a GEMM has as many rows as their packed block of depth kc fits into half of a core's own cache, so that
+  it stays there while the columns stream by.
+- Large operators are drawn from a queue (a slow or disturbed core then gets less); small ones are fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from smesim.errors import PlanError
+from smesim.hwmodel.chip import Chip, ClusterInstance
+from smesim.hwmodel.cost import DEFAULT_KC, CoreCosts
+from smesim.hwmodel.library import fingerprint
+from smesim.plan.estimate import Estimate, estimate
+from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
+from smesim.plan.tiles import NR
+from smesim.workload.dtypes import DType
+from smesim.workload.graph import OperatorGraph
+from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
+
+TARGET_TASK_S = 300e-6
+TILES_PER_WORKER = 8
+SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
+QUERY_BLOCK_TOKENS = 64
+PANELS_TOGETHER = 4  # a GEMV reads this many panels side by side; a wide GEMM kernel takes two
+
+
+def choose_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
+    """One CPU worker on each of the first `threads` cores (all cores if None), in the chip's order.
+
+    PlanError if the chip has fewer.
+    """
+    wanted = chip.core_count if threads is None else threads
+    if not 1 <= wanted <= chip.core_count:
+        raise PlanError(f"{wanted} threads asked for; chip {chip.name} has {chip.core_count} cores, accepted: 1..{chip.core_count}")
+    return tuple(WorkerPlan(role="cpu", cluster=chip.instance_of(core).name, core=core) for core in range(wanted))
+
+
+def cpu_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
+    """A plan that uses no matrix unit.
+
+    `options` are fields of `Plan` that say how the graph was built (`last_layer_rows`, `lm_head_rows`).
+    """
+    dtypes = graph.dtypes
+    if (dtypes.weights, dtypes.activations, dtypes.kv) != (DType.F32,) * 3:
+        raise PlanError(
+            f"dtypes {dtypes.weights}/{dtypes.activations}/{dtypes.kv} (weights/activations/KV) asked for;"
+            " planners make plans for f32"
+        )
+    workers = choose_workers(chip, threads)
+    rules = _CpuRules(chip, graph, workers)
+    return Plan(
+        model=graph.config,
+        phase=str(graph.phase),
+        layers=graph.layers,
+        chip=chip.name,
+        chip_fingerprint=fingerprint(chip),
+        planner="cpu_only",
+        workers=workers,
+        operators=tuple(rules.plan(operators[0]) for operators in graph.sites.values()),
+        **options,
+    )
+
+
+PLANNERS: dict[str, Callable[..., Plan]] = {"cpu_only": cpu_only}
+
+
+def planner(name: str) -> Callable[..., Plan]:
+    """The planner of that name; PlanError names the planners there are."""
+    try:
+        return PLANNERS[name]
+    except KeyError:
+        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}") from None
+
+
+class _CpuRules:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
+        self.chip = chip
+        self.graph = graph
+        self.n_workers = len(workers)
+        cluster = chip.instance_of(workers[0].core)
+        self.costs = CoreCosts(cluster.cluster.core, ())
+        self.cache_bytes = _own_cache_bytes(chip, cluster)
+        fitted = CoreCosts(cluster.cluster.core, ("kernel_efficiency",))
+        self.mr = fitted.mr
+
+    def plan(self, operator: Operator) -> OperatorPlan:
+        guess = estimate(operator, self.graph, self.chip, self.n_workers)
+        shared = guess.seconds >= SHARED_FROM_S
+        workers = tuple(range(self.n_workers))
+        kernel, lhs, rhs = f"{operator.kind}_f32", "row_major", "row_major"
+        match operator:
+            case Linear():
+                kernel = "gemv_f32" if operator.m == 1 else "gemm_f32"
+                lhs = "row_major" if operator.m == 1 else f"lhs_f32_m{self.mr}"
+                rhs = "rhs_f32_n16"
+                tile = self._gemm_tile(operator.m, operator.n, operator.k, guess)
+            case GroupedLinear():
+                kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{self.mr}", "rhs_f32_n16"
+                tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0))
+            case Attention():
+                tile = self._attention_tile(operator)
+            case KvAppend():
+                tile = TileShape(m=self._rows(operator.tokens, guess), n=operator.kv_heads)
+            case _:
+                rows = operator.activation_rows
+                tile = TileShape(m=self._rows(rows, guess), n=1)
+                if tile.m >= rows:
+                    workers = workers[:1]
+        return OperatorPlan(
+            site=operator.site,
+            kind=operator.kind,
+            kernel=kernel,
+            tile=tile,
+            assignment="shared" if shared else "static",
+            workers=workers,
+            lhs_layout=lhs,
+            rhs_layout=rhs,
+            reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
+        )
+
+    def _gemm_tile(self, m: int, n: int, k: int, guess: Estimate) -> TileShape:
+        most_rows = max(self.mr, int(self.cache_bytes / 2 / (4 * min(k, DEFAULT_KC))))
+        row_tiles = -(-m // most_rows)
+        rows = -(-m // row_tiles)
+        return TileShape(m=rows, n=self._columns(n, guess, rows / m))
+
+    def _columns(self, n: int, guess: Estimate, row_share: float) -> int:
+        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles."""
+        panels = -(-n // NR)
+        per_panel_s = max(guess.seconds * self.n_workers * row_share / panels, 1e-12)
+        by_time = max(1, round(TARGET_TASK_S / per_panel_s))
+        by_balance = max(1, panels // (TILES_PER_WORKER * self.n_workers)) if self.n_workers > 1 else panels
+        columns = min(by_time, by_balance, panels)
+        return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
+
+    def _rows(self, rows: int, guess: Estimate) -> int:
+        """Rows of a tile of a row-wise operator: all of them where splitting would not pay."""
+        if self.n_workers == 1 or guess.seconds * self.n_workers < 2 * self.chip.sync.barrier_s.value:
+            return max(rows, 1)
+        return max(1, -(-rows // (2 * self.n_workers)))
+
+    def _attention_tile(self, operator: Attention) -> TileShape:
+        heads = 1 if operator.kv_heads >= self.n_workers else operator.kv_heads
+        return TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=heads)
+
+
+def _own_cache_bytes(chip: Chip, cluster: ClusterInstance) -> float:
+    """The cache of one core alone, or its share of the nearest one that it shares."""
+    for level in chip.levels(cluster.cluster.name):
+        if level == "DRAM":
+            break
+        cache = chip.cache(level, cluster.cluster.name)
+        if cache.scope == "core":
+            if level != "L1":
+                return cache.size_bytes.value
+        else:
+            return cache.size_bytes.value / cluster.cluster.core_count
+    return 256 * 1024.0

@@ -1,0 +1,228 @@
+"""A program is a plan made concrete: tasks, who runs them, and what each must wait for.
+
+It says *what* and *where*, never *how long*. Both executors read the same arrays: the simulator from Python, the
+native runtime from C without a copy, so the dtypes below are the C structs of `native/include/smesim/program.h`
+(a test asks C for its offsets).
+
+**Tasks** are numbered in a topological order. A task runs on a worker, except a `JOIN`, which has no duration and no
+worker: it completes when its last predecessor ends. Joins turn an all-to-all dependency between two operators from
+N x M edges into N + M. `tasks[t]["successor_begin":"successor_end"]` is its slice of `successors`;
+`predecessor_count` is how many completions it waits for.
+
+**Queues.** Worker w walks `entries[workers[w]["entry_begin"]:["entry_end"]]` in order and never skips ahead.
+An entry is a `TASK` (wait until its predecessors ended, run it) or a visit to a `POOL`: draw the pool's next task
+from a cursor that all its visitors share, until none is left. Entries and pools follow the topological order, so no
+two workers can wait for each other.
+
+**Segments** cut the program where nothing is in flight: a segment's tasks start only after every task of all
+segments before has ended. Segments of equal `signature` do the same work on other buffers (the layers of a model).
+
+Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the task's kind:
+
+| kind | axis 0 | axis 1 | axis 2 |
+|---|---|---|---|
+| GEMM | LHS strips | RHS panels | - |
+| GEMV | - | RHS panels | - |
+| PACK_LHS | LHS strips | - | - |
+| ATTENTION | query tokens | KV heads | sequences of the batch |
+| KV_APPEND | new tokens | - | sequences of the batch |
+| EXPERT_GEMM | LHS strips of the expert's rows | RHS panels | reached experts |
+| all others | rows | - | - |
+
+An operator whose `m` is below the rows of an input reads the *last* row of each sequence: row r of the operator is row
+(r + 1) * (input rows / m) - 1 of the input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+NO_BUFFER = -1
+NO_LAYER = -1
+ANY_WORKER = -1
+
+
+class TaskKind(IntEnum):
+    """What a task does; the values are those of `enum sms_task_kind` in C."""
+
+    JOIN = 0
+    EMBED = 1
+    RMSNORM = 2
+    PACK_LHS = 3
+    GEMM = 4
+    GEMV = 5
+    ROPE = 6
+    KV_APPEND = 7
+    ATTENTION = 8
+    ADD = 9
+    SWIGLU = 10
+    ARGMAX = 11
+    ROUTER = 12
+    EXPERT_GEMM = 13
+    EXPERT_COMBINE = 14
+    QUANTIZE = 15
+
+
+class EntryKind(IntEnum):
+    """What a queue entry refers to; the values are those of `enum sms_entry_kind` in C."""
+
+    TASK = 0
+    POOL = 1
+
+
+class BufferRole(IntEnum):
+    """What a buffer holds: it decides where its bytes are found (cache or DRAM) and how it is filled."""
+
+    WEIGHT = 0
+    ACTIVATION = 1
+    KV = 2
+    INDEX = 3
+    TABLE = 4
+
+
+class Layout(IntEnum):
+    """How a buffer lies in memory; see `native/include/smesim/layout.h`."""
+
+    ROW_MAJOR = 0
+    LHS_PACKED = 1
+    RHS_PACKED = 2
+    K_PACKED = 3
+    V_PACKED = 4
+
+
+OP_DTYPE = np.dtype(
+    [
+        ("kind", "<i4"),  # TaskKind of the operator's main tasks
+        ("layer", "<i4"),
+        ("m", "<i4"),  # rows
+        ("n", "<i4"),  # output columns
+        ("k", "<i4"),  # reduction length
+        ("tokens", "<i4"),
+        ("past", "<i4"),
+        ("capacity", "<i4"),  # positions a KV cache holds
+        ("batch", "<i4"),
+        ("heads", "<i4"),
+        ("kv_heads", "<i4"),
+        ("head_dim", "<i4"),
+        ("experts", "<i4"),  # experts that get rows
+        ("experts_per_token", "<i4"),
+        ("lhs_mr", "<i4"),  # strip height of the packed LHS
+        ("eps", "<f4"),
+        ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it
+        ("n_bytes", "<i8"),  # bytes it reads and writes, as the graph counts them
+        ("input0", "<i4"),
+        ("input1", "<i4"),
+        ("input2", "<i4"),
+        ("weight", "<i4"),
+        ("bias", "<i4"),
+        ("packed", "<i4"),  # packed LHS that PACK_LHS writes and GEMM reads
+        ("output0", "<i4"),
+        ("output1", "<i4"),
+    ],
+    align=True,
+)
+
+TASK_DTYPE = np.dtype(
+    [
+        ("op", "<i4"),
+        ("kind", "<i2"),
+        ("worker", "<i2"),  # ANY_WORKER: drawn from a pool, or a join
+        ("begin0", "<i4"),
+        ("end0", "<i4"),
+        ("begin1", "<i4"),
+        ("end1", "<i4"),
+        ("begin2", "<i4"),
+        ("end2", "<i4"),
+        ("predecessor_count", "<i4"),
+        ("successor_begin", "<i4"),
+        ("successor_end", "<i4"),
+    ],
+    align=True,
+)
+
+WORKER_DTYPE = np.dtype(
+    [("entry_begin", "<i4"), ("entry_end", "<i4"), ("core", "<i4"), ("role", "<i4"), ("unit", "<i4")], align=True
+)
+ENTRY_DTYPE = np.dtype([("kind", "<i4"), ("index", "<i4")], align=True)
+POOL_DTYPE = np.dtype([("begin", "<i4"), ("end", "<i4")], align=True)
+BUFFER_DTYPE = np.dtype(
+    [("n_bytes", "<i8"), ("role", "<i4"), ("layout", "<i4"), ("rows", "<i4"), ("columns", "<i4")], align=True
+)
+SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
+
+Array = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The arrays of one program; see the module's text for what they mean.
+
+    ops (n_ops,), tasks (n_tasks,), successors (n_edges,) int32, workers (n_workers,), entries, pools, pool_tasks
+    int32, buffers, segments: numpy arrays of the dtypes above. `op_names`, `op_sites`, `op_kinds` name the operators
+    and `buffer_names` the buffers. `layers` are the model layers in it; `plan_fingerprint` is the plan it came from.
+    """
+
+    ops: Array
+    tasks: Array
+    successors: npt.NDArray[np.int32]
+    workers: Array
+    entries: Array
+    pools: Array
+    pool_tasks: npt.NDArray[np.int32]
+    buffers: Array
+    segments: Array
+    op_names: tuple[str, ...]
+    op_sites: tuple[str, ...]
+    op_kinds: tuple[str, ...]
+    buffer_names: tuple[str, ...]
+    layers: int
+    plan_fingerprint: str
+
+    @property
+    def n_tasks(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def n_workers(self) -> int:
+        return len(self.workers)
+
+    def fingerprint(self) -> str:
+        """Hash of everything an executor reads; equal programs have equal fingerprints."""
+        digest = hashlib.sha256()
+        for array in (
+            self.ops, self.tasks, self.successors, self.workers, self.entries, self.pools, self.pool_tasks,
+            self.buffers, self.segments,
+        ):  # fmt: skip
+            digest.update(np.ascontiguousarray(array).tobytes())
+        digest.update("\0".join(self.op_names + self.buffer_names).encode())
+        return digest.hexdigest()[:16]
+
+    def buffer_index(self, name: str) -> int:
+        return self.buffer_names.index(name)
+
+    def queue(self, worker: int) -> Array:
+        """The entries of one worker, in the order it walks them."""
+        row = self.workers[worker]
+        return self.entries[row["entry_begin"] : row["entry_end"]]
+
+    def first_task_of(self, entry: np.void) -> int:
+        """The (first) task an entry leads to; entries are ordered by it."""
+        if entry["kind"] == EntryKind.TASK:
+            return int(entry["index"])
+        return int(self.pool_tasks[self.pools[entry["index"]]["begin"]])
+
+    def segment_queues(self) -> Iterator[list[Array]]:
+        """For each segment, the slice of every worker's queue that lies in it."""
+        first = [np.array([self.first_task_of(e) for e in self.queue(w)], np.int64) for w in range(self.n_workers)]
+        for segment in self.segments:
+            bounds = (segment["task_begin"], segment["task_end"])
+            yield [
+                self.queue(w)[slice(*(int(i) for i in np.searchsorted(first[w], bounds)))]
+                for w in range(self.n_workers)
+            ]

@@ -1,0 +1,181 @@
+"""A plan says how every operator is divided: which unit, which tiles, which workers, which layouts.
+
+It is an object that can be seen, forced, saved, compared, predicted, executed and replayed. Operators of identical
+layers share one entry, found by their *site* ("q_proj" is the query projection of every layer). A plan carries its
+model and phase, so that a plan file alone can be simulated on any chip or executed on a machine.
+
+Modes: `cpu` runs on workers that compute on their core's vector pipes, `matrix` on workers that drive a matrix unit,
+`cooperative` on both. Assignments: `static` fixes who runs which tile; `shared` lets the workers draw tiles from one
+queue; `static_then_shared` fixes the first part by `shares` and draws the tail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from smesim.errors import PlanError
+from smesim.files import first_validation_problem, read_text, write_atomically
+from smesim.workload.config import ModelConfig
+from smesim.workload.dtypes import DType
+from smesim.workload.graph import DTypes, OperatorGraph, build_graph
+from smesim.workload.phase import Phase
+
+SCHEMA_VERSION = 1
+
+Mode = Literal["cpu", "matrix", "cooperative"]
+Role = Literal["cpu", "matrix"]
+Assignment = Literal["static", "shared", "static_then_shared"]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class WorkerPlan(_Part):
+    """One thread: the core it is pinned to and what it does there."""
+
+    role: Role = Field(description="'cpu' computes on its core, 'matrix' drives a matrix unit")
+    cluster: str = Field(description="cluster of the chip that the core belongs to")
+    core: Count = Field(description="index of the core, counted over all clusters of the chip")
+    unit: Count | None = Field(default=None, description="matrix unit it drives, counted over the chip")
+
+
+class TileShape(_Part):
+    """One macro-tile of an operator: rows x columns of its output (or tokens x heads for attention)."""
+
+    m: Positive = Field(description="rows (tokens) in a tile")
+    n: Positive = Field(description="columns (KV heads for attention) in a tile")
+
+
+class PipelinePlan(_Part):
+    """Attention as stages with a bounded ring between them."""
+
+    depth: Positive = Field(description="blocks in flight between two stages")
+    query_block: Positive = Field(description="query tokens in a block")
+    key_block: Positive = Field(description="keys in a block")
+
+
+class RunnerUp(_Part):
+    """An alternative that the planner looked at and did not take."""
+
+    mode: Mode
+    tile: TileShape
+    predicted_s: float
+
+
+class Reason(_Part):
+    """Why the planner chose as it did."""
+
+    bound: str = Field(description="what limits the operator: 'compute', 'bandwidth' or 'overhead'")
+    predicted_s: float = Field(ge=0, description="analytic time of one instance, seconds")
+    runners_up: tuple[RunnerUp, ...] = ()
+
+
+class OperatorPlan(_Part):
+    """How the operators of one site are divided."""
+
+    site: str
+    kind: str
+    mode: Mode = "cpu"
+    kernel: str = Field(description="kernel family, e.g. 'gemm_f32', 'gemv_f32', 'attention_f32'")
+    tile: TileShape
+    assignment: Assignment = "static"
+    workers: tuple[int, ...] = Field(description="indices into Plan.workers")
+    shares: tuple[float, ...] = Field(default=(), description="share of the tiles per worker; empty means equal")
+    lhs_layout: str = "row_major"
+    rhs_layout: str = "row_major"
+    pipeline: PipelinePlan | None = None
+    reason: Reason | None = None
+
+
+class Plan(_Part):
+    """One model phase, divided over workers."""
+
+    schema_version: Literal[1] = 1
+    model: ModelConfig
+    phase: str
+    weights_dtype: DType = DType.F32
+    activations_dtype: DType = DType.F32
+    kv_dtype: DType = DType.F32
+    layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
+    last_layer_rows: Literal["all", "logits"] = "all"
+    lm_head_rows: Literal["last", "all"] = "last"
+    chip: str
+    chip_fingerprint: str
+    planner: str
+    workers: tuple[WorkerPlan, ...] = Field(min_length=1)
+    operators: tuple[OperatorPlan, ...]
+
+    def graph(self) -> OperatorGraph:
+        """The operators that this plan divides."""
+        return build_graph(
+            self.model,
+            Phase.parse(self.phase),
+            DTypes(weights=self.weights_dtype, activations=self.activations_dtype, kv=self.kv_dtype),
+            layers=self.layers,
+            last_layer_rows=self.last_layer_rows,
+            lm_head_rows=self.lm_head_rows,
+        )
+
+    def site(self, site: str) -> OperatorPlan:
+        """The entry of one site; PlanError names the sites there are."""
+        for operator in self.operators:
+            if operator.site == site:
+                return operator
+        known = ", ".join(operator.site for operator in self.operators)
+        raise PlanError(f"plan has no entry for site {site!r}; it has {known}")
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
+
+    def to_json(self) -> str:
+        return self.model_dump_json(indent=1) + "\n"
+
+    def save(self, path: Path) -> None:
+        write_atomically(path, self.to_json())
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan file; PlanError says what is wrong, where, and what would be accepted."""
+    text = read_text(path, PlanError, "a plan")
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise PlanError(f"{path}: line {error.lineno}: not JSON ({error.msg}); a plan is written by 'smesim plan'") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != SCHEMA_VERSION:
+        raise PlanError(f"{path}: schema_version is {version!r}; this smesim reads plans of version {SCHEMA_VERSION}")
+    try:
+        plan = Plan.model_validate_json(text)
+    except ValidationError as error:
+        raise PlanError(f"{path}: {first_validation_problem(error)}") from None
+    check_plan(plan, str(path))
+    return plan
+
+
+def check_plan(plan: Plan, where: str = "plan") -> None:
+    """Hold what pydantic cannot: references between the parts."""
+    if plan.layers > plan.model.layers:
+        raise PlanError(f"{where}: layers is {plan.layers}; {plan.model.name} has {plan.model.layers}")
+    for operator in plan.operators:
+        at = f"{where}: operators[{operator.site}]"
+        if not operator.workers:
+            raise PlanError(f"{at}.workers is empty; name at least one of 0..{len(plan.workers) - 1}")
+        for worker in operator.workers:
+            if not 0 <= worker < len(plan.workers):
+                raise PlanError(f"{at}.workers has {worker}; the plan has workers 0..{len(plan.workers) - 1}")
+        if len(set(operator.workers)) != len(operator.workers):
+            raise PlanError(f"{at}.workers names a worker twice: {operator.workers}")
+        if operator.shares and len(operator.shares) != len(operator.workers):
+            raise PlanError(
+                f"{at}.shares has {len(operator.shares)} values; give one for each of its {len(operator.workers)} workers"
+            )
+        if operator.shares and not sum(operator.shares) > 0:
+            raise PlanError(f"{at}.shares add up to {sum(operator.shares)}; accepted: non-negative shares with a positive sum")

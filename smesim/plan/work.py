@@ -1,0 +1,126 @@
+"""What each task of a program has to do: its FLOP and bytes, and its row in a trace.
+
+The operators' FLOP and bytes are divided among their tasks exactly: shares are counted in whole output elements (or
+query-key pairs, or rows), and rounding is done on running sums, so that nothing is lost and nothing counted twice.
+Pack tasks add what the graph does not know of: they read and write the tensor that they pack, and compute nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.plan.program import Program, TaskKind
+from smesim.plan.tiles import NR
+from smesim.workload.operators import causal_pairs
+
+Int64s = npt.NDArray[np.int64]
+
+
+def strip_row(strip: Int64s, rows: Int64s, mr: Int64s) -> Int64s:
+    """First row of a strip of a packed LHS of so many rows (see `native/include/smesim/layout.h`)."""
+    strips = -(-rows // np.maximum(mr, 1))
+    return np.asarray(strip * rows // np.maximum(strips, 1), np.int64)
+
+
+def _shares(program: Program) -> Int64s:
+    """How much of its operator each task does, in units that add up over the operator's tasks; 0 for pack and join."""
+    tasks, ops = program.tasks, program.ops[program.tasks["op"]]
+    column = {name: tasks[name].astype(np.int64) for name in ("begin0", "end0", "begin1", "end1", "begin2", "end2")}
+    kind = tasks["kind"]
+    share = column["end0"] - column["begin0"]
+    m, n, mr = (ops[name].astype(np.int64) for name in ("m", "n", "lhs_mr"))
+
+    columns = np.minimum(column["end1"] * NR, n) - np.minimum(column["begin1"] * NR, n)
+    strips = strip_row(column["end0"], m, mr) - strip_row(column["begin0"], m, mr)
+    share = np.where(kind == TaskKind.GEMM, strips * columns, share)
+    share = np.where(kind == TaskKind.GEMV, columns, share)
+
+    experts = np.maximum(ops["experts"].astype(np.int64), 1)
+    expert_rows = m // experts + (column["begin2"] < m % experts)
+    strips = strip_row(column["end0"], expert_rows, mr) - strip_row(column["begin0"], expert_rows, mr)
+    share = np.where(kind == TaskKind.EXPERT_GEMM, strips * columns, share)
+
+    past = ops["past"].astype(np.int64)
+    tokens = column["end0"] - column["begin0"]
+    pairs = causal_pairs(column["end0"], past) - causal_pairs(column["begin0"], past)
+    units = (column["end1"] - column["begin1"]) * (column["end2"] - column["begin2"])
+    share = np.where(kind == TaskKind.ATTENTION, pairs * units, share)
+    share = np.where(kind == TaskKind.KV_APPEND, tokens * (column["end2"] - column["begin2"]), share)
+    return np.where((kind == TaskKind.PACK_LHS) | (kind == TaskKind.JOIN), 0, share)
+
+
+def _divide(total_by_op: Int64s, shares: Int64s, op: Int64s) -> Int64s:
+    """Split each operator's total over its tasks by shares; the parts add up to the total exactly."""
+    order = np.argsort(op, kind="stable")
+    running = np.cumsum(shares[order])
+    first = np.searchsorted(op[order], np.arange(len(total_by_op)))
+    base = np.concatenate([[0], running])[first][op[order]]
+    whole = np.bincount(op, weights=shares, minlength=len(total_by_op)).astype(np.int64)[op[order]]
+    total, part, whole = total_by_op[op[order]], running - base, np.maximum(whole, 1)
+    if float(total.max(initial=0)) * float(part.max(initial=0)) < 2.0**62:
+        upto = total * part // whole
+    else:  # too large for 64 bits: exact in Python's integers
+        upto = np.array([int(t) * int(p) // int(w) for t, p, w in zip(total, part, whole, strict=True)], np.int64)
+    before = np.where(np.arange(len(op)) == first[op[order]], 0, np.roll(upto, 1))
+    parts = np.zeros(len(op), np.int64)
+    parts[order] = upto - before
+    return parts
+
+
+def task_flop(program: Program) -> Int64s:
+    """FLOP of every task, shape (n_tasks,); adds up to the operators' FLOP."""
+    return _divide(program.ops["flop"], _shares(program), program.tasks["op"].astype(np.int64))
+
+
+def task_bytes(program: Program) -> Int64s:
+    """Bytes of every task, shape (n_tasks,): the operators' bytes, and what packing reads and writes."""
+    op = program.tasks["op"].astype(np.int64)
+    parts = _divide(program.ops["n_bytes"], _shares(program), op)
+    pack = program.tasks["kind"] == TaskKind.PACK_LHS
+    facts = program.ops[program.tasks["op"]]
+    m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
+    rows = strip_row(program.tasks["end0"].astype(np.int64), m, mr) - strip_row(
+        program.tasks["begin0"].astype(np.int64), m, mr
+    )
+    return np.where(pack, 2 * 4 * rows * facts["k"], parts)
+
+
+def trace_columns(program: Program) -> dict[str, Any]:
+    """The columns of a trace that both executors share, one row a task without the joins, in task order."""
+    import pandas as pd
+
+    rows = np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN)
+    tasks = program.tasks[rows]
+    op = tasks["op"]
+
+    def named(codes: npt.NDArray[Any], names: tuple[str, ...]) -> Any:
+        unique, inverse = np.unique(np.array(names, dtype=object), return_inverse=True)
+        return pd.Categorical.from_codes(inverse[codes], categories=list(unique))
+
+    return {
+        "task": rows.astype(np.int32),
+        "op": op,
+        "op_name": named(op, program.op_names),
+        "site": named(op, program.op_sites),
+        "layer": program.ops["layer"][op],
+        "op_kind": named(op, program.op_kinds),
+        "kind": named(tasks["kind"], tuple(kind.name.lower() for kind in TaskKind)),
+        "flop": task_flop(program)[rows],
+        "bytes": task_bytes(program)[rows],
+    }
+
+
+def dependency_pairs(program: Program) -> dict[str, npt.NDArray[np.int32]]:
+    """Dependencies between tasks for a trace: direct ones, and across a join those on the join's last predecessor."""
+    counts = program.tasks["successor_end"] - program.tasks["successor_begin"]
+    sources = np.repeat(np.arange(program.n_tasks, dtype=np.int32), counts)
+    targets = program.successors
+    is_join = program.tasks["kind"] == TaskKind.JOIN
+    representative = np.arange(program.n_tasks, dtype=np.int32)
+    for source, target in zip(sources[is_join[targets]].tolist(), targets[is_join[targets]].tolist(), strict=True):
+        representative[target] = representative[source]  # edges are sorted by source: the last one stays
+    keep = ~is_join[targets]
+    return {"predecessor": representative[sources[keep]], "successor": targets[keep]}

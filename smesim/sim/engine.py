@@ -1,0 +1,229 @@
+"""Who waits for whom: the workers of one part of a program as SimPy processes.
+
+Each worker is one process that walks its queue. It takes the next task (its own, or one drawn from a pool),
+waits until all that the task depends on has ended, pays for the dispatch, and runs the task: first what
+cannot overlap, then arithmetic and transfers side by side; the task ends when the last of them does. Joins
+have no worker: a join completes when its last predecessor ends, and if these ran on more than one worker,
+whoever waits for the join learns of it one barrier later.
+
+Nothing here knows operators, chips or kernels: what a task costs on a worker comes in as `Work`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import simpy
+
+from smesim.errors import ProgramError
+from smesim.sim.clock import RELEASE_TASKS, WORKER_GOES_ON, PhaseEvent
+from smesim.sim.fluid import FluidNetwork, Path
+from smesim.sim.part import Part
+
+NOBODY = -1
+SEVERAL = -2
+
+Process = Generator[simpy.Event, None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Bytes that a task moves over some links, at most at `cap_bytes_per_s`."""
+
+    path: Path
+    n_bytes: float
+    cap_bytes_per_s: float = math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a task asks for: `overhead_s` first, then `compute_s` and all flows at once; in whole ticks."""
+
+    compute_s: float
+    overhead_s: float = 0.0
+    flows: tuple[Flow, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the part runs on. Times in whole ticks, bandwidths in bytes per second."""
+
+    links: Mapping[str, float]
+    dispatch_s: float
+    barrier_s: float
+    contention: bool = True
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What happened, seconds since the part started; one value a task, NaN and NOBODY for joins.
+
+    `end_s` is when the last task or join of the part was known to all; `arrivals` are the workers in the
+    order in which they came to the end of their queues; `grants` are the changes of what the links carry, in
+    the order of the machine's links.
+    """
+
+    ready_s: list[float]
+    start_s: list[float]
+    end_of_task_s: list[float]
+    compute_s: list[float]
+    transfer_s: list[float]
+    overhead_s: list[float]
+    worker: list[int]
+    end_s: float
+    arrivals: tuple[int, ...]
+    grants: list[tuple[float, tuple[float, ...]]]
+
+
+def run_part(
+    part: Part, machine: Machine, work: Callable[[int, int], Work], arrivals: Sequence[int]
+) -> PartResult:
+    """Simulate a part from time 0.
+
+    `work(task, worker)` says what a task of the part costs on a worker. The workers come to the part in the
+    order of `arrivals`, so that is the order in which they draw from pools before the first task starts.
+    Raises ProgramError if tasks wait for each other in a circle of workers, so that some never run.
+    """
+    return _Simulation(part, machine, work).run(arrivals)
+
+
+class _Simulation:
+    def __init__(self, part: Part, machine: Machine, work: Callable[[int, int], Work]) -> None:
+        self._part = part
+        self._machine = machine
+        self._work = work
+        self._env = simpy.Environment()
+        self._grants: list[tuple[float, tuple[float, ...]]] = []
+        self._network = FluidNetwork(
+            self._env,
+            machine.links,
+            contention=machine.contention,
+            observer=lambda now, granted: self._grants.append((now, granted)),
+        )
+        n_tasks = part.n_tasks
+        self._waiting_for = list(part.predecessor_count)
+        self._waiting_worker: dict[int, simpy.Event] = {}
+        self._drawn = [0] * len(part.pools)
+        self._collects = [NOBODY] * n_tasks  # joins: the worker whose tasks it collects, or SEVERAL
+        self._ended: list[int] = []  # tasks and joins whose end is not yet known to their successors
+        self._released_s = 0.0
+        self._arrivals: list[int] = []
+        self._ready_s = [math.nan] * n_tasks
+        self._start_s = [math.nan] * n_tasks
+        self._end_s = [math.nan] * n_tasks
+        self._compute_s = [math.nan] * n_tasks
+        self._transfer_s = [math.nan] * n_tasks
+        self._overhead_s = [math.nan] * n_tasks
+        self._worker = [NOBODY] * n_tasks
+
+    def run(self, arrivals: Sequence[int]) -> PartResult:
+        for worker in arrivals:
+            self._env.process(self._walk(worker))
+        self._become_ready([task for task, count in enumerate(self._waiting_for) if count == 0])
+        self._env.run()
+        self._refuse_stuck()
+        return PartResult(
+            ready_s=self._ready_s,
+            start_s=self._start_s,
+            end_of_task_s=self._end_s,
+            compute_s=self._compute_s,
+            transfer_s=self._transfer_s,
+            overhead_s=self._overhead_s,
+            worker=self._worker,
+            end_s=self._released_s,
+            arrivals=tuple(self._arrivals),
+            grants=self._grants,
+        )
+
+    # -- workers
+
+    def _tasks_of(self, worker: int) -> Iterator[int]:
+        """The tasks of one worker; from a pool, the next that nobody has drawn when the worker gets there."""
+        for entry in self._part.queues[worker]:
+            if entry >= 0:
+                yield entry
+                continue
+            pool = -1 - entry
+            tasks = self._part.pools[pool]
+            while self._drawn[pool] < len(tasks):
+                self._drawn[pool] += 1
+                yield tasks[self._drawn[pool] - 1]
+
+    def _walk(self, worker: int) -> Process:
+        env = self._env
+        dispatch_s = self._machine.dispatch_s
+        for task in self._tasks_of(worker):
+            if math.isnan(self._ready_s[task]):
+                ready = self._waiting_worker[task] = simpy.Event(env)
+                yield ready
+            work = self._work(task, worker)
+            self._worker[task] = worker
+            self._start_s[task] = env.now + dispatch_s
+            if dispatch_s or work.overhead_s:
+                yield env.timeout(dispatch_s + work.overhead_s)
+            began = env.now
+            transfers = [
+                self._network.transfer(flow.path, flow.n_bytes, flow.cap_bytes_per_s) for flow in work.flows
+            ]
+            arithmetic = env.timeout(work.compute_s)
+            yield from transfers
+            self._transfer_s[task] = env.now - began
+            yield arithmetic
+            self._compute_s[task] = work.compute_s
+            self._overhead_s[task] = work.overhead_s
+            self._end_s[task] = env.now
+            self._end(task)
+            yield PhaseEvent(env, WORKER_GOES_ON + worker)
+        self._arrivals.append(worker)
+
+    # -- dependencies
+
+    def _end(self, node: int) -> None:
+        if not self._ended:
+            PhaseEvent(self._env, RELEASE_TASKS, callback=self._release)
+        self._ended.append(node)
+
+    def _release(self, _: simpy.Event) -> None:
+        """Tell the successors of all that ended in this instant."""
+        ended, self._ended = sorted(self._ended), []
+        self._released_s = self._env.now
+        ready: list[int] = []
+        for node in ended:
+            worker = self._worker[node]
+            for successor in self._part.successors[node]:
+                if worker != NOBODY and self._collects[successor] != worker:
+                    known = self._collects[successor]
+                    self._collects[successor] = worker if known == NOBODY else SEVERAL
+                self._waiting_for[successor] -= 1
+                if not self._waiting_for[successor]:
+                    ready.append(successor)
+        self._become_ready(sorted(ready))
+
+    def _become_ready(self, nodes: list[int]) -> None:
+        for node in nodes:
+            if self._part.is_join[node]:
+                self._complete(node)
+                continue
+            self._ready_s[node] = self._env.now
+            worker = self._waiting_worker.pop(node, None)
+            if worker is not None:
+                worker.succeed()
+
+    def _complete(self, join: int) -> None:
+        if self._collects[join] == SEVERAL and self._machine.barrier_s:
+            PhaseEvent(self._env, RELEASE_TASKS, self._machine.barrier_s, callback=lambda _: self._end(join))
+        else:
+            self._end(join)
+
+    def _refuse_stuck(self) -> None:
+        part = self._part
+        for task in range(part.n_tasks):
+            if not part.is_join[task] and math.isnan(self._end_s[task]):
+                left = self._waiting_for[task]
+                why = f"{left} of its predecessors never end" if left else "no worker gets to it"
+                raise ProgramError(
+                    f"task {part.first_task + task} never runs: {why};"
+                    " accepted: each task in one queue or pool, and queues in the order of the tasks"
+                )
