@@ -117,8 +117,9 @@ static void walk_queue(struct sms_team *team, struct sms_run *run, int32_t worke
 /* All workers set off together, so that waking a sleeping thread is not counted as the program's time. */
 static void line_up(struct sms_team *team, struct sms_run *run) {
     struct awaited all = {team, &team->arrived, team->n_workers, 0};
+    int64_t now = sms_now_ns(); /* read before the others may go, so that no task starts before the run does */
     if (__atomic_add_fetch(&team->arrived, 1, __ATOMIC_SEQ_CST) == team->n_workers) {
-        run->begin_ns = sms_now_ns();
+        run->begin_ns = now;
         sms_gate_open(&team->gate);
     } else {
         sms_gate_wait(&team->gate, task_is_ready, &all, 0);

@@ -55,8 +55,11 @@ class NativeExecutor:
         self.device = device
         self.table = device.kernel_table(isa or device.isa)
 
-    def check(self, program: Program) -> MemoryBill:
-        """Everything that can be refused before memory is taken; returns the bill."""
+    def check(self, program: Program, share: Tensors | None = None) -> MemoryBill:
+        """Everything that can be refused before memory is taken; returns the bill.
+
+        Weights that can be taken over from `share` are in memory already and not counted against what is free.
+        """
         ffi, lib = native()
         if program.n_workers > len(self.device.cores):
             raise DeviceError(
@@ -77,7 +80,7 @@ class NativeExecutor:
                 f" the {self.table.isa} kernels of this machine take strips of {self.table.mr}"
             )
         bill = memory_bill(program, self._scratch_bytes(program) * program.n_workers)
-        check_fits(bill, self.device.available_bytes)
+        check_fits(bill, self.device.available_bytes + (0 if share is None else share.weight_bytes))
         return bill
 
     def run(
@@ -152,7 +155,7 @@ class NativeExecutor:
             planner=plan.planner,
             workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
             runs=len(runs),
-            kernels={kind: self.table.isa for kind in sorted(set(program.op_kinds))},
+            kernels=dict.fromkeys(sorted(set(program.op_kinds)), self.table.isa),
             foreign_load=float(np.median([times.foreign_load for times in runs])),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )

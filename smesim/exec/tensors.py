@@ -42,21 +42,41 @@ def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
 class Tensors:
     """One array of bytes per buffer of a program."""
 
-    def __init__(self, program: Program, device: Device) -> None:
+    def __init__(self, program: Program, device: Device, share: Tensors | None = None) -> None:
         self._program = program
         self._device = device
-        self._arrays = [allocate(int(n)) for n in program.buffers["n_bytes"]]
+        theirs = {} if share is None else share._weights()
+        self._shared = {
+            index: theirs[name]
+            for index, (name, facts) in enumerate(zip(program.buffer_names, program.buffers, strict=True))
+            if facts["role"] == BufferRole.WEIGHT and len(theirs.get(name, ())) == facts["n_bytes"]
+        }
+        self._arrays = [
+            self._shared[i] if i in self._shared else allocate(int(n)) for i, n in enumerate(program.buffers["n_bytes"])
+        ]
 
     @classmethod
     def random(
-        cls, program: Program, model: ModelConfig, device: Device, seed: int, progress: Progress | None = None
+        cls,
+        program: Program,
+        model: ModelConfig,
+        device: Device,
+        seed: int,
+        progress: Progress | None = None,
+        share: Tensors | None = None,
     ) -> Tensors:
         """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size from layer to layer.
 
-        `progress` is called with the number of bytes that have just been filled.
+        `progress` is called with the number of bytes that have just been filled. Weights of the same name and size in
+        `share`, which must come from the same seed and model, are taken over instead of made again.
         """
-        tensors = cls(program, device)
-        jobs = [job for index in range(len(program.buffers)) for job in tensors._fill_jobs(index, model, seed)]
+        tensors = cls(program, device, share)
+        jobs = [
+            job
+            for index in range(len(program.buffers))
+            if index not in tensors._shared
+            for job in tensors._fill_jobs(index, model, seed)
+        ]
         with ThreadPoolExecutor(len(device.cores)) as pool:
             for n_bytes in pool.map(lambda job: job(), jobs):
                 if progress is not None:
@@ -82,6 +102,17 @@ class Tensors:
             elif role in (BufferRole.WEIGHT, BufferRole.INDEX) and index not in computed:
                 raise DeviceError(f"no array for {name!r}; given: {', '.join(arrays)}")
         return tensors
+
+    def _weights(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """The weights by name; of another model's tensors none is of use, their sizes differ."""
+        roles = self._program.buffers["role"]
+        return {
+            name: self._arrays[i] for i, name in enumerate(self._program.buffer_names) if roles[i] == BufferRole.WEIGHT
+        }
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(len(array) for array in self._weights().values())
 
     @property
     def arrays(self) -> list[npt.NDArray[np.uint8]]:

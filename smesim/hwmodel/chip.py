@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from smesim.hwmodel.quantity import (
@@ -64,8 +64,11 @@ class FactorPoint(Record):
 
 def factor_at(points: Sequence[FactorPoint], threads: int) -> float:
     """The factor at `threads`: linear between the points, 1 at one thread, the last point's beyond it."""
-    known = {1: 1.0} | {point.threads: point.factor.value for point in points}
-    return float(np.interp(threads, list(known), list(known.values())))
+    known = sorted(({1: 1.0} | {point.threads: point.factor.value for point in points}).items())
+    for (low, low_factor), (high, high_factor) in pairwise(known):
+        if threads < high:
+            return low_factor + (high_factor - low_factor) * (threads - low) / (high - low)
+    return known[-1][1]
 
 
 class KernelModel(Record):
@@ -104,7 +107,7 @@ class MatrixUnit(Record):
     scope: Literal["cluster", "core"] = "cluster"
     count: Count = 1
     driver_clusters: Annotated[tuple[Name, ...], Field(strict=False)] = ()
-    svl_bits: int | None = Field(None, ge=128, le=2048, multiple_of=128)
+    svl_bits: int | None = Field(default=None, ge=128, le=2048, multiple_of=128)
     tiles: dict[DTypeName, TileShape] = Field(default_factory=dict)
     clock_hz: Hertz
     flop_per_s: dict[DTypeName, FlopPerS] = Field(min_length=1)

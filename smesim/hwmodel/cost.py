@@ -18,13 +18,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from smesim.hwmodel.chip import CoreSpec
+from smesim.errors import ChipError
+from smesim.hwmodel.chip import Cluster, factor_at
 
 COST_EFFECTS: dict[str, str] = {
     "edge_tiles": "micro-tiles that are lower than the kernel's full height run at their own, lower rate",
     "tile_overhead": "loading and storing the accumulators of a micro-tile for every block of K",
     "exposed_latency": "part of the time to stream weights from DRAM is not hidden behind a GEMM's arithmetic",
     "kernel_efficiency": "kernels reach less than the peak rate of the core",
+    "multi_core": "cores run slower when several of a cluster are busy",
 }
 
 # Guessed for chips without fitted kernels: what tuned CPU kernels usually reach of the core's peak.
@@ -127,14 +129,17 @@ def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
 class CoreCosts:
     """Times of the kernels of one core, seconds, from its `KernelModel`s or from its peak."""
 
-    def __init__(self, core: CoreSpec, effects: Collection[str]) -> None:
+    def __init__(self, cluster: Cluster, effects: Collection[str], busy_cores: int = 1) -> None:
         self._effects = frozenset(effects)
+        core = cluster.core
+        many = "multi_core" in self._effects
+        self._rate_factor = factor_at(cluster.multi_core_factors, busy_cores) if many else 1.0
         self._kernels: Mapping[str, Mapping[str, float]] = {
             kernel.name: {name: quantity.value for name, quantity in kernel.parameters.items()}
             for kernel in core.kernels
         }
         if "f32" not in core.flop_per_s:
-            raise KeyError(f"core {core.name} has no f32 rate")
+            raise ChipError(f"core {core.name}: flop_per_s has no f32 rate; accepted: one, f32 kernels are costed by it")
         self._peak_flop_per_s = core.flop_per_s["f32"].value
         gemm = self._kernels.get("gemm_f32", {})
         self.mr = int(gemm.get("mr", DEFAULT_MR))
@@ -165,7 +170,7 @@ class CoreCosts:
         seconds = 0.0
         for height, count in strip_heights(rows, mr, *strips):
             seconds += count * (k * self._kstep_s[min(height, self.mr)] + blocks * per_tile)
-        return seconds * panels
+        return seconds * panels / self._rate_factor
 
     def exposed_s(self, kernel: str, streamed_bytes: float) -> float:
         """Time by which streaming from DRAM lengthens a kernel's arithmetic even when bandwidth is to spare."""
@@ -177,10 +182,11 @@ class CoreCosts:
         """One row times `panels` panels: two FLOP a weight."""
         guess = 2.0 / self._peak_flop_per_s
         seconds = panels * self.nr * k * self._parameter("gemv_f32", "s_per_element", guess)
-        return seconds + panels * self._parameter("gemv_f32", "s_per_panel", 0.0)
+        return seconds / self._rate_factor
 
     def pack_s(self, elements: int) -> float:
-        return elements * self._parameter("pack_lhs_f32", "s_per_element", 2.0 / self._peak_flop_per_s)
+        guess = 2.0 / self._peak_flop_per_s
+        return elements * self._parameter("pack_lhs_f32", "s_per_element", guess) / self._rate_factor
 
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
@@ -188,7 +194,7 @@ class CoreCosts:
         efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
         slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
         products = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in work.ksteps_by_height)
-        return (
+        seconds = (
             products * self._parameter("attention_f32", "kstep_factor", slowdown)
             + work.pairs
             * self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
@@ -197,10 +203,10 @@ class CoreCosts:
             * shape.head_dim
             * self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s)
         )
+        return seconds / self._rate_factor
 
     def elementwise_s(self, kernel: str, rows: int, elements: int) -> float:
         """Norms, rotations, activations, copies: by element, and by row where the kernel has a cost per row."""
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
-        return elements * self._parameter(kernel, "s_per_element", guess) + rows * self._parameter(
-            kernel, "s_per_row", 0.0
-        )
+        seconds = elements * self._parameter(kernel, "s_per_element", guess)
+        return (seconds + rows * self._parameter(kernel, "s_per_row", 0.0)) / self._rate_factor

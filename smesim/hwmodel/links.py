@@ -18,11 +18,12 @@ from L2 with one thread, 649 with three) and never more DRAM than the unit can t
 link is full is the simulator's business.
 
 A level for which an agent has no figure of its own is drawn from at its rate for the next level out. A level
-nearer than any that the agent reaches (a matrix unit has no L1) is served by the nearest that it does reach.
+nearer than any that a matrix unit has a load rate for (it has no L1) is served to it by the nearest that has.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, UnitInstance
@@ -112,24 +113,27 @@ class LinkNetwork:
     def _find_route(self, agent: Agent, level: str, store: bool) -> Route:
         if agent.unit is None:
             instance = self._chip.instance_of(agent.core)
-            rates = instance.cluster.core.load_bytes_per_s
-            served, cap = self._served(instance, level, rates)
-            return Route(cap, tuple(self._level_link(instance, served)))
+            cap = self._cap(instance, level, instance.cluster.core.load_bytes_per_s)
+            return Route(cap, tuple(self._level_link(instance, level)))
         unit = self._units[agent.unit]
         rates = unit.unit.store_bytes_per_s if store else unit.unit.load_bytes_per_s
-        served, cap = self._served(unit.cluster, level, rates)
+        levels = self._levels(unit.cluster)
+        nearest = next(name for name in levels if name in unit.unit.load_bytes_per_s)
+        served = max(level, nearest, key=levels.index) if level in levels else level
+        cap = self._cap(unit.cluster, served, rates)
         own = f"{unit.name}.{served}"
         ports = (own, _port(unit)) if own in self._bandwidths else (_port(unit),)
         return Route(cap, (*ports, *self._level_link(unit.cluster, served)))
 
-    def _served(self, instance: ClusterInstance, level: str, rates: dict[str, Quantity]) -> tuple[str, float]:
-        """The level that really serves the flow, and the cap: see the end of the module's text."""
-        levels = self._chip.levels(instance.cluster.name)
+    def _levels(self, instance: ClusterInstance) -> tuple[str, ...]:
+        return self._chip.levels(instance.cluster.name)
+
+    def _cap(self, instance: ClusterInstance, level: str, rates: Mapping[str, Quantity]) -> float:
+        """The rate for the level, or for the next one out that has one; DRAM always has."""
+        levels = self._levels(instance)
         if level not in levels:
             raise KeyError(f"level {level!r} of cluster {instance.name}: accepted {', '.join(levels)}")
-        reached = [at for at, name in enumerate(levels) if name in rates]
-        at = max(levels.index(level), reached[0])
-        return levels[at], rates[levels[min(i for i in reached if i >= at)]].value
+        return next(rates[name].value for name in levels[levels.index(level) :] if name in rates)
 
     def _level_link(self, instance: ClusterInstance, level: str) -> dict[str, float]:
         """Name and bandwidth of a level's link as this cluster sees it; empty where no total is known."""

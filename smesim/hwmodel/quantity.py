@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Provenance = Literal["measured", "fitted", "data_sheet", "derived", "guessed"]
-PROVENANCES: tuple[str, ...] = get_args(Provenance)
+PROVENANCES: tuple[Provenance, ...] = get_args(Provenance)
 
 UNITS: tuple[str, ...] = (
     "1", "s", "Hz", "B", "B/s", "FLOP", "FLOP/s", "FLOP/B", "element/s", "s/element", "s/B", "s/FLOP",
@@ -59,13 +59,13 @@ class Evidence(Record):
     provenance: Provenance
     source: str = Field(min_length=1, description="paper, repository @commit, data sheet, or the probe")
     reason: str | None = Field(
-        None, min_length=1, description="the arithmetic of a derived, the why of a guessed fact"
+        default=None, min_length=1, description="the arithmetic of a derived, the why of a guessed fact"
     )
-    command: str | None = Field(None, min_length=1, description="what was run to measure it")
+    command: str | None = Field(default=None, min_length=1, description="what was run to measure it")
     date: str | None = Field(
-        None, pattern=r"^\d{4}-\d{2}-\d{2}([T ]\S+)?$", description="ISO date of the measurement"
+        default=None, pattern=r"^\d{4}-\d{2}-\d{2}([T ]\S+)?$", description="ISO date of the measurement"
     )
-    repeats: int | None = Field(None, ge=1, description="how many repeats the value is the median of")
+    repeats: int | None = Field(default=None, ge=1, description="how many repeats the value is the median of")
 
     @model_validator(mode="after")
     def _guesses_have_reasons(self) -> Self:
@@ -94,7 +94,7 @@ class Quantity(Evidence, Amount):
     value that is not known well; they hold it between them.
     """
 
-    spread: float | None = Field(None, ge=0.0)
+    spread: float | None = Field(default=None, ge=0.0)
     low: float | None = None
     high: float | None = None
 

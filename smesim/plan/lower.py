@@ -112,7 +112,7 @@ class _Lowering:
 
     def op_row(self, operator: Operator, facts: dict[str, float], packed: int) -> tuple[object, ...]:
         names = [*operator.inputs, *(ROPE_TABLES if isinstance(operator, Rope) else ())]
-        columns: dict[str, float] = {name: 0 for name in OP_DTYPE.names or ()}
+        columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer, packed=packed)
         for slot in range(3):
             columns[f"input{slot}"] = self.buffers.of(names[slot]) if slot < len(names) else NO_BUFFER

@@ -87,10 +87,8 @@ class _CpuRules:
         self.graph = graph
         self.n_workers = len(workers)
         cluster = chip.instance_of(workers[0].core)
-        self.costs = CoreCosts(cluster.cluster.core, ())
         self.cache_bytes = _own_cache_bytes(chip, cluster)
-        fitted = CoreCosts(cluster.cluster.core, ("kernel_efficiency",))
-        self.mr = fitted.mr
+        self.mr = CoreCosts(cluster.cluster, ()).mr
 
     def plan(self, operator: Operator) -> OperatorPlan:
         guess = estimate(operator, self.graph, self.chip, self.n_workers)

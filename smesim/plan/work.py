@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from smesim.plan.program import Program, TaskKind
 from smesim.plan.tiles import NR
-from smesim.workload.operators import causal_pairs
 
 Int64s = npt.NDArray[np.int64]
 
@@ -45,11 +44,16 @@ def _shares(program: Program) -> Int64s:
 
     past = ops["past"].astype(np.int64)
     tokens = column["end0"] - column["begin0"]
-    pairs = causal_pairs(column["end0"], past) - causal_pairs(column["begin0"], past)
+    pairs = _pairs_until(column["end0"], past) - _pairs_until(column["begin0"], past)
     units = (column["end1"] - column["begin1"]) * (column["end2"] - column["begin2"])
     share = np.where(kind == TaskKind.ATTENTION, pairs * units, share)
     share = np.where(kind == TaskKind.KV_APPEND, tokens * (column["end2"] - column["begin2"]), share)
     return np.where((kind == TaskKind.PACK_LHS) | (kind == TaskKind.JOIN), 0, share)
+
+
+def _pairs_until(token: Int64s, past: Int64s) -> Int64s:
+    """`causal_pairs` of the tokens before `token`, for arrays."""
+    return token * past + token * (token + 1) // 2
 
 
 def _divide(total_by_op: Int64s, shares: Int64s, op: Int64s) -> Int64s:
@@ -98,7 +102,7 @@ def trace_columns(program: Program) -> dict[str, Any]:
 
     def named(codes: npt.NDArray[Any], names: tuple[str, ...]) -> Any:
         unique, inverse = np.unique(np.array(names, dtype=object), return_inverse=True)
-        return pd.Categorical.from_codes(inverse[codes], categories=list(unique))
+        return pd.Categorical.from_codes(inverse[codes], categories=pd.Index(unique.tolist(), dtype="str"))
 
     return {
         "task": rows.astype(np.int32),

@@ -7,6 +7,7 @@ Activations were just written, so they lie in the nearest level that holds their
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
@@ -46,8 +47,10 @@ class Costing:
         self._chip = chip
         self._program = program
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
+        busy = Counter(instance.name for instance in self._instances)
         self._costs = {
-            instance.cluster.name: CoreCosts(instance.cluster.core, effects) for instance in self._instances
+            instance.cluster.name: CoreCosts(instance.cluster, effects, busy[instance.name])
+            for instance in self._instances
         }
         self._levels = {
             instance.cluster.name: [

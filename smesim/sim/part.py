@@ -38,53 +38,49 @@ class Part:
         return len(self.is_join)
 
 
-def cut(program: Program, bounds: list[tuple[int, int]]) -> list[Part]:
-    """The parts of a program; `bounds` are the task ranges [begin, end), in order, without gaps.
+class Cutter:
+    """Cuts parts out of a program. Raises ProgramError when a task waits for itself or a later one."""
 
-    Raises ProgramError when a task waits for itself or a later one.
-    """
-    tasks = program.tasks
-    sources = np.repeat(
-        np.arange(program.n_tasks, dtype=np.int64), tasks["successor_end"] - tasks["successor_begin"]
-    )
-    targets = program.successors.astype(np.int64)
-    backward = np.flatnonzero(targets <= sources)
-    if len(backward):
-        edge = int(backward[0])
-        raise ProgramError(
-            f"task {targets[edge]} waits for task {sources[edge]}; accepted: dependencies on lower numbers"
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        tasks = program.tasks
+        self._sources = np.repeat(
+            np.arange(program.n_tasks, dtype=np.int64), tasks["successor_end"] - tasks["successor_begin"]
         )
-    queue_of, entry_first, entry_code = _entries(program)
-    is_join = (tasks["kind"] == TaskKind.JOIN).tolist()
-    pool_slices = [program.pool_tasks[pool["begin"] : pool["end"]] for pool in program.pools]
-
-    parts = []
-    for begin, end in bounds:
-        edges = slice(*np.searchsorted(sources, (begin, end)).tolist())
-        inside = targets[edges] < end
-        part_sources, part_targets = sources[edges][inside] - begin, targets[edges][inside] - begin
-        order = np.argsort(part_sources, kind="stable")
-        bounds_of = np.searchsorted(part_sources[order], np.arange(end - begin + 1)).tolist()
-        flat = part_targets[order].tolist()
-        mine = (entry_first >= begin) & (entry_first < end)
-        used_pools: dict[int, int] = {}
-        queues: list[list[int]] = [[] for _ in range(program.n_workers)]
-        for worker, code in zip(queue_of[mine].tolist(), entry_code[mine].tolist(), strict=True):
-            if code >= 0:
-                queues[worker].append(code - begin)
-            else:
-                queues[worker].append(-1 - used_pools.setdefault(-1 - code, len(used_pools)))
-        parts.append(
-            Part(
-                first_task=begin,
-                is_join=is_join[begin:end],
-                predecessor_count=np.bincount(part_targets, minlength=end - begin).tolist(),
-                successors=[flat[bounds_of[task] : bounds_of[task + 1]] for task in range(end - begin)],
-                queues=queues,
-                pools=[(pool_slices[pool].astype(np.int64) - begin).tolist() for pool in used_pools],
+        self._targets = program.successors.astype(np.int64)
+        backward = np.flatnonzero(self._targets <= self._sources)
+        if len(backward):
+            edge = int(backward[0])
+            raise ProgramError(
+                f"task {self._targets[edge]} waits for task {self._sources[edge]};"
+                " accepted: dependencies on lower numbers"
             )
+        self._entry_worker, self._entry_first, self._entry_code = _entries(program)
+
+    def part(self, begin: int, end: int) -> Part:
+        """The tasks begin .. end - 1 as a part of their own."""
+        program = self._program
+        edges = slice(*np.searchsorted(self._sources, (begin, end)).tolist())
+        inside = self._targets[edges] < end
+        sources, targets = self._sources[edges][inside] - begin, self._targets[edges][inside] - begin
+        bounds = np.searchsorted(sources, np.arange(end - begin + 1)).tolist()
+        flat = targets.tolist()
+        mine = (self._entry_first >= begin) & (self._entry_first < end)
+        queues: list[list[int]] = [[] for _ in range(program.n_workers)]
+        pools: dict[int, int] = {}
+        for worker, code in zip(
+            self._entry_worker[mine].tolist(), self._entry_code[mine].tolist(), strict=True
+        ):
+            queues[worker].append(code - begin if code >= 0 else -1 - pools.setdefault(-1 - code, len(pools)))
+        drawn = (program.pool_tasks[slice(*program.pools[pool].item())] for pool in pools)
+        return Part(
+            first_task=begin,
+            is_join=(program.tasks["kind"][begin:end] == TaskKind.JOIN).tolist(),
+            predecessor_count=np.bincount(targets, minlength=end - begin).tolist(),
+            successors=[flat[bounds[task] : bounds[task + 1]] for task in range(end - begin)],
+            queues=queues,
+            pools=[(tasks.astype(np.int64) - begin).tolist() for tasks in drawn],
         )
-    return parts
 
 
 def _entries(program: Program) -> tuple[Int64s, Int64s, Int64s]:

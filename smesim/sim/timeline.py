@@ -18,7 +18,7 @@ import numpy.typing as npt
 from smesim.errors import ProgramError
 from smesim.plan.program import Program
 from smesim.sim.engine import Machine, PartResult, Work, run_part
-from smesim.sim.part import Part, cut
+from smesim.sim.part import Cutter, Part
 
 Floats = npt.NDArray[np.float64]
 
@@ -47,7 +47,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class _Course:
-    """One part's result as arrays: `times` (3, n_tasks) shift with the part, `amounts` (3, n_tasks) do not."""
+    """One part's result as arrays: `times` (3, n_tasks) shift with it, `amounts` (3, n_tasks) do not."""
 
     times: Floats
     amounts: Floats
@@ -72,15 +72,17 @@ def simulate(
     """
     bounds = _segment_bounds(program) if by_segment else [(0, program.n_tasks)]
     signatures = program.segments["signature"].tolist() if by_segment else [0]
-    parts = cut(program, bounds)
+    cutter = Cutter(program)
     known: dict[tuple[int, tuple[int, ...]], _Course] = {}
     courses: list[tuple[float, _Course]] = []
     now, arrivals = 0.0, tuple(range(program.n_workers))
     simulated = 0
-    for part, signature in zip(parts, signatures, strict=True):
+    for (begin, end), signature in zip(bounds, signatures, strict=True):
         course = known.get((signature, arrivals)) if repeat_equal else None
         if course is None:
-            course = known[signature, arrivals] = _simulate_part(part, machine, work, arrivals)
+            course = known[signature, arrivals] = _simulate_part(
+                cutter.part(begin, end), machine, work, arrivals
+            )
             simulated += 1
         courses.append((now, course))
         now, arrivals = now + course.end_s, course.arrivals
@@ -89,9 +91,15 @@ def simulate(
     at = np.concatenate([course.granted_at_s + start for start, course in courses])
     granted = np.concatenate([course.granted for _, course in courses])
     lasts = np.append(at[1:] > at[:-1], True) if len(at) else np.zeros(0, bool)
+    ready_s, start_s, end_s = times
+    compute_s, transfer_s, overhead_s = amounts
     return Timeline(
-        *times,
-        *amounts,
+        ready_s=ready_s,
+        start_s=start_s,
+        end_s=end_s,
+        compute_s=compute_s,
+        transfer_s=transfer_s,
+        overhead_s=overhead_s,
         worker=np.concatenate([course.worker for _, course in courses]),
         granted_at_s=at[lasts],
         granted_bytes_per_s=granted[lasts],

@@ -49,6 +49,7 @@ _LAYOUT: dict[str, Any] = {
     "font": {"family": "system-ui, sans-serif", "size": 13},
     "margin": {"l": 130, "r": 20, "t": 30, "b": 50},
     "hoverlabel": {"align": "left"},
+    "showlegend": True,
 }
 
 
@@ -117,10 +118,11 @@ def timeline(comparison: Comparison, max_drawn_tasks: int = MAX_DRAWN_TASKS) -> 
         height=140 + 34 * len(lanes),
         hovermode="closest",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-        xaxis={"title": {"text": "time since the start of the run, ms"}},
+        xaxis={"title": {"text": "time since the start of the run, ms"}, "exponentformat": "none"},
         yaxis={
             "tickvals": list(range(len(lanes))),
             "ticktext": lanes,
+            "ticksuffix": " ",
             "range": [len(lanes) - 0.4, -0.6],
             "zeroline": False,
             "fixedrange": True,
@@ -188,11 +190,12 @@ def scatter(comparison: Comparison) -> Any:
             hovertemplate=hover + "<extra></extra>",
         )
     log_range = [float(np.log10(low)), float(np.log10(high))]
+    axis = {"type": "log", "range": log_range, "exponentformat": "none"}
     figure.update_layout(
         **_LAYOUT,
         height=520,
-        xaxis={"type": "log", "title": {"text": "measured, ms"}, "range": log_range},
-        yaxis={"type": "log", "title": {"text": "predicted, ms"}, "range": log_range},
+        xaxis={**axis, "title": {"text": "measured, ms"}},
+        yaxis={**axis, "title": {"text": "predicted, ms"}},
     )
     return figure
 
@@ -216,7 +219,10 @@ def error_budget(comparison: Comparison) -> Any:
         **_LAYOUT,
         height=160 + 22 * len(names),
         barmode="relative",
-        xaxis={"title": {"text": "measured minus predicted, ms (right: slower than predicted)"}},
+        xaxis={
+            "title": {"text": "measured minus predicted, ms (right: slower than predicted)"},
+            "exponentformat": "none",
+        },
         yaxis={"autorange": "reversed"},
     )
     return figure

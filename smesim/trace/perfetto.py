@@ -12,7 +12,7 @@ which keeps their order, and a slice never begins before the one before it on it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from smesim.trace.schema import Trace
 
 PREDICTED_PID, MEASURED_PID = 1, 2
 _TIDS_PER_PROCESS, _FIRST_WORKER, _FIRST_LINK = 100_000, 1, 50_001
+
+PHASE_GAP_US = 1000.0
+_MOST_TRACKS, _IDS_PER_PHASE = 1000, 100_000_000
 
 Event = dict[str, Any]
 
@@ -60,7 +63,7 @@ def perfetto_document(
         events += shown
         other[f"{label} from"] = f"{meta.source}{', stand-in' if meta.stand_in else ''}: {meta.machine}"
         other[f"{label} program"] = (
-            f"{meta.model}, {meta.phase}, {meta.layers} layers, planner {meta.planner}"
+            f"{meta.model}, {meta.phase}, layers run: {meta.layers}, planner {meta.planner}"
         )
         other[f"{label} run"] = f"{run} of {meta.runs}, counted from 0"
         other[f"{label} dependencies shown"] = f"the first {len(shown) // 2} of {len(trace.dependencies)}"
@@ -72,6 +75,31 @@ def write_perfetto(
 ) -> None:
     """Write `perfetto_document` as JSON, whole or not at all."""
     document = perfetto_document(predicted, measured, max_flows=max_flows)
+    write_atomically(Path(path), json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def write_perfetto_sequence(
+    path: Path | str, pairs: Sequence[tuple[Trace, Trace]], *, max_flows: int = 5000
+) -> None:
+    """Write several (predicted, measured) pairs, the phases of one study, into one document: two processes still, and
+    on both each phase begins `PHASE_GAP_US` after the longer of the two runs of the phase before."""
+    events: list[Event] = []
+    other: dict[str, str] = {}
+    offset_us = 0.0
+    for number, (predicted, measured) in enumerate(pairs):
+        document = perfetto_document(predicted, measured, max_flows=max_flows)
+        other |= {f"{measured.meta.phase}: {key}": value for key, value in document["otherData"].items()}
+        for event in document["traceEvents"]:
+            if event["ph"] == "M":
+                if event not in events[:_MOST_TRACKS]:
+                    events.append(event)
+                continue
+            event["ts"] = round(event["ts"] + offset_us, 3)
+            if "id" in event:
+                event["id"] += number * _IDS_PER_PHASE
+            events.append(event)
+        offset_us += max(float(t.makespans_s().max()) for t in (predicted, measured)) * 1e6 + PHASE_GAP_US
+    document = {"traceEvents": events, "displayTimeUnit": "ms", "otherData": other}
     write_atomically(Path(path), json.dumps(document, separators=(",", ":"), allow_nan=False) + "\n")
 
 

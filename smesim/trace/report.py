@@ -21,6 +21,7 @@ from smesim.trace.schema import Trace
 from smesim.trace.text import (
     PROBLEM_ERROR,
     format_error,
+    format_layers,
     format_measured_ms,
     format_ms,
     format_share,
@@ -178,7 +179,7 @@ def _phase(comparison: Comparison, number: int) -> str:
     meta = comparison.measured.meta
     kernels = ", ".join(f"{kind}: {isa}" for kind, isa in sorted(meta.kernels.items()))
     facts = [
-        ("Model", f"{meta.model}, {meta.layers} layers really run, both predicted and measured"),
+        ("Model", f"{meta.model}, {format_layers(meta.layers)} really run, both predicted and measured"),
         ("Plan", f"planner {meta.planner}, {len(meta.workers)} workers ({', '.join(meta.workers)})"),
         ("Runs", f"{meta.runs}{f', {meta.created}' if meta.created else ''}"),
         *([("Kernels that ran", kernels)] if kernels else []),

@@ -12,6 +12,7 @@ from smesim.trace.text import (
     DOUBTFUL_ERROR,
     PROBLEM_ERROR,
     format_error,
+    format_layers,
     format_measured_ms,
     format_ms,
     format_share,
@@ -36,7 +37,9 @@ def comparison_table(comparison: Comparison) -> Table:
     the total."""
     meta = comparison.measured.meta
     runs = f"median of {meta.runs} runs ± interquartile range" if meta.runs > 1 else "one run"
-    table = Table(title=f"{meta.model}, {meta.phase}, {meta.layers} layers ({runs})", title_justify="left")
+    table = Table(
+        title=f"{meta.model}, {meta.phase}, {format_layers(meta.layers)} ({runs})", title_justify="left"
+    )
     table.add_column("operator")
     for heading in ("predicted ms", "measured ms", "error", "of total"):
         table.add_column(heading, justify="right")

@@ -38,6 +38,11 @@ def format_share(share: float) -> str:
     return UNKNOWN if math.isnan(share) else f"{share:.1%}"
 
 
+def format_layers(layers: int) -> str:
+    """The number of layers, in words that fit it."""
+    return f"{layers} layer{'' if layers == 1 else 's'}"
+
+
 def statistics_lines(comparison: Comparison) -> tuple[str, str]:
     """Two sentences: how good the prediction is, and what the difference of the totals is made of."""
     found = comparison.statistics

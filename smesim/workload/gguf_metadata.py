@@ -45,7 +45,7 @@ _REQUIRED_OF_EXPERTS = ("experts", "experts_per_token", "d_expert")
 
 
 def read_gguf(path: Path) -> ModelConfig:
-    """Read a GGUF file of architecture llama, qwen2, qwen3 or qwen3moe.
+    """Read a GGUF file of architecture llama, qwen2, qwen3 or qwen3moe. The model is named after the file.
 
     Needs the package `gguf` (extra `llm`). Raises WorkloadError naming file, key, and what is accepted.
     """
@@ -79,10 +79,10 @@ class _Metadata:
             )
         self.architecture: Architecture = given
 
-    def config(self, file_stem: str) -> ModelConfig:
+    def config(self, name: str) -> ModelConfig:
         self._refuse_what_is_not_modelled()
         fields: dict[str, Any] = {
-            "name": self._value("general.name", file_stem),
+            "name": name,
             "architecture": self.architecture,
             "vocab": self._vocab(),
             "tied_embeddings": "output.weight" not in self.tensors,
@@ -123,7 +123,9 @@ class _Metadata:
                     f"{self.where}: {key} differs between layers; accepted: one value for all"
                 )
             value = value[0]
-        return value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, np.generic):
+            value = value.item()
+        return _as_written(value) if isinstance(value, float) else value
 
     def _vocab(self) -> int:
         table = self.tensors.get("token_embd.weight")
@@ -175,6 +177,13 @@ class _Metadata:
             f"{self.where}: tensor rope_freqs.weight is not Llama 3's; accepted: none, or the table for "
             f"low_freq_factor {_LLAMA3_LOW}, high_freq_factor {_LLAMA3_HIGH}, length {_LLAMA3_ORIGINAL}"
         )
+
+
+def _as_written(value: float) -> float:
+    """The shortest decimal of a 32-bit float, which is what GGUF keeps: 1e-05, not 9.99999974e-06."""
+    with np.errstate(over="ignore"):
+        single = np.float32(value)
+    return float(str(single)) if float(single) == value else value
 
 
 def _one_line(error: Exception) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
+from small_chip import quantity
 
 from smesim.errors import ChipError
 from smesim.hwmodel import library
@@ -38,6 +40,18 @@ def test_a_unit_of_core_scope_belongs_to_each_core(small_data: Data) -> None:
         ("big0.sme1", (1,)),
         ("big1.sme0", (2,)),
         ("big1.sme1", (3,)),
+    ]
+
+
+def test_two_units_in_each_core(small_data: Data) -> None:
+    small_data["clusters"][0] |= {"count": 1}
+    unit_of(small_data).update(scope="core", count=2)
+    units = Chip.model_validate(small_data).unit_instances
+    assert [(u.name, u.cores) for u in units] == [
+        ("big.sme0", (0,)),
+        ("big.sme1", (0,)),
+        ("big.sme2", (1,)),
+        ("big.sme3", (1,)),
     ]
 
 
@@ -80,8 +94,8 @@ def test_factors_are_linear_between_points_and_flat_beyond(small: Chip) -> None:
 
 
 def test_factor_at_one_thread_can_be_given() -> None:
-    factor = {"value": 0.5, "unit": "1", "provenance": "measured", "source": "test"}
-    assert factor_at([FactorPoint.model_validate({"threads": 1, "factor": factor})], 1) == 0.5
+    alone = FactorPoint.model_validate({"threads": 1, "factor": quantity(0.5, "1")})
+    assert factor_at([alone], 1) == 0.5
 
 
 def unit_of(data: Data) -> Data:
@@ -109,13 +123,29 @@ def drop(*path: str | int) -> Callable[[Data], None]:
     return change
 
 
+def twice(*path: str | int) -> Callable[[Data], None]:
+    def change(data: Data) -> None:
+        inner: Any = data
+        for part in path:
+            inner = inner[part]
+        inner.append(inner[0])
+
+    return change
+
+
+def split_chip_cache(data: Data) -> None:
+    """One L3 for each cluster, but both of chip scope: two links would have one name."""
+    data["caches"][2]["clusters"] = ["big"]
+    data["caches"].append({**data["caches"][2], "clusters": ["little"]})
+
+
 UNIT = ("clusters", 0, "matrix_units", 0)
 BAD_CHIPS: list[tuple[str, Callable[[Data], None], list[str]]] = [
     ("version", set_at("schema_version", value=2), ["schema_version: 2 given", "accepted: 1"]),
     ("no version", drop("schema_version"), ["schema_version: missing", "required"]),
     ("no clusters", set_at("clusters", value=[]), ["clusters: none given", "at least one"]),
     ("no cores", set_at("clusters", 0, "core_count", value=0), ["clusters[0].core_count: 0 given", "1"]),
-    ("text", set_at("clusters", 0, "core_count", value="4"), ["clusters[0].core_count: '4' given", "integer"]),
+    ("text", set_at("clusters", 0, "core_count", value="4"), ["core_count: '4' given", "integer"]),
     ("a list", set_at("memory", value=[]), ["memory: [] given"]),
     ("unknown key", set_at("memory", "speed", value=1), ["memory: unknown key 'speed'", "bandwidth_bytes"]),
     (
@@ -160,11 +190,10 @@ BAD_CHIPS: list[tuple[str, Callable[[Data], None], list[str]]] = [
     ),
     ("DRAM as a cache", set_at("caches", 0, "name", value="DRAM"), ["caches[0].name: 'DRAM' given"]),
     ("two equal caches", set_at("caches", 0, "name", value="L2"), ["'big': name: 'L2' given twice"]),
-    ("two equal clusters", set_at("clusters", 1, "name", value="big0"), ["clusters: name: 'big0' given twice"]),
+    ("two equal clusters", set_at("clusters", 1, "name", value="big0"), ["name: 'big0' given twice"]),
     (
         "level",
-        set_at("clusters", 1, "core", "load_bytes_per_s", "L2", value={"value": 1.0, "unit": "B/s", "provenance":
-               "derived", "source": "x"}),
+        set_at("clusters", 1, "core", "load_bytes_per_s", "L2", value=quantity(1.0, "B/s")),
         ["clusters[1].core.load_bytes_per_s: 'L2' given; accepted: L3, DRAM"],
     ),
     (
@@ -190,12 +219,39 @@ BAD_CHIPS: list[tuple[str, Callable[[Data], None], list[str]]] = [
         drop(*UNIT, "accumulators", "s8"),
         ["accumulators: f32 given; accepted: one for each of f32, s8"],
     ),
+    (
+        "latencies",
+        drop(*UNIT, "latency_cycles", "f32"),
+        ["latency_cycles: s8 given; accepted: one for each of f32, s8"],
+    ),
+    (
+        "level of stores",
+        set_at(*UNIT, "store_bytes_per_s", "L4", value=quantity(1.0, "B/s")),
+        ["matrix_units[0].store_bytes_per_s: 'L4' given; accepted: L1, L2, L3, DRAM"],
+    ),
+    (
+        "level of several drivers",
+        set_at(*UNIT, "multi_driver_load_bytes_per_s", "L4", value=quantity(1.0, "B/s")),
+        ["matrix_units[0].multi_driver_load_bytes_per_s: 'L4' given"],
+    ),
+    ("two equal units", twice("clusters", 0, "matrix_units"), ["matrix_units: name: 'sme' given twice"]),
+    (
+        "two chip-wide caches of a name",
+        split_chip_cache,
+        ["caches of scope 'chip': name: 'L3' given twice"],
+    ),
+    (
+        "oversubscription out of order",
+        set_at(*UNIT, "oversubscription", value=[
+            {"threads": n, "factor": quantity(0.9, "1")} for n in (2, 2)
+        ]),
+        ["oversubscription: threads [2, 2] given", "each number once"],
+    ),
     ("kind", set_at(*UNIT, "kind", value="sme3"), ["kind: 'sme3' given", "'sme2'"]),
     (
         "factors out of order",
         set_at("clusters", 0, "multi_core_factors", value=[
-            {"threads": n, "factor": {"value": 0.9, "unit": "1", "provenance": "derived", "source": "x"}}
-            for n in (4, 2)
+            {"threads": n, "factor": quantity(0.9, "1")} for n in (4, 2)
         ]),
         ["multi_core_factors: threads [4, 2] given", "ascending"],
     ),
@@ -229,3 +285,10 @@ def test_other_kinds_state_their_tiles(small_data: Data) -> None:
     }
     unit = MatrixUnit.model_validate(unit_of(small_data))
     assert unit.tile("s8").model_dump() == {"rows": 14, "columns": 32, "depth": 4}
+
+
+def test_other_kinds_need_a_tile_for_each_dtype(small_data: Data) -> None:
+    unit_of(small_data).update(kind="intel-amx", tiles={"s8": {"rows": 16, "columns": 16, "depth": 64}})
+    del unit_of(small_data)["svl_bits"]
+    with pytest.raises(ValidationError, match="tiles: s8 given; accepted: one for each of f32, s8"):
+        MatrixUnit.model_validate(unit_of(small_data))

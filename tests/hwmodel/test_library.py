@@ -120,7 +120,7 @@ def test_an_unknown_name_gets_the_closest_and_all_the_others() -> None:
         (b"", "schema_version: missing"),
         (b'name = "x"\nschema_version = \n', "line 2"),
         (b'name = "\xff"', "not text"),
-        (b"clusters = 3\n", "clusters: 3 given"),
+        (b"schema_version = 1\nname = 3\n", "name: 3 given"),
         (b"schema_version = nan", "schema_version: nan given; accepted: 1"),
     ],
 )

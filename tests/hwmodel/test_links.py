@@ -49,6 +49,7 @@ def test_routes(small: Chip, core: int, unit: int | None, level: str, expected: 
 def test_stores_of_a_unit_have_their_own_cap(small: Chip) -> None:
     network = LinkNetwork(small)
     driver = network.agent(0, 0)
+    assert network.route(driver, "DRAM").cap_bytes_per_s == 40e9
     assert network.route(driver, "DRAM", store=True).cap_bytes_per_s == 20e9
     assert network.route(driver, "DRAM", store=True).links == network.route(driver, "DRAM").links
     core = network.agent(0)

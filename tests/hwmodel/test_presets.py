@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,18 @@ import pytest
 from pydantic import BaseModel
 
 from smesim.hwmodel import library
-from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.chip import (
+    Cache,
+    Chip,
+    Cluster,
+    CoreSpec,
+    MatrixUnit,
+    Memory,
+    Sync,
+    TileShape,
+)
 from smesim.hwmodel.links import Agent, LinkNetwork
-from smesim.hwmodel.quantity import Evidence
+from smesim.hwmodel.quantity import PROVENANCES, Evidence, Quantity
 from smesim.hwmodel.roofline import Roofline, core_agents, matrix_unit_agents
 
 PRESETS = ("apple-m1", "apple-m4", "apple-m4-pro", "phone-d9500", "server-lx2", "server-spr-amx")
@@ -72,6 +83,15 @@ class TestEveryPreset:
             assert len(chip.levels(cluster.name)) >= 3
             assert "L1" in cluster.core.load_bytes_per_s
 
+    def test_clock_tile_and_pipeline_explain_the_rates_of_its_units(self, name: str) -> None:
+        """A tile's instruction issues once each latency / accumulators cycles."""
+        for unit in {id(u.unit): u.unit for u in library.load(name).unit_instances}.values():
+            for dtype, rate in unit.flop_per_s.items():
+                tile = unit.tile(dtype)
+                issue_cycles = unit.latency_cycles[dtype].value / unit.accumulators[dtype].value
+                flop_per_cycle = 2 * tile.rows * tile.columns * tile.depth / issue_cycles
+                assert rate.value == pytest.approx(flop_per_cycle * unit.clock_hz.value, rel=0.05), dtype
+
     def test_nearer_levels_are_not_slower(self, name: str) -> None:
         chip = library.load(name)
         network = LinkNetwork(chip)
@@ -93,8 +113,26 @@ class TestEveryPreset:
                     assert route.cap_bytes_per_s <= network.bandwidth_bytes_per_s(link), (agent, level)
 
 
+CHIPS_PAGE = (Path(__file__).parents[2] / "docs" / "chips.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_documented_provenance_is_the_presets(name: str) -> None:
+    counts = Counter(entry.provenance for _, entry in evidence(library.load(name)))
+    row = " | ".join(str(counts[provenance]) for provenance in PROVENANCES)
+    assert f"| `{name}` | {row} |" in CHIPS_PAGE
+
+
+@pytest.mark.parametrize(
+    "model", [Chip, Memory, Sync, Cache, Cluster, CoreSpec, MatrixUnit, TileShape, Quantity]
+)
+def test_every_field_is_documented(model: type[BaseModel]) -> None:
+    for field in model.model_fields:
+        assert re.search(rf"[`.\[]{field}\b", CHIPS_PAGE), f"{model.__name__}.{field}"
+
+
 def test_a_p_unit_of_the_m4() -> None:
-    """tzakharko/m4-sme-exploration @80ec71b4: rates, accumulators and bandwidths of one thread and of three."""
+    """tzakharko/m4-sme-exploration @80ec71b4: rates, accumulators, bandwidths of one and three threads."""
     unit = library.load("apple-m4").unit_instances[0].unit
     rates = {dtype: rate.value / 1e9 for dtype, rate in unit.flop_per_s.items()}
     assert rates == {"f64": 499, "f32": 2005, "f16": 2004, "bf16": 2004, "s8": 4017}
@@ -106,26 +144,16 @@ def test_a_p_unit_of_the_m4() -> None:
     assert unit.useful_drivers.value == 1
 
 
-@pytest.mark.parametrize("name", ["apple-m4", "apple-m4-pro"])
-@pytest.mark.parametrize("dtype", ["f32", "s8"])
-def test_the_clock_and_the_tile_explain_the_rate_of_an_m4_p_unit(name: str, dtype: Any) -> None:
-    """One MOPA a cycle: rows x columns x depth multiply-adds."""
-    unit = library.load(name).unit_instances[0].unit
-    tile = unit.tile(dtype)
-    flop_per_cycle = 2 * tile.rows * tile.columns * tile.depth
-    assert unit.flop_per_s[dtype].value == pytest.approx(flop_per_cycle * unit.clock_hz.value, rel=0.02)
-
-
 def test_both_m4_units_together_leave_the_dram_link_full() -> None:
     """Measured: 106 to 110 GB/s from P + E units; the preset's DRAM sustains 105."""
     chip = library.load("apple-m4")
     assert Roofline(chip, matrix_unit_agents(chip)).bandwidth_bytes_per_s("f32") == 105e9
 
 
-# Published ridge points, FLOP per byte: rates and bandwidths of m4-sme-exploration @80ec71b4 and cpufp @93e165ea.
-# P + E: 2312 / 108 and 4620 / 108; the four cores: over 100 GB/s. The preset's DRAM gives 105, hence the tolerances.
+# Ridge points in FLOP per byte from rates and bandwidths of m4-sme-exploration @80ec71b4 and cpufp @93e165ea.
+# P + E: 2312 / 108 and 4620 / 108; four cores: over 100 GB/s. The preset's DRAM gives 105.
 @pytest.mark.parametrize(
-    ("agents", "level", "dtype", "published", "tolerance"),
+    ("agents", "level", "dtype", "ridge", "tolerance"),
     [
         (M4_P_UNIT, "DRAM", "f32", 27, 0.02),
         (M4_P_UNIT, "DRAM", "bf16", 27, 0.02),
@@ -140,10 +168,10 @@ def test_both_m4_units_together_leave_the_dram_link_full() -> None:
     ],
 )
 def test_ridge_points_of_the_m4(
-    agents: list[Agent], level: str, dtype: str, published: float, tolerance: float
+    agents: list[Agent], level: str, dtype: str, ridge: float, tolerance: float
 ) -> None:
     roof = Roofline(library.load("apple-m4"), agents, level)
-    assert roof.ridge_flop_per_byte(dtype) == pytest.approx(published, rel=tolerance)
+    assert roof.ridge_flop_per_byte(dtype) == pytest.approx(ridge, rel=tolerance)
 
 
 @pytest.mark.parametrize(("dtype", "gain"), [("f32", 1.24), ("f16", 1.47), ("s8", 1.47)])
@@ -180,3 +208,10 @@ def test_intel_amx_has_no_f32() -> None:
     chip = library.load("server-spr-amx")
     assert set(chip.unit_instances[0].unit.flop_per_s) == {"bf16", "s8"}
     assert chip.unit_instances[31].cores == (31,)
+
+
+def test_the_knee_of_one_thread_on_the_m1() -> None:
+    """Published for AMX on an M1: 645 GFLOP/s from one thread with loads, a knee near 15 FLOP per byte."""
+    roof = Roofline(library.load("apple-m1"), [Agent("P", 0, "P.amx0")])
+    assert roof.peak_flop_per_s("f32") == pytest.approx(645e9, rel=0.02)
+    assert roof.ridge_flop_per_byte("f32") == pytest.approx(15, rel=0.05)

@@ -88,4 +88,4 @@ def test_a_delay_may_be_zero() -> None:
 def test_a_quantity_cannot_be_changed() -> None:
     quantity = Quantity.model_validate(given())
     with pytest.raises(ValidationError, match="frozen"):
-        quantity.value = 2.0  # type: ignore[misc]
+        quantity.value = 2.0

@@ -84,6 +84,17 @@ def test_a_unit_that_wants_two_drivers_is_half_used_by_one(small_data: dict[str,
     assert Roofline(chip, matrix_unit_agents(chip)).peak_flop_per_s("f32") == 2000e9
 
 
+def test_a_core_drives_one_unit_at_a_time(small_data: dict[str, Any]) -> None:
+    small_data["clusters"][0]["matrix_units"][0]["count"] = 3
+    driving = matrix_unit_agents(Chip.model_validate(small_data))
+    assert driving == (
+        Agent("big0", 0, "big0.sme0"),
+        Agent("big0", 1, "big0.sme1"),
+        Agent("big1", 2, "big1.sme0"),
+        Agent("big1", 3, "big1.sme1"),
+    )
+
+
 def test_operator_points() -> None:
     roof = Roofline(SMALL, (DRIVER,))  # 1000 GFLOP/s, 40 GB/s, ridge 25
     prefill, decode, copy, resident = roof.points(

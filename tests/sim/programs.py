@@ -24,7 +24,7 @@ from smesim.plan.program import (
 
 @dataclass(frozen=True)
 class T:
-    """A task: on a worker, drawn from a pool ("a"), or a join (neither); `after` are the numbers of others."""
+    """A task: on a worker, drawn from a pool ("a"), or a join (neither); `after` are others' numbers."""
 
     worker: int | None = None
     pool: str | None = None

@@ -178,7 +178,7 @@ def draw_work(draw: st.DrawFn, links: list[str]) -> Work:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    """One to three kinds of layers in a drawn sequence; every layer ends in one node that all of it leads to."""
+    """Layers of one or two kinds in a drawn order; every layer ends in a join that all of it leads to."""
     links = {"dram": 1e10, "l2": 4e10}
     n_workers = draw(st.integers(1, 4))
     kinds = draw(st.integers(1, 2))
@@ -207,16 +207,19 @@ def cases(draw: st.DrawFn) -> Case:
 @st.composite
 def layers(draw: st.DrawFn, n_workers: int) -> list[T]:
     tasks: list[T] = []
+    pools = 0
     for index in range(draw(st.integers(1, 10))):
         after = tuple(sorted(draw(st.sets(st.integers(0, index - 1), max_size=3)))) if index else ()
-        place = draw(st.sampled_from(["worker", "pool", "pool", "join"] if after else ["worker", "pool"]))
+        place = draw(st.sampled_from(["worker", "same pool", "new pool"] + ["join"] * bool(after)))
         if place == "join":
             tasks.append(T(after=after))
-        elif place == "pool":
-            # A pool of its own letter for each run of three, so that its tasks lie close together.
-            tasks.append(T(pool="abcd"[index // 3], after=after))
-        else:
+        elif place == "worker":
             tasks.append(T(worker=draw(st.integers(0, n_workers - 1)), after=after))
+        elif place == "same pool" and tasks and tasks[-1].pool:
+            tasks.append(T(pool=tasks[-1].pool, after=after))
+        else:
+            pools += 1
+            tasks.append(T(pool=f"pool{pools}", after=after))
     followed = {other for task in tasks for other in task.after}
     tasks.append(T(after=tuple(i for i in range(len(tasks)) if i not in followed)))
     return tasks

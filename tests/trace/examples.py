@@ -15,9 +15,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from smesim.trace import Trace, TraceMeta
+
+PROPERTY = settings(deadline=None, max_examples=60)
+"""For all property tests here: how long an example takes says nothing on a shared machine."""
 
 DEPENDENCIES = {"predecessor": [0, 0, 1, 2], "successor": [1, 2, 3, 3]}
 
@@ -104,7 +108,7 @@ _NAMES = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_s
 
 @st.composite
 def trace_pairs(draw: st.DrawFn) -> tuple[Trace, Trace]:
-    """A simulated and a measured trace of one random program, on one to four workers with random schedules."""
+    """A simulated and a measured trace of a random program, on one to four workers, randomly scheduled."""
     workers = draw(st.integers(1, 4))
     tasks = draw(st.integers(1, 12))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))

@@ -84,6 +84,7 @@ def test_large_counts_are_exact() -> None:
     ]
 
 
+@examples.PROPERTY
 @given(examples.trace_pairs())
 def test_operators_add_up_to_the_makespan_of_every_run(pair: tuple[Trace, Trace]) -> None:
     for trace in pair:

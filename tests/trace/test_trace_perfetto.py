@@ -34,7 +34,7 @@ def _of(document: dict[str, Any], phase: str) -> list[dict[str, Any]]:
 
 
 def _check_rules(document: dict[str, Any]) -> None:
-    """Keys, disjoint slices on every track, named tracks, paired flows that lie in slices and run forwards."""
+    """Keys, disjoint slices on each track, named tracks, paired flows that lie in slices and run forwards."""
     for event in document["traceEvents"]:
         assert set(event) == _KEYS[event["ph"]]
         assert event.get("ts", 0) >= 0
@@ -47,8 +47,8 @@ def _check_rules(document: dict[str, Any]) -> None:
         tracks[event["pid"], event["tid"]].append((begin_ns, begin_ns + _ns(event["dur"])))
     assert set(tracks) <= named
     for slices in tracks.values():
-        for (_, before_ends), (starts, _) in zip(sorted(slices), sorted(slices)[1:], strict=False):
-            assert before_ends <= starts
+        for (_, before_ends), (begins, _) in zip(sorted(slices), sorted(slices)[1:], strict=False):
+            assert before_ends <= begins
     starts, finishes = ({e["id"]: e for e in _of(document, phase)} for phase in ("s", "f"))
     assert starts.keys() == finishes.keys()
     assert len(starts) == len(_of(document, "s"))
@@ -155,6 +155,7 @@ def test_file_is_the_document(tmp_path: Path) -> None:
     assert json.loads(path.read_text()) == perfetto_document(examples.predicted(), examples.measured())
 
 
+@examples.PROPERTY
 @given(examples.trace_pairs())
 def test_any_trace_keeps_the_rules(pair: tuple[Trace, Trace]) -> None:
     document = perfetto_document(*pair)

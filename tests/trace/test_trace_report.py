@@ -95,7 +95,7 @@ def test_page_says_what_was_asked_predicted_and_measured_and_how_far_to_trust_it
         "other programs took 7% of the machine",
         "decode:16: whether other programs ran beside the measurement was not observed",
         "decode:16: stand-in",
-        "1 layers really run",
+        "tiny, 1 layer really run",
         "q_proj",
         "measured minus predicted: +2e+03 ms",
     ):

@@ -32,7 +32,7 @@ def test_columns_have_the_dtypes_of_the_schema() -> None:
 def test_row_order_and_kind_of_container_do_not_matter() -> None:
     columns = examples.measured_columns((1.0, 2.0))
     order = np.random.default_rng(1).permutation(8)
-    shuffled = {name: np.asarray(values)[order] for name, values in columns.items()}
+    shuffled: dict[str, Any] = {name: np.asarray(values)[order] for name, values in columns.items()}
     shuffled["site"] = pd.Categorical(
         shuffled["site"], categories=["unused", "q_proj", "lm_head", "attn_norm"]
     )
@@ -50,10 +50,9 @@ def test_traces_differ_if_one_number_differs() -> None:
 
 
 def test_a_trace_does_not_change_with_the_arrays_it_was_built_from() -> None:
-    columns = examples.predicted_columns()
-    columns["end_s"] = np.array(columns["end_s"])
-    trace = Trace.build(examples.meta("simulated"), columns)
-    columns["end_s"][3] = 99.0
+    end_s = np.array([2.0, 6.0, 7.0, 10.0])
+    trace = Trace.build(examples.meta("simulated"), examples.predicted_columns() | {"end_s": end_s})
+    end_s[3] = 99.0
     assert trace.makespans_s().tolist() == [10.0]
 
 
@@ -122,7 +121,7 @@ def test_columns_are_known_complete_and_equally_long() -> None:
     with pytest.raises(TraceError, match="differ in length"):
         Trace.build(meta, columns | {"worker": [0]})
     with pytest.raises(TraceError, match="0 rows"):
-        Trace.build(meta, dict.fromkeys(columns, []))
+        Trace.build(meta, {name: [] for name in columns})
 
 
 def test_every_run_holds_the_same_tasks() -> None:
@@ -185,6 +184,7 @@ def test_meta_is_strict() -> None:
         examples.meta("measured", schema_version=2)
 
 
+@examples.PROPERTY
 @given(examples.trace_pairs(), st.data())
 def test_no_two_tasks_at_once_on_a_worker(pair: tuple[Trace, Trace], data: st.DataObject) -> None:
     """Invariant 1: whichever task is put over the middle of another one on its worker, it is refused."""
@@ -205,11 +205,10 @@ def test_no_two_tasks_at_once_on_a_worker(pair: tuple[Trace, Trace], data: st.Da
 
 
 def test_the_schema_imports_no_other_room_and_nothing_that_draws() -> None:
-    """The arrows of the architecture: trace knows none of the other rooms; plotly and rich load when asked for."""
+    """The arrows of the architecture: trace knows none of the other rooms; plotly and rich load when used."""
     code = "import sys, smesim.trace.schema; print(*sorted(sys.modules))"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = run.stdout.split()
     rooms = {name.split(".")[1] for name in loaded if name.startswith("smesim.")}
     assert rooms == {"errors", "files", "trace"}
     assert not {"plotly", "rich", "simpy", "cffi"} & set(loaded)

@@ -52,6 +52,7 @@ def test_round_trip(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", _SUFFIXES)
+@examples.PROPERTY
 @given(pair=examples.trace_pairs())
 def test_round_trip_of_any_trace(suffix: str, pair: tuple[Trace, Trace]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@
 #include <math.h>
 
 #include "gemm.h"
+#include "rows.h"
 #include "smesim/kernels.h"
 
 /* Keys of a block that row r sees. */
@@ -43,39 +44,28 @@ static void sms_qk_block(const struct sms_attention_rows *at, const float *q, co
     }
 }
 
+SMS_INLINE vf sms_exp_vector(float *scores, float peak)
+{
+    const vf p = v_exp(v_load(scores) - peak);
+    v_store(scores, p);
+    return p;
+}
+
 /* scores[visible] become exp(score - peak); returns their sum. */
 static float sms_exp_row(float *scores, int64_t visible, float peak)
 {
     vf total = v_set(0.0f);
     int64_t i = 0;
-    for (; i + SMS_LANES <= visible; i += SMS_LANES) {
-        const vf p = v_exp(v_load(scores + i) - peak);
-        v_store(scores + i, p);
-        total += p;
-    }
-    float sum = v_sum(total);
+    for (; i + SMS_LANES <= visible; i += SMS_LANES)
+        total += sms_exp_vector(scores + i, peak);
     if (i < visible) {
-        float tail[SMS_LANES] = {0};
-        memcpy(tail, scores + i, (size_t)(visible - i) * sizeof *tail);
-        v_store(tail, v_exp(v_load(tail) - peak));
-        for (int64_t j = 0; i + j < visible; j++) {
-            scores[i + j] = tail[j];
-            sum += tail[j];
-        }
+        float tail[SMS_LANES];
+        for (int j = 0; j < SMS_LANES; j++)
+            tail[j] = i + j < visible ? scores[i + j] : -INFINITY;
+        total += sms_exp_vector(tail, peak);
+        memcpy(scores + i, tail, (size_t)(visible - i) * sizeof *tail);
     }
-    return sum;
-}
-
-static float sms_largest_of(const float *x, int64_t n)
-{
-    vf largest = v_set(-INFINITY);
-    int64_t i = 0;
-    for (; i + SMS_LANES <= n; i += SMS_LANES)
-        largest = v_max(v_load(x + i), largest);
-    float peak = v_largest(largest);
-    for (; i < n; i++)
-        peak = x[i] > peak ? x[i] : peak;
-    return peak;
+    return v_sum(total);
 }
 
 static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores, int64_t lds, float *peak,
@@ -89,7 +79,7 @@ static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0,
             const int64_t visible = sms_visible(at, row, key0, keys);
             float *p = scores + row * lds;
             if (visible > 0) {
-                const float largest = sms_largest_of(p, visible);
+                const float largest = sms_largest(p, visible);
                 if (largest > peak[row]) {
                     const float shrink = peak[row] > -INFINITY ? expf(peak[row] - largest) : 0.0f;
                     peak[row] = largest;

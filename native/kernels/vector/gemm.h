@@ -172,6 +172,8 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
 static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias, float *c, int64_t ldc,
                      int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1)
 {
+    if (strip0 == strip1)
+        return;
     const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, n, ldc, sms_lhs_strips(m, SMS_MR), panel1};
     const int64_t depth_blocks = k > 0 ? sms_ceil_div(k, SMS_KC) : 1;
     const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (SMS_MR * SMS_KC * (int64_t)sizeof *lhs);

@@ -47,19 +47,24 @@ static void sms_add(const float *a, const float *b, float *y, int64_t n)
 
 static void sms_copy(const float *x, float *y, int64_t n) { memcpy(y, x, (size_t)n * sizeof *x); }
 
-SMS_INLINE vf sms_silu_times(vf gate, vf up) { return gate / (v_set(1.0f) + v_exp(-gate)) * up; }
+SMS_INLINE void sms_swiglu_vector(const float *gate, const float *up, float *y)
+{
+    const vf x = v_load(gate);
+    v_store(y, x / (1.0f + v_exp(-x)) * v_load(up));
+}
 
 static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n)
 {
     int64_t i = 0;
     for (; i + SMS_LANES <= n; i += SMS_LANES)
-        v_store(y + i, sms_silu_times(v_load(gate + i), v_load(up + i)));
+        sms_swiglu_vector(gate + i, up + i, y + i);
     if (i < n) {
-        float tail[3][SMS_LANES] = {{0}};
-        memcpy(tail[0], gate + i, (size_t)(n - i) * sizeof *y);
-        memcpy(tail[1], up + i, (size_t)(n - i) * sizeof *y);
-        v_store(tail[2], sms_silu_times(v_load(tail[0]), v_load(tail[1])));
-        memcpy(y + i, tail[2], (size_t)(n - i) * sizeof *y);
+        const size_t bytes = (size_t)(n - i) * sizeof *y;
+        float gate_tail[SMS_LANES] = {0}, up_tail[SMS_LANES] = {0};
+        memcpy(gate_tail, gate + i, bytes);
+        memcpy(up_tail, up + i, bytes);
+        sms_swiglu_vector(gate_tail, up_tail, gate_tail);
+        memcpy(y + i, gate_tail, bytes);
     }
 }
 
@@ -96,18 +101,31 @@ static void sms_embed_rhs(const int32_t *ids, int64_t rows, const float *table, 
     }
 }
 
-static int64_t sms_argmax(const float *x, int64_t n)
+/* Minus infinity of nothing; NaN is passed over. */
+static float sms_largest(const float *x, int64_t n)
 {
-    vf largest = v_set(-INFINITY);
+    enum { CHAINS = 4 };
+    vf largest[CHAINS];
+    for (int j = 0; j < CHAINS; j++)
+        largest[j] = v_set(-INFINITY);
     int64_t i = 0;
-    for (; i + SMS_LANES <= n; i += SMS_LANES)
-        largest = v_max(v_load(x + i), largest);
-    float peak = v_largest(largest);
+    for (; i + CHAINS * SMS_LANES <= n; i += CHAINS * SMS_LANES) {
+        SMS_UNROLL(4)
+        for (int j = 0; j < CHAINS; j++)
+            largest[j] = v_max(v_load(x + i + j * SMS_LANES), largest[j]);
+    }
+    float peak = v_largest(v_max(v_max(largest[0], largest[1]), v_max(largest[2], largest[3])));
     for (; i < n; i++)
         peak = x[i] > peak ? x[i] : peak;
-    for (int64_t at = 0; peak > -INFINITY && at < n; at++)
-        if (x[at] == peak)
-            return at;
+    return peak;
+}
+
+static int64_t sms_argmax(const float *x, int64_t n)
+{
+    const float peak = sms_largest(x, n);
+    for (int64_t i = 0; peak > -INFINITY && i < n; i++)
+        if (x[i] == peak)
+            return i;
     return -1;
 }
 

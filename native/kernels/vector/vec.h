@@ -64,7 +64,17 @@ SMS_INLINE vf v_max(vf a, vf b)
 #endif
 }
 
-SMS_INLINE vf v_min(vf a, vf b) { return -v_max(-a, -b); }
+/* a < b ? a : b, so b where either is NaN. */
+SMS_INLINE vf v_min(vf a, vf b)
+{
+#if SMS_LANES == 16 && defined(__AVX512F__)
+    return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif SMS_LANES == 8 && defined(__AVX2__)
+    return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#else
+    return -v_max(-a, -b);
+#endif
+}
 
 SMS_INLINE float v_sum(vf x)
 {
@@ -86,25 +96,27 @@ SMS_INLINE float v_largest(vf x)
     return lane[0];
 }
 
-/* e^x to 1.5 ulp; 0 below the denormals, infinity above the largest float, NaN for NaN. x = n ln2 + f with |f| <= ln2 / 2
- * (Cody and Waite's split of ln2), e^f = 1 + f + f^2 q(f) with q of least relative error (Chebyshev fit, 8e-9), and 2^n
- * in two factors so that neither end of the range is lost. */
+/* e^x to 1.5 ulp; 0 below the denormals, infinity above the largest float, NaN for NaN.
+ * x = n ln2 + f with |f| <= ln2 / 2 (Cody and Waite's split of ln2), e^f = 1 + f + f^2 q(f) with q of least relative
+ * error (Chebyshev fit, 8e-9), in Estrin's order because its chain is the shorter one, and 2^n in two factors so that
+ * neither end of the range is lost. */
 SMS_INLINE vf v_exp(vf x)
 {
     const float LOG2E = 1.44269504f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
     const float ROUND_TO_INTEGER = 12582912.0f; /* 1.5 * 2^23: its last bit is worth one */
+    enum { ROUND_TO_INTEGER_BITS = 0x4b400000, EXPONENT_BIAS = 127, EXPONENT_SHIFT = 23 };
     x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
     const vf shifted = x * LOG2E + ROUND_TO_INTEGER;
     const vf n = shifted - ROUND_TO_INTEGER;
     const vf f = (x - n * LN2_HIGH) - n * LN2_LOW;
-    vf q = f * 1.3926175888627768e-3f + 8.363173343241215e-3f;
-    q = q * f + 4.1666556149721146e-2f;
-    q = q * f + 0.16666577756404877f;
-    q = q * f + 0.5f;
-    q = q * (f * f) + f + 1.0f;
-    const vi power = v_bits(shifted) - 0x4b400000;
+    const vf square = f * f;
+    const vf high = square * 1.3926175888627768e-3f + (f * 8.363173343241215e-3f + 4.1666556149721146e-2f);
+    const vf q = high * square + (f * 0.16666577756404877f + 0.5f);
+    const vf fraction = q * square + (f + 1.0f);
+    const vi power = v_bits(shifted) - ROUND_TO_INTEGER_BITS;
     const vi half = power >> 1;
-    return q * v_of_bits((half + 127) << 23) * v_of_bits((power - half + 127) << 23);
+    return fraction * v_of_bits((half + EXPONENT_BIAS) << EXPONENT_SHIFT) *
+           v_of_bits((power - half + EXPONENT_BIAS) << EXPONENT_SHIFT);
 }
 
 #endif

@@ -1,0 +1,35 @@
+# Everything starts from `python3`: each target first has tools/bootstrap.py set up what it needs, which takes
+# a moment when nothing has changed.
+
+PYTHON ?= python3
+SET_UP = $(PYTHON) tools/bootstrap.py
+BIN = .venv/bin
+DEVELOPMENT = dev,dashboard,llm
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test build lint types wheel clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+demo: ## predict and measure Llama-3.2-3B on this machine; results in out/demo/
+	@$(SET_UP) --extras dashboard
+	@$(BIN)/smesim demo
+
+test: lint types ## lint, check types, run the tests
+	$(BIN)/python -m pytest
+
+build: ## .venv with smesim, everything to work on it, and the native kernels
+	@$(SET_UP) --extras $(DEVELOPMENT)
+
+lint: build ## ruff
+	$(BIN)/ruff check
+
+types: build ## mypy, strict
+	$(BIN)/mypy
+
+wheel: ## dist/*.whl, for every Python from 3.11 on
+	@$(SET_UP) --wheel
+
+clean: ## remove what was built and measured; .venv and the downloads stay
+	rm -rf build dist out smesim.egg-info smesim/exec/_native.*

@@ -1,0 +1,254 @@
+"""The command line: every step of the way through the house as one command.
+
+Errors that a user can cause end in one line on standard error and exit code 2. Heavy packages are imported inside
+the commands, so that `smesim --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from smesim.errors import SmesimError
+
+if TYPE_CHECKING:
+    from smesim.plan.schema import Plan
+
+app = typer.Typer(
+    name="smesim",
+    help="Which unit should do which part of an LLM's operators, and how long will it take? Predicted by simulation and"
+    " measured by native kernels, from one plan.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
+PhaseOption = Annotated[str, typer.Option("--phase", "-p", help="prefill:TOKENS[,past=N][,batch=N] or decode:CONTEXT.")]
+ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip file, or 'host': this machine.")]
+PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only.")]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
+LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
+RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
+TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
+
+
+@app.command(epilog="Example: smesim doctor")
+def doctor(json: JsonFlag = False) -> None:
+    """Say what this machine is: processor, matrix units, kernels that run here, memory, last probe."""
+    from smesim import show, workflow
+    from smesim.exec.device import Device
+
+    show.doctor(Device.here(), workflow.host_chip_path(), json)
+
+
+@app.command(epilog="Example: smesim models")
+def models(json: JsonFlag = False) -> None:
+    """List the catalogue of models."""
+    from smesim import show
+
+    show.models(json)
+
+
+@app.command(epilog="Example: smesim chips")
+def chips(json: JsonFlag = False) -> None:
+    """List the chip presets."""
+    from smesim import show
+
+    show.chips(json)
+
+
+@app.command(epilog="Example: smesim probe --out my-machine.toml")
+def probe(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Chip file to write.")],
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, about a third of the time.")] = False,
+    threads: ThreadsOption = None,
+    seed: SeedOption = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Measure this machine and write its chip file (also used as --chip host from then on)."""
+    from smesim import show, workflow
+
+    with show.progress() as report:
+        chip = workflow.probe_host(out, quick=quick, threads=threads, seed=seed, progress=report)
+    show.chip(chip, out, json)
+
+
+@app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:128 --chip apple-m4 --out plan.json")
+def plan(
+    model: ModelOption,
+    phase: PhaseOption,
+    chip: ChipOption,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Plan file to write.")] = None,
+    planner: PlannerOption = "cpu_only",
+    threads: ThreadsOption = None,
+    layers: LayersOption = None,
+    last_layer_rows: Annotated[
+        str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
+    ] = "all",
+    json: JsonFlag = False,
+) -> None:
+    """Divide the operators of one phase over units and workers."""
+    from smesim import show, workflow
+    from smesim.workload import Phase, catalog
+
+    with show.progress() as report:
+        described = workflow.resolve_chip(chip, report)
+    made = workflow.make_plan(
+        catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
+        last_layer_rows=last_layer_rows,
+    )  # fmt: skip
+    if out is not None:
+        made.save(out)
+    show.plan(made, out, json)
+
+
+PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
+
+
+@app.command(epilog="Example: smesim simulate plan.json --chip apple-m4 --without contention")
+def simulate(
+    plan_file: PlanArgument,
+    chip: ChipOption,
+    without: Annotated[list[str] | None, typer.Option(help="Switch an effect off by name; may be repeated.")] = None,
+    trace: TraceOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Predict a plan on a chip."""
+    from smesim import show, workflow
+    from smesim.sim import without as all_without
+    from smesim.trace import write_trace
+
+    loaded = _load_plan(plan_file)
+    effects = all_without(without or ())
+    with show.progress() as report:
+        described = workflow.resolve_chip(chip, report)
+    result = workflow.predict(loaded, described, effects)
+    if trace is not None:
+        write_trace(result, trace)
+    show.run(result, loaded, json)
+
+
+@app.command(epilog="Example: smesim execute plan.json --repeats 5 --trace measured.json")
+def execute(
+    plan_file: PlanArgument,
+    repeats: RepeatsOption = 5,
+    seed: SeedOption = 0,
+    isa: Annotated[str | None, typer.Option(help="Force the kernels of an instruction set, e.g. portable.")] = None,
+    trace: TraceOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run a plan for real on this machine, with random weights."""
+    from smesim import show, workflow
+    from smesim.trace import write_trace
+
+    loaded = _load_plan(plan_file)
+    with show.progress() as report:
+        result = workflow.measure(loaded, repeats=repeats, seed=seed, isa=isa, progress=report).trace
+    if trace is not None:
+        write_trace(result, trace)
+    show.run(result, loaded, json)
+
+
+@app.command(epilog="Example: smesim compare --model llama-3.2-3b --phase prefill:128 --phase decode:128 --chip host")
+def compare(
+    model: ModelOption,
+    phase: Annotated[list[str], typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")],
+    chip: ChipOption = "host",
+    planner: PlannerOption = "cpu_only",
+    layers: LayersOption = None,
+    threads: ThreadsOption = None,
+    repeats: RepeatsOption = 5,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")] = None,
+    json: JsonFlag = False,
+    phase2: Annotated[str | None, typer.Option("--phase2", help="A second phase.")] = None,
+) -> None:
+    """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
+    from smesim import show, workflow
+    from smesim.artefacts import write_study
+    from smesim.workload import Phase, catalog
+
+    config = catalog.load(model)
+    phases = [Phase.parse(text) for text in [*phase, *([phase2] if phase2 else [])]]
+    with show.progress() as report:
+        described = workflow.resolve_chip(chip, report)
+        result = workflow.study(
+            config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
+            progress=report,
+        )  # fmt: skip
+        if out is not None:
+            write_study(result, out)
+    show.comparison(result, json)
+
+
+@app.command(epilog="Example: smesim roofline --model qwen3-4b --phase decode:1024 --chip apple-m4")
+def roofline(
+    model: ModelOption, phase: PhaseOption, chip: ChipOption = "host", layers: LayersOption = None, json: JsonFlag = False
+) -> None:
+    """Show how fast each operator could be at best on cores, matrix units and both, and what bounds it."""
+    from smesim import show, workflow
+    from smesim.workload import Phase, build_graph, catalog
+
+    graph = build_graph(catalog.load(model), Phase.parse(phase), layers=layers)
+    with show.progress() as report:
+        described = workflow.resolve_chip(chip, report)
+    show.roofline(graph, described, json)
+
+
+@app.command(epilog="Example: smesim demo --out out/demo")
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for everything that it writes.")] = Path("out/demo"),
+    model: ModelOption = "llama-3.2-3b",
+    layers: LayersOption = None,
+    seed: SeedOption = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Probe this machine, then predict and measure one model: prefill of 128 tokens and decode at context 128."""
+    from smesim import show, workflow
+    from smesim.artefacts import write_study
+    from smesim.workload import Phase, catalog
+
+    config = catalog.load(model)
+    phases = [Phase.prefill(128), Phase.decode(128)]
+    show.first_line(json)
+    with show.progress() as report:
+        chip = workflow.probe_host(out / "chip.toml", quick=True, seed=seed, progress=report)
+        count = layers or workflow.layers_in_time(config, phases, chip)
+        result = workflow.study(config, phases, chip, layers=count, seed=seed, progress=report)
+        report("report", 0.5)
+        write_study(result, out)
+    show.comparison(result, json, with_first_line=False)
+    show.written(out, json)
+
+
+def _load_plan(path: Path) -> Plan:
+    from smesim.plan.schema import load_plan
+
+    return load_plan(path)
+
+
+def main() -> None:
+    """Entry point: runs the command; every error a user can cause is one line and exit code 2."""
+    try:
+        app()
+    except SmesimError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written is left")
+    except MemoryError:
+        _fail("out of memory; use fewer --layers or a smaller model")
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone, and needs no explanation
+        sys.exit(2)
+
+
+def _fail(message: str) -> None:
+    print(f"smesim: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,190 @@
+"""From measurements to a chip: every number with how it was got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import numpy as np
+
+from smesim import __version__
+from smesim.errors import DeviceError
+from smesim.exec.device import Device
+from smesim.exec.probe import topology
+from smesim.exec.probe.coefficients import Coefficients, FittedKernel, fit_coefficients
+from smesim.exec.probe.little_models import LittleRun, planned_runs, run_all
+from smesim.exec.probe.loops import (
+    DRAM_BYTES,
+    Bandwidth,
+    gemv_seconds_per_element,
+    kstep_seconds,
+    peak_flop_per_s,
+    read_bandwidth,
+)
+from smesim.exec.probe.timing import Timing
+from smesim.hwmodel.chip import DRAM, Cache, Chip, Cluster, CoreSpec, FactorPoint, KernelModel, Memory, Sync
+from smesim.hwmodel.quantity import Evidence, Quantity
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is measured, steps done, steps in all)."""
+
+CLUSTER = "host"
+SOURCE = f"smesim probe {__version__} on this machine"
+PROVISIONAL_S = 1e-6  # hand-over costs before they are measured; they only guide tile sizes
+
+
+class _Stamp:
+    """Makes quantities that say when and by what they were measured."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self._date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
+
+    def measured(self, timing: Timing, unit: str) -> Quantity:
+        return Quantity(
+            value=timing.median, unit=unit, provenance="measured", source=SOURCE, command=self._command,
+            date=self._date, repeats=timing.repeats, spread=timing.spread,
+        )  # fmt: skip
+
+    def fitted(self, value: float, unit: str, kernel: FittedKernel) -> Quantity:
+        return Quantity(
+            value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
+            repeats=max(kernel.samples, 1),
+            reason=f"non-negative least squares over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
+        )  # fmt: skip
+
+    def reported(self, value: float, unit: str) -> Quantity:
+        return Quantity(
+            value=value, unit=unit, provenance="data_sheet", source="the operating system", date=self._date
+        )  # fmt: skip
+
+
+def probe(
+    device: Device, *, threads: int | None = None, quick: bool = False, seed: int = 0, command: str = "smesim probe",
+    progress: Progress | None = None,
+) -> Chip:  # fmt: skip
+    """Measure this machine; a chip of one cluster whose cores are those that this process may use.
+
+    `quick` runs fewer little models. Takes some 20 s quick and 60 s whole on two cores. Raises DeviceError.
+    """
+    report = progress or (lambda what, done, total: None)
+    count = threads or len(device.cores)
+    if not 1 <= count <= len(device.cores):
+        raise DeviceError(f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine")
+    table = device.kernel_table(device.isa)
+    steps = 4 + len(planned_runs(quick, count))
+    done = 0
+
+    def step(what: str) -> None:
+        nonlocal done
+        report(what, done, steps)
+        done += 1
+
+    step("peak rate of the multiply-add pipes")
+    peaks = peak_flop_per_s(device)
+    step("k-steps of the micro-kernels")
+    kstep, gemv = kstep_seconds(device), gemv_seconds_per_element(device)
+    step("bandwidth of caches and memory")
+    levels = topology.caches(device.cores[0])
+    bandwidths = {f"L{c.level}": read_bandwidth(device, _working_set(c, count)) for c in levels}
+    bandwidths[DRAM] = read_bandwidth(device, DRAM_BYTES)
+    stamp = _Stamp(command)
+    sketch = _chip(device, stamp, peaks, bandwidths, levels, count, None, "before the little models ran")
+    runs = list(run_all(device, sketch, quick, count, seed, lambda: step("little models")))
+    step("fitting the cost function")
+    coefficients = fit_coefficients(runs, kstep, gemv.median, table.mr, table.nr, table.kc, count)
+    report("done", steps, steps)
+    return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
+
+
+def _working_set(cache: topology.CacheFacts, threads: int) -> int:
+    """Half of a core's own cache; of a shared one a share that leaves room for the other threads and for others."""
+    sharers = threads if len(cache.shared_by) > 1 else 1
+    return int(cache.size_bytes * 0.5 / sharers) // 4096 * 4096
+
+
+def _note(device: Device, runs: list[LittleRun], quick: bool) -> str:
+    foreign = float(np.median([run.trace.meta.foreign_load or 0.0 for run in runs]))
+    how = "quick probe" if quick else "probe"
+    warning = "; the machine was busy, so expect the numbers to be low" if foreign > BUSY_SHARE else ""
+    return f"{how} with the {device.isa} kernels; other processes took {foreign:.0%} of the machine{warning}"
+
+
+BUSY_SHARE = 0.05
+
+
+def _chip(
+    device: Device, stamp: _Stamp, peaks: dict[str, Timing], bandwidths: dict[str, Bandwidth],
+    levels: tuple[topology.CacheFacts, ...], threads: int, fitted: Coefficients | None, note: str,
+) -> Chip:  # fmt: skip
+    cores = len(device.cores)
+    dram_one = fitted.dram_one_thread if fitted else bandwidths[DRAM].one_thread
+    dram_all = fitted.dram_all_threads if fitted else bandwidths[DRAM].all_threads
+    dram_all = dram_all if dram_all.median >= dram_one.median else dram_one
+    loads = {level: stamp.measured(b.one_thread, "B/s") for level, b in bandwidths.items() if level != DRAM}
+    loads[DRAM] = stamp.measured(dram_one, "B/s")
+    kernels: tuple[KernelModel, ...] = ()
+    factors: tuple[FactorPoint, ...] = ()
+    dispatch, barrier = Timing(PROVISIONAL_S, 0.0, 1), Timing(PROVISIONAL_S, 0.0, 1)
+    if fitted:
+        dispatch, barrier = fitted.dispatch, fitted.barrier
+        kernels = tuple(
+            KernelModel(
+                name=k.name,
+                isa=device.isa,
+                parameters={name: stamp.fitted(value, unit, k) for name, (value, unit) in k.parameters.items()},
+            )
+            for k in fitted.kernels
+        )
+        if threads > 1:
+            factors = (FactorPoint(threads=threads, factor=stamp.measured(fitted.all_threads_factor, "1")),)
+    sync = stamp.measured(barrier, "s")
+    return Chip(
+        schema_version=1,
+        name="host",
+        description=device.summary(),
+        provenance_note=note,
+        host=True,
+        machine=device.processor,
+        memory=Memory(
+            bandwidth_bytes_per_s=stamp.measured(dram_all, "B/s"),
+            capacity_bytes=stamp.reported(float(device.memory_bytes), "B"),
+        ),
+        sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=sync),
+        caches=tuple(_cache(stamp, c, bandwidths[f"L{c.level}"], cores) for c in levels),
+        clusters=(
+            Cluster(
+                name=CLUSTER,
+                structure=Evidence(provenance="data_sheet", source="the operating system"),
+                core_count=cores,
+                core=CoreSpec(
+                    name=CLUSTER,
+                    isa=device.isa,
+                    clock_hz=_clock(stamp, device, peaks[device.isa]),
+                    flop_per_s={"f32": stamp.measured(peaks[device.isa], "FLOP/s")},
+                    load_bytes_per_s=loads,
+                    kernels=kernels,
+                ),
+                multi_core_factors=factors,
+            ),
+        ),
+    )
+
+
+def _cache(stamp: _Stamp, facts: topology.CacheFacts, bandwidth: Bandwidth, cores: int) -> Cache:
+    own = len(facts.shared_by) == 1 and cores > 1
+    return Cache(
+        name=f"L{facts.level}",
+        scope="core" if own else "chip",
+        clusters=(CLUSTER,),
+        size_bytes=stamp.reported(float(facts.size_bytes), "B"),
+        bandwidth_bytes_per_s=None if own else stamp.measured(bandwidth.all_threads, "B/s"),
+    )
+
+
+def _clock(stamp: _Stamp, device: Device, peak: Timing) -> Quantity:
+    lanes = device.kernel_table(device.isa).lanes
+    return Quantity(
+        value=peak.median / (4 * lanes), unit="Hz", provenance="derived", source=SOURCE,
+        reason=f"measured f32 peak over 2 multiply-adds of {lanes} lanes a cycle, which is assumed",
+    )  # fmt: skip

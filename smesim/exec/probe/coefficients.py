@@ -1,0 +1,159 @@
+"""The coefficients of `hwmodel.cost` for this machine, from the samples of the little models.
+
+One thread first: it alone has the memory and the power budget, so its compute-bound tasks show what the loops cost.
+What all threads together lose against that (clock, shared cache) becomes one factor for all kernels. Tasks that the
+memory bounds are left out of these fits; they give the bandwidths instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from smesim.errors import DeviceError
+from smesim.exec.probe.fit import Fit, non_negative_fit
+from smesim.exec.probe.little_models import LittleRun
+from smesim.exec.probe.samples import (
+    Sample,
+    attention_features,
+    elementwise_features,
+    gemm_features,
+    handover_gaps,
+    samples_of,
+    stream_rates,
+)
+from smesim.exec.probe.timing import Timing
+from smesim.plan.program import TaskKind
+
+COMPUTE_BOUND_SHARE = 0.5
+"""A task counts as compute-bound when its bytes alone would take less than this share of its time."""
+
+ELEMENTWISE_KERNELS = {
+    TaskKind.PACK_LHS: "pack_lhs_f32",
+    TaskKind.EMBED: "embed_f32",
+    TaskKind.RMSNORM: "rms_norm_f32",
+    TaskKind.ROPE: "rope_f32",
+    TaskKind.KV_APPEND: "kv_append_f32",
+    TaskKind.ADD: "add_f32",
+    TaskKind.SWIGLU: "swiglu_f32",
+    TaskKind.ARGMAX: "argmax_f32",
+}
+
+
+@dataclass(frozen=True)
+class FittedKernel:
+    """Coefficients of one kernel by parameter name, as (value, unit), and how well they explain the samples."""
+
+    name: str
+    parameters: dict[str, tuple[float, str]]
+    residual: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Everything that the little models tell about the machine."""
+
+    kernels: tuple[FittedKernel, ...]
+    all_threads_factor: Timing
+    dram_one_thread: Timing
+    dram_all_threads: Timing
+    dispatch: Timing
+    barrier: Timing
+
+
+def fit_coefficients(
+    runs: Sequence[LittleRun], kstep: Sequence[Timing], gemv_element_s: float, mr: int, nr: int, kc: int, threads: int
+) -> Coefficients:
+    """Fit all kernels. `kstep` are the warm times of a k-step by height 1 .. mr, seconds."""
+    warm = [0.0, *(t.median for t in kstep)]
+    one = Timing.of(stream_rates(runs, 1))
+    many = Timing.of(stream_rates(runs, threads))
+    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, mr, nr, kc)
+    factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads)
+    in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
+    kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
+    kernels.append(_fit_attention(runs, in_place, one.median, mr))
+    kernels += [_fit_elementwise(runs, kind, name) for kind, name in ELEMENTWISE_KERNELS.items()]
+    dispatch, barrier = handover_gaps(runs)
+    return Coefficients(
+        kernels=tuple(kernels),
+        all_threads_factor=factor,
+        dram_one_thread=one,
+        dram_all_threads=many,
+        dispatch=Timing.of(dispatch),
+        barrier=Timing.of(barrier or [0.0]),
+    )
+
+
+def _needed(samples: list[Sample], what: str) -> list[Sample]:
+    if not samples:
+        raise DeviceError(f"the probe has no usable samples of {what}; run it again when the machine is quieter")
+    return samples
+
+
+def _fit_gemm(
+    runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, mr: int, nr: int, kc: int
+) -> tuple[Fit, FittedKernel]:
+    samples = samples_of(runs, TaskKind.GEMM, 1)
+    rows = [(gemm_features(s, warm, mr, kc), s.seconds) for s in samples]
+    rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s]
+    if not rows:
+        raise DeviceError("the probe has no compute-bound GEMM sample; run it again when the machine is quieter")
+    features = np.array([f[:3] for f, _ in rows])
+    fit = non_negative_fit(features, np.array([s for _, s in rows]))
+    stretch, per_tile, per_byte = fit.coefficients
+    parameters = {f"s_per_kstep_h{h}": (stretch * warm[h], "s") for h in range(1, mr + 1)}
+    parameters |= {"s_per_tile": (per_tile, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
+    parameters |= {"mr": (float(mr), "1"), "nr": (float(nr), "1"), "kc": (float(kc), "1")}
+    return fit, FittedKernel("gemm_f32", parameters, fit.residual, fit.samples)
+
+
+def _all_threads_factor(
+    runs: Sequence[LittleRun], fit: Fit, warm: list[float], mr: int, kc: int, threads: int, bytes_per_s: float
+) -> Timing:
+    """What a core's rate is multiplied by when all work: predicted with one thread over measured with all."""
+    if threads == 1:
+        return Timing(1.0, 0.0, 1)
+    ratios = []
+    for sample in _needed(samples_of(runs, TaskKind.GEMM, threads), "GEMM tasks"):
+        features = gemm_features(sample, warm, mr, kc)
+        if features[2] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
+            ratios.append(float(np.dot(features[:3], fit.coefficients)) / sample.seconds)
+    return Timing.of(ratios)
+
+
+def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], bytes_per_s: float, mr: int) -> FittedKernel:
+    rows = []
+    for sample in samples_of(runs, TaskKind.ATTENTION, 1):
+        op, task = sample.op, sample.row
+        old_bytes = 8.0 * int(op["head_dim"]) * int(op["past"]) * (int(task["end1"]) - int(task["begin1"]))
+        if old_bytes / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
+            rows.append((attention_features(sample, kstep_s, mr), sample.seconds))
+    if not rows:
+        raise DeviceError("the probe has no compute-bound attention sample; run it again when the machine is quieter")
+    fit = non_negative_fit(np.array([f for f, _ in rows]), np.array([s for _, s in rows]))
+    factor, score, block, element = fit.coefficients
+    return FittedKernel(
+        "attention_f32",
+        {
+            "kstep_factor": (factor, "1"),
+            "s_per_score": (score, "s"),
+            "s_per_row_block": (block, "s"),
+            "s_per_query_element": (element, "s/element"),
+        },
+        fit.residual,
+        fit.samples,
+    )
+
+
+def _fit_elementwise(runs: Sequence[LittleRun], kind: TaskKind, name: str) -> FittedKernel:
+    samples = _needed(samples_of(runs, kind, 1), f"{kind.name} tasks")
+    features = np.array([elementwise_features(s) for s in samples])
+    fit = non_negative_fit(features, np.array([s.seconds for s in samples]))
+    per_element, per_row = fit.coefficients
+    return FittedKernel(
+        name, {"s_per_element": (per_element, "s/element"), "s_per_row": (per_row, "s")}, fit.residual, fit.samples
+    )

@@ -1,0 +1,77 @@
+"""Two little transformers of odd widths, run for real: the samples that the cost function is fitted to.
+
+They go the whole way that a real model goes (graph, plan, program, executor), so a sample is the time of a task under
+the conditions of a run: weights cold, the other workers busy. Widths, group sizes, head sizes, row counts and contexts
+are chosen between those of published models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from smesim.exec.device import Device
+from smesim.exec.executor import NativeExecutor
+from smesim.exec.tensors import Tensors
+from smesim.hwmodel.chip import Chip
+from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
+from smesim.plan.program import Program
+from smesim.trace.schema import Trace
+from smesim.workload.config import ModelConfig
+from smesim.workload.graph import build_graph
+from smesim.workload.phase import Phase
+
+REPEATS = 5
+
+
+def _little(name: str, d_model: int, d_ff: int, heads: int, kv_heads: int) -> ModelConfig:
+    return ModelConfig(
+        name=name, architecture="llama", layers=2, d_model=d_model, d_ff=d_ff, heads=heads, kv_heads=kv_heads,
+        head_dim=d_model // heads, vocab=24000, tied_embeddings=True, rms_eps=1e-5, rope_theta=1e4, max_position=4096,
+    )  # fmt: skip
+
+
+WIDE = _little("probe-wide", d_model=2304, d_ff=5888, heads=18, kv_heads=9)
+NARROW = _little("probe-narrow", d_model=1792, d_ff=4864, heads=28, kv_heads=4)
+
+QUICK_RUNS = (
+    (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380", "decode:60", "decode:700")),
+    (NARROW, ("prefill:76", "prefill:210", "decode:400")),
+)  # fmt: skip
+MORE_RUNS = (
+    (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "prefill:260,past=300", "decode:1500")),
+    (NARROW, ("prefill:20", "prefill:340", "decode:90", "decode:1900")),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LittleRun:
+    """What was run, and what was seen."""
+
+    program: Program
+    trace: Trace
+    threads: int
+
+
+def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]]:
+    """(model, phase, threads) of every run: each with all threads and with one."""
+    groups = QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS)
+    counts = (1,) if threads == 1 else (threads, 1)
+    return [(model, phase, count) for model, phases in groups for count in counts for phase in phases]
+
+
+def run_all(
+    device: Device, sketch: Chip, quick: bool, threads: int, seed: int, progress: Callable[[], None]
+) -> Iterator[LittleRun]:
+    """Run the little models; `sketch` is a chip with what is known so far, for the planner to choose tile sizes by."""
+    executor = NativeExecutor(device)
+    tensors: Tensors | None = None
+    for model, phase, count in planned_runs(quick, threads):
+        graph = build_graph(model, Phase.parse(phase))
+        plan = cpu_only(graph, sketch, count)
+        program = lower(plan, graph)
+        executor.check(program)
+        tensors = Tensors.random(program, model, device, seed, share=tensors)
+        yield LittleRun(program, executor.run(program, tensors, plan, repeats=REPEATS), count)
+        progress()

@@ -1,0 +1,135 @@
+"""Peaks and bandwidths: short loops in C, one thread or all of them at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.exec.device import Device, native
+from smesim.exec.probe.timing import Timing, repeat
+from smesim.exec.tensors import allocate
+
+REPEATS = 7
+FMA_ITERATIONS = 2_000_000
+READ_AT_LEAST_BYTES = 64 << 20  # long enough for the clock, also where the working set is small
+DRAM_BYTES = 256 << 20
+WARM_K = 512  # depth and panels of a product whose operands stay in a core's own cache
+WARM_PANELS = 8
+WARM_STRIPS = 8
+GEMV_PASSES = 200
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Bytes per second that one thread and all threads together read from a working set of so many bytes a thread."""
+
+    working_set_bytes: int
+    one_thread: Timing
+    all_threads: Timing
+
+
+def at_once(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
+    """A call that runs all the given ones at the same time, a thread each, and returns when all have ended."""
+
+    def run() -> None:
+        threads = [threading.Thread(target=call) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return run
+
+
+def peak_flop_per_s(device: Device) -> dict[str, Timing]:
+    """f32 multiply-add peak of one core by instruction set, FLOP/s."""
+    _, lib = native()
+    peaks = {}
+    for table in device.kernels:
+        if not table.supported or table.test_only:
+            continue
+        kernels = lib.sms_kernels_find(table.isa.encode())
+        timing = repeat(partial(kernels.fma_peak, FMA_ITERATIONS), REPEATS)
+        peaks[table.isa] = timing.rate(FMA_ITERATIONS * kernels.fma_flop)
+    return peaks
+
+
+def read_bandwidth(device: Device, working_set_bytes: int) -> Bandwidth:
+    """Read bandwidth of a working set of that many bytes a thread, over and over until the clock can see it."""
+    ffi, lib = native()
+    kernels = lib.sms_kernels_find(device.isa.encode())
+    passes = max(1, READ_AT_LEAST_BYTES // working_set_bytes)
+    blocks = [allocate(working_set_bytes) for _ in device.cores]
+
+    def reader(block: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        block[:] = 1
+        pointer = ffi.from_buffer("float *", block)
+
+        def read() -> None:
+            for _ in range(passes):
+                kernels.read_bandwidth(pointer, working_set_bytes // 4)
+
+        return read
+
+    readers = [reader(block) for block in blocks]
+    amount = float(passes * working_set_bytes)
+    return Bandwidth(
+        working_set_bytes,
+        repeat(readers[0], REPEATS).rate(amount),
+        repeat(at_once(readers), REPEATS).rate(amount * len(readers)),
+    )
+
+
+def kstep_seconds(device: Device) -> list[Timing]:
+    """Time of one k-step of a micro-tile of height 1 .. mr whose operands are in the core's own cache, seconds."""
+    ffi, lib = native()
+    kernels = lib.sms_kernels_find(device.isa.encode())
+    mr, nr = int(kernels.mr), int(kernels.nr)
+    n = WARM_PANELS * nr
+    rhs = allocate(n * WARM_K * 4).view(np.float32)
+    rhs[:] = 0.5
+    rhs_pointer = ffi.from_buffer("float *", rhs)
+    timings = []
+    for height in range(1, mr + 1):
+        # Strips are balanced: only with few of them are all of a height that is below mr.
+        strips = max(s for s in range(1, WARM_STRIPS + 1) if -(-height * s // mr) == s)
+        rows = height * strips
+        lhs = allocate(rows * WARM_K * 4).view(np.float32)
+        lhs[:] = 0.25
+        out = allocate(rows * n * 4).view(np.float32)
+        lhs_pointer, out_pointer = ffi.from_buffer("float *", lhs), ffi.from_buffer("float *", out)
+        passes = max(1, 400 // (strips * height))
+
+        def multiply(
+            rows: int = rows, strips: int = strips, lhs: object = lhs_pointer, out: object = out_pointer, passes: int = passes
+        ) -> None:
+            for _ in range(passes):
+                kernels.gemm(lhs, rows, WARM_K, rhs_pointer, n, ffi.NULL, out, n, 0, strips, 0, WARM_PANELS)
+
+        steps = passes * strips * WARM_PANELS * WARM_K
+        timing = repeat(multiply, REPEATS)
+        timings.append(Timing(timing.median / steps, timing.spread / steps, timing.repeats))
+    return timings
+
+
+def gemv_seconds_per_element(device: Device) -> Timing:
+    """Time per weight of a GEMV whose weights are in the core's own cache, seconds."""
+    ffi, lib = native()
+    kernels = lib.sms_kernels_find(device.isa.encode())
+    n = WARM_PANELS * int(kernels.nr)
+    rhs, x, y = (allocate(4 * count).view(np.float32) for count in (n * WARM_K, WARM_K, n))
+    rhs[:], x[:] = 0.5, 0.25
+    pointers = [ffi.from_buffer("float *", a) for a in (x, rhs, y)]
+
+    def multiply() -> None:
+        for _ in range(GEMV_PASSES):
+            kernels.gemv(pointers[0], pointers[1], n, WARM_K, ffi.NULL, pointers[2], 0, WARM_PANELS)
+
+    timing = repeat(multiply, REPEATS)
+    elements = GEMV_PASSES * n * WARM_K
+    return Timing(timing.median / elements, timing.spread / elements, timing.repeats)

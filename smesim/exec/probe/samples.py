@@ -1,0 +1,143 @@
+"""From traces to samples: what each task had to do, in the terms of the cost function, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.exec.probe.little_models import LittleRun
+from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
+from smesim.plan.program import BufferRole, Program, TaskKind
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One task: seconds it took (median over repeats), on how many threads the run had."""
+
+    task: int
+    seconds: float
+    threads: int
+    program: Program
+
+    @property
+    def row(self) -> Any:
+        """The task's row of the program's `tasks`."""
+        return self.program.tasks[self.task]
+
+    @property
+    def op(self) -> Any:
+        """Its operator's row of the program's `ops`."""
+        return self.program.ops[self.row["op"]]
+
+
+def samples_of(runs: Iterable[LittleRun], kind: TaskKind, threads: int) -> list[Sample]:
+    """All tasks of one kind in the runs with so many threads."""
+    found = []
+    for run in runs:
+        if run.threads != threads:
+            continue
+        seconds = np.median(run.trace.by_run("end_s") - run.trace.by_run("start_s"), axis=0)
+        tasks = run.trace.by_run("task")[0]
+        chosen = run.program.tasks["kind"][tasks] == kind
+        found += [
+            Sample(int(t), float(s), threads, run.program) for t, s in zip(tasks[chosen], seconds[chosen], strict=True)
+        ]
+    return found
+
+
+def gemm_features(sample: Sample, kstep_s: list[float], mr: int, kc: int) -> tuple[float, float, float, float]:
+    """(k-step seconds by the warm rates, micro-tiles times depth blocks, weight bytes new to the caches, weight bytes)."""
+    row, op = sample.row, sample.op
+    panels, k = int(row["end1"]) - int(row["begin1"]), int(op["k"])
+    heights = strip_heights(int(op["m"]), mr, int(row["begin0"]), int(row["end0"]))
+    steps_s = panels * k * sum(count * kstep_s[height] for height, count in heights)
+    tiles = panels * (int(row["end0"]) - int(row["begin0"])) * -(-k // kc)
+    weight_bytes = 4.0 * panels * 16 * k
+    return steps_s, float(tiles), weight_bytes if row["begin0"] == 0 else 0.0, weight_bytes
+
+
+def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[float, float, float, float]:
+    """(k-step seconds by the warm rates, pairs, row visits to key blocks, query elements)."""
+    row, op = sample.row, sample.op
+    shape = AttentionShape(
+        int(row["begin0"]), int(row["end0"]), int(op["past"]), int(op["heads"]) // int(op["kv_heads"]), int(op["head_dim"])
+    )
+    work = attention_work(shape, mr, 16)
+    units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
+    steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in work.ksteps_by_height)
+    return (
+        units * steps_s,
+        float(units * work.pairs),
+        float(units * work.row_blocks),
+        float(units * work.rows * shape.head_dim),
+    )
+
+
+def elementwise_features(sample: Sample) -> tuple[float, float]:
+    """(elements, rows) of a row-wise task."""
+    row, op = sample.row, sample.op
+    rows = int(row["end0"]) - int(row["begin0"])
+    width = int(op["n"])
+    if row["kind"] == TaskKind.KV_APPEND:
+        rows *= int(row["end2"]) - int(row["begin2"])
+        width = 2 * int(op["kv_heads"]) * int(op["head_dim"])
+    elif row["kind"] == TaskKind.PACK_LHS:
+        strips = -(-int(op["m"]) // int(op["lhs_mr"]))
+        rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
+        width = int(op["k"])
+    return float(rows * width), float(rows)
+
+
+def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
+    """DRAM bandwidth of every large GEMV operator, bytes/s: its weights over the time from first start to last end."""
+    rates = []
+    for run in runs:
+        if run.threads != threads:
+            continue
+        program = run.program
+        tasks = run.trace.by_run("task")[0]
+        start, end = run.trace.by_run("start_s"), run.trace.by_run("end_s")
+        ops = program.tasks["op"][tasks]
+        gemv = program.tasks["kind"][tasks] == TaskKind.GEMV
+        for op in np.unique(ops[gemv]):
+            weight = int(program.ops["weight"][op])
+            n_bytes = float(program.buffers["n_bytes"][weight])
+            if n_bytes < LARGE_BYTES or program.buffers["role"][weight] != BufferRole.WEIGHT:
+                continue
+            mine = ops == op
+            elapsed = np.median(end[:, mine].max(axis=1) - start[:, mine].min(axis=1))
+            rates.append(n_bytes / float(elapsed))
+    return rates
+
+
+LARGE_BYTES = 24e6
+"""A stream shorter than this is over before start and end stop mattering."""
+
+
+def handover_gaps(runs: Iterable[LittleRun]) -> tuple[list[float], list[float]]:
+    """(dispatch, barrier) gaps in seconds: from the moment a task could start to its start.
+
+    Dispatch: the task was ready before its worker became free. Barrier: the worker was free before, and the task that
+    made it ready ended on another worker.
+    """
+    dispatch: list[float] = []
+    barrier: list[float] = []
+    for run in runs:
+        frame = run.trace.tasks
+        for _, one_run in frame.groupby("run", sort=False):
+            for worker, rows in one_run.groupby("worker", sort=False):
+                ordered = rows.sort_values("start_s")
+                start, end = ordered["start_s"].to_numpy(), ordered["end_s"].to_numpy()
+                ready = ordered["ready_s"].to_numpy()[1:]
+                free = end[:-1]
+                gap = start[1:] - np.maximum(ready, free)
+                dispatch += gap[ready <= free].tolist()
+                if run.threads > 1 and worker != 0:
+                    barrier += gap[ready > free].tolist()
+    return dispatch, barrier

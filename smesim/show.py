@@ -1,0 +1,271 @@
+"""What the commands print: tables for people, or JSON where `--json` asks for it. Decides nothing, computes nothing."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from smesim.units import format_bytes, format_rate, format_seconds
+
+if TYPE_CHECKING:
+    from smesim.exec.device import Device
+    from smesim.hwmodel.chip import Chip
+    from smesim.plan.schema import Plan
+    from smesim.trace import Trace
+    from smesim.workflow import Study
+    from smesim.workload import OperatorGraph
+
+_console = Console()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """A progress bar on standard error; yields what to call with (what is going on, share done)."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:<44}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0, visible=False)
+
+        def report(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=min(share, 1.0), visible=True)
+
+        yield report
+
+
+def _print_json(content: Any) -> None:
+    print(json_module.dumps(content, indent=2, allow_nan=False))
+
+
+def _table(title: str, *columns: str, text: int = 1) -> Table:
+    """A table whose first `text` columns are left-aligned, the others right."""
+    table = Table(title=title, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i < text else "right")
+    return table
+
+
+def doctor(device: Device, probe_path: Path, json: bool) -> None:
+    facts: dict[str, Any] = {
+        "processor": device.processor,
+        "architecture": device.architecture,
+        "cores": list(device.cores),
+        "memory_bytes": device.memory_bytes,
+        "available_bytes": device.available_bytes,
+        "matrix_extensions": list(device.matrix_extensions),
+        "isa": device.isa,
+        "kernels": [asdict(table) for table in device.kernels],
+        "last_probe": str(probe_path) if probe_path.exists() else None,
+    }
+    if json:
+        _print_json(facts)
+        return
+    table = _table("This machine", "what", "is", text=2)
+    table.add_row("processor", f"{device.processor} ({device.architecture})")
+    table.add_row("usable cores", ", ".join(map(str, device.cores)))
+    table.add_row("memory", f"{format_bytes(device.memory_bytes)}, {format_bytes(device.available_bytes)} available")
+    table.add_row("matrix extension", ", ".join(device.matrix_extensions) or "none: matrix units are only simulated here")
+    for kernels in device.kernels:
+        state = "chosen" if kernels.isa == device.isa else "runs here" if kernels.supported else "this CPU lacks it"
+        table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
+    table.add_row("last probe", facts["last_probe"] or "none; run 'smesim probe --out F'")
+    _console.print(table)
+
+
+def models(json: bool) -> None:
+    from smesim.workload import catalog
+
+    loaded = [(name, catalog.load(name)) for name in catalog.names()]
+    if json:
+        _print_json([{"name": name, **model.model_dump(mode="json")} for name, model in loaded])
+        return
+    table = _table("Models", "name", "architecture", "layers", "d_model", "d_ff", "heads", "KV heads", "experts", "vocabulary", text=2)
+    for name, m in loaded:
+        numbers = (m.layers, m.d_model, m.d_expert or m.d_ff, m.heads, m.kv_heads, m.experts or "-", m.vocab)
+        table.add_row(name, m.architecture, *map(str, numbers))
+    _console.print(table)
+
+
+def chips(json: bool) -> None:
+    from smesim.hwmodel import library
+
+    loaded = [library.load(name) for name in library.names()]
+    if json:
+        _print_json([_chip_summary(c) for c in loaded])
+        return
+    table = _table("Chips", "name", "description", "cores", "matrix units", "DRAM", text=2)
+    for c in loaded:
+        bandwidth = format_rate(c.memory.bandwidth_bytes_per_s.value, "B")
+        table.add_row(c.name, c.description, str(c.core_count), str(len(c.unit_instances)), bandwidth)
+    _console.print(table)
+
+
+def _chip_summary(c: Chip) -> dict[str, Any]:
+    memory = c.memory.bandwidth_bytes_per_s
+    return {
+        "name": c.name,
+        "description": c.description,
+        "provenance_note": c.provenance_note,
+        "cores": c.core_count,
+        "matrix_units": [unit.name for unit in c.unit_instances],
+        "dram_bytes_per_s": memory.value,
+        "dram_provenance": memory.provenance,
+    }
+
+
+def chip(c: Chip, path: Path, json: bool) -> None:
+    if json:
+        _print_json({**_chip_summary(c), "path": str(path), "chip": c.model_dump(mode="json")})
+        return
+    table = _table(f"{c.description}: {c.provenance_note}", "number", "value", "how it was got", text=3)
+    from smesim.artefacts import chip_numbers
+
+    for number in chip_numbers(c):
+        table.add_row(number.quantity, number.value, number.provenance)
+    _console.print(table)
+    _console.print(f"written to {path}; '--chip host' means this machine from now on", highlight=False)
+
+
+def plan(made: Plan, path: Path | None, json: bool) -> None:
+    if json:
+        print(made.to_json(), end="")
+        return
+    title = f"{made.model.name}, {made.phase}, {made.layers} layers on {made.chip}: {made.planner}, {len(made.workers)} workers"
+    table = _table(title, "operator", "mode", "kernel", "tiles by", "tile", "bound", "estimate", text=4)
+    for o in made.operators:
+        reason = (o.reason.bound, format_seconds(o.reason.predicted_s)) if o.reason else ("", "")
+        table.add_row(o.site, o.mode, o.kernel, o.assignment, f"{o.tile.m} x {o.tile.n}", *reason)
+    _console.print(table)
+    if path is not None:
+        _console.print(f"written to {path}", highlight=False)
+
+
+def run(trace: Trace, of: Plan, json: bool) -> None:
+    """One executor's trace: total, tokens per second, and a row a site."""
+    import numpy as np
+
+    from smesim.trace import site_times
+    from smesim.workload import Phase
+
+    total_s = float(np.median(trace.makespans_s()))
+    phase = Phase.parse(of.phase)
+    frame = site_times(trace)
+    rows: list[dict[str, Any]] = []
+    for site, group in frame.groupby("site", sort=False, observed=True):
+        first = group.iloc[0]
+        elapsed = group["elapsed_s"].to_numpy()
+        low, middle, high = np.percentile(elapsed, [25, 50, 75])
+        spread = float(high - low) if trace.meta.runs > 1 else None
+        rows.append(
+            {
+                "name": str(site),
+                "kind": str(first["op_kind"]),
+                "time_s": float(middle),
+                "spread_s": spread,
+                "flop": int(first["flop"]),
+                "bytes": int(first["bytes"]),
+            }
+        )
+    meta = trace.meta
+    if json:
+        _print_json(
+            {
+                "source": meta.source, "machine": meta.machine, "chip": meta.chip, "model": meta.model,
+                "phase": meta.phase, "layers": meta.layers, "planner": meta.planner, "workers": len(meta.workers),
+                "runs": meta.runs, "total_s": total_s, "tokens_per_s": phase.rows / total_s, "operators": rows,
+                "kernels": meta.kernels, "foreign_load": meta.foreign_load, "notes": list(meta.notes),
+            }
+        )  # fmt: skip
+        return
+    title = f"{meta.model}, {meta.phase}, {meta.layers} layers, {meta.source} on {meta.machine}"
+    table = _table(title, "operator", "time", "spread", "FLOP/s", "bytes/s")
+    for row in rows:
+        uncertain = "-" if row["spread_s"] is None else format_seconds(row["spread_s"])
+        seconds = max(row["time_s"], 1e-12)
+        rates = (format_rate(row["flop"] / seconds, "FLOP"), format_rate(row["bytes"] / seconds, "B"))
+        table.add_row(row["name"], format_seconds(row["time_s"]), uncertain, *rates)
+    _console.print(table)
+    notes = f" ({', '.join(meta.notes)})" if meta.notes else ""
+    _console.print(f"total {format_seconds(total_s)}, {phase.rows / total_s:.1f} tokens/s{notes}", highlight=False)
+
+
+def first_line(json: bool) -> None:
+    """Say what this machine is and what can be shown on it; on standard output unless that is for JSON."""
+    from smesim.artefacts import what_is_shown
+    from smesim.exec.device import Device
+
+    console = Console(stderr=True) if json else _console
+    console.print(what_is_shown(Device.here()), highlight=False, markup=False)
+
+
+def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
+    if json:
+        print(study.report.to_json())
+        return
+    from smesim.artefacts import what_is_shown
+    from smesim.exec.device import Device
+    from smesim.trace.table import print_report
+
+    made = study.plans[0]
+    layers = f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights"
+    print_report(study.report, f"{what_is_shown(Device.here())}\n{layers}" if with_first_line else layers, _console)
+
+
+def written(folder: Path, json: bool) -> None:
+    if not json:
+        _console.print(f"chip, plans, traces, Perfetto and report.html are in {folder}", highlight=False)
+
+
+def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
+    """Every site under the roofs of the cores, the matrix units, and both together."""
+    from smesim.hwmodel.roofline import Demand, Roofline, cooperative_agents, core_agents, matrix_unit_agents
+
+    dtype = str(graph.dtypes.weights)
+    demands = [
+        Demand(site, dtype, float(sum(o.flop for o in ops)), float(sum(graph.moved_bytes(o) for o in ops)))
+        for site, ops in graph.sites.items()
+    ]
+    roofs = {"cores": Roofline(c, core_agents(c))}
+    if matrix_unit_agents(c):
+        roofs |= {"matrix": Roofline(c, matrix_unit_agents(c)), "both": Roofline(c, cooperative_agents(c))}
+    points = {name: roof.points(demands) for name, roof in roofs.items()}
+    if json:
+        _print_json(
+            {
+                "chip": c.name, "model": graph.config.name, "phase": str(graph.phase), "dtype": dtype,
+                "roofs": {
+                    name: {
+                        "peak_flop_per_s": roof.peak_flop_per_s(dtype),
+                        "bandwidth_bytes_per_s": roof.bandwidth_bytes_per_s(dtype),
+                        "ridge_flop_per_byte": roof.ridge_flop_per_byte(dtype),
+                        "total_s": sum(p.time_s for p in points[name]),
+                        "operators": [asdict(p) for p in points[name]],
+                    }
+                    for name, roof in roofs.items()
+                },
+            }
+        )  # fmt: skip
+        return
+    table = _table(
+        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: bounds, not predictions",
+        "operator", "FLOP/B", *(f"{name}: time, bound" for name in roofs),
+    )  # fmt: skip
+    for i, demand in enumerate(demands):
+        cells = [f"{format_seconds(points[name][i].time_s)} {points[name][i].bound}" for name in roofs]
+        table.add_row(demand.name, f"{demand.flop / max(demand.n_bytes, 1.0):.2f}", *cells)
+    table.add_section()
+    table.add_row("total", "", *(format_seconds(sum(p.time_s for p in points[name])) for name in roofs))
+    _console.print(table)
+    for name, roof in roofs.items():
+        _console.print(
+            f"{name}: {format_rate(roof.peak_flop_per_s(dtype), 'FLOP')},"
+            f" {format_rate(roof.bandwidth_bytes_per_s(dtype), 'B')}, ridge at {roof.ridge_flop_per_byte(dtype):.1f} FLOP/B",
+            highlight=False,
+        )

@@ -1,0 +1,172 @@
+"""Program + chip -> trace, in simulated time.
+
+    trace = SimExecutor(chip).run(program, plan)
+    ideal = SimExecutor(chip, without(["contention", "barrier"])).run(program, plan)
+
+The pieces: `costing` says what a task costs on a core, `fluid` how links are shared, `engine` who waits for
+whom, `timeline` puts the segments of a program one after the other. This module brings the chip's numbers to
+them and makes the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from smesim.errors import ProgramError
+from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.cost import TaskCost
+from smesim.hwmodel.library import fingerprint
+from smesim.hwmodel.links import Agent, LinkNetwork
+from smesim.plan.program import Program
+from smesim.plan.schema import Plan
+from smesim.plan.work import dependency_pairs, trace_columns
+from smesim.sim.clock import whole_ticks
+from smesim.sim.costing import Costing
+from smesim.sim.effects import ALL_EFFECTS, check_effects
+from smesim.sim.engine import Flow, Machine, Work
+from smesim.sim.timeline import Timeline, simulate
+from smesim.trace.schema import Trace, TraceMeta
+
+NO_UNIT = -1
+
+
+class SimExecutor:
+    """Runs programs on a described chip, with the given effects on (all by default).
+
+    Raises SmesimError for an unknown effect.
+    """
+
+    def __init__(self, chip: Chip, effects: Collection[str] = ALL_EFFECTS) -> None:
+        self._chip = chip
+        self._effects = check_effects(effects)
+        self._network = LinkNetwork(chip)
+        sync = chip.sync
+        self._machine = Machine(
+            links={link.name: link.bandwidth_bytes_per_s for link in self._network.links},
+            dispatch_s=whole_ticks(sync.dispatch_s.value) if "dispatch" in self._effects else 0.0,
+            barrier_s=whole_ticks(sync.barrier_s.value) if "barrier" in self._effects else 0.0,
+            contention="contention" in self._effects,
+        )
+
+    def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
+        """When every task runs, and what every link carries.
+
+        `repeat_equal` simulates equal segments once; `by_segment` simulates segments one by one. Both only
+        save time: the result is the same. Raises ProgramError for a program that cannot run, or not on this
+        chip.
+        """
+        works = _Works(self._chip, self._network, program, self._effects)
+        return simulate(program, self._machine, works.of, by_segment=by_segment, repeat_equal=repeat_equal)
+
+    def run(self, program: Program, plan: Plan) -> Trace:
+        """The trace of a program; `plan` is what it was lowered from, perhaps for another chip.
+
+        Raises ProgramError for a program that cannot run, not on this chip, or is not of this plan.
+        """
+        if program.plan_fingerprint != plan.fingerprint():
+            raise ProgramError(
+                f"the program was lowered from plan {program.plan_fingerprint},"
+                f" the plan given is {plan.fingerprint()}; accepted: a program and its own plan"
+            )
+        timeline = self.timeline(program)
+        meta = TraceMeta(
+            source="simulated",
+            machine=self._chip.description,
+            chip=self._chip.name,
+            chip_fingerprint=fingerprint(self._chip),
+            model=plan.model.name,
+            phase=plan.phase,
+            layers=plan.layers,
+            plan_fingerprint=program.plan_fingerprint,
+            program_fingerprint=program.fingerprint(),
+            planner=plan.planner,
+            workers=tuple(f"{worker.role}{i}" for i, worker in enumerate(plan.workers)),
+            notes=tuple(f"without {name}" for name in sorted(ALL_EFFECTS - self._effects)),
+        )
+        columns = trace_columns(program)
+        columns.update(_task_times(timeline, columns["task"]))
+        return Trace.build(meta, columns, self._link_rows(timeline), dependency_pairs(program))
+
+    def _link_rows(self, timeline: Timeline) -> dict[str, Any]:
+        """One row whenever the bandwidth granted on a link changes, link by link."""
+        granted = timeline.granted_bytes_per_s
+        changed = np.diff(granted, axis=0, prepend=0.0) != 0
+        link, row = np.nonzero(changed.T)
+        capacities = np.array(list(self._machine.links.values()))
+        if not self._machine.contention:
+            # Without contention a link has no limit of its own: it grants whatever its users can draw.
+            capacities = np.maximum(capacities, granted.max(axis=0, initial=0.0))
+        return {
+            "link": _categorical(link, list(self._machine.links)),
+            "start_s": timeline.granted_at_s[row],
+            "granted_bytes_per_s": granted[row, link],
+            "capacity_bytes_per_s": capacities[link],
+        }
+
+
+def _categorical(codes: npt.NDArray[np.intp], names: list[str]) -> pd.Categorical:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype="str"))
+
+
+def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, Any]:
+    compute_s, transfer_s, overhead_s = (
+        values[rows] for values in (timeline.compute_s, timeline.transfer_s, timeline.overhead_s)
+    )
+    parts_s = np.stack([compute_s, transfer_s, overhead_s])
+    return {
+        "worker": timeline.worker[rows],
+        "ready_s": timeline.ready_s[rows],
+        "start_s": timeline.start_s[rows],
+        "end_s": timeline.end_s[rows],
+        "compute_s": compute_s,
+        "transfer_s": transfer_s,
+        "overhead_s": overhead_s,
+        "bound": _categorical(parts_s.argmax(axis=0), ["compute", "bandwidth", "overhead"]),
+    }
+
+
+class _Works:
+    """What each task costs on each worker of a program, with its transfers laid over the chip's links."""
+
+    def __init__(self, chip: Chip, network: LinkNetwork, program: Program, effects: frozenset[str]) -> None:
+        self._network = network
+        self._capped = "agent_cap" in effects
+        self._agents = [_agent(network, i, *worker) for i, worker in enumerate(_places(program))]
+        self._costing = Costing(chip, program, effects)
+        self._known: dict[tuple[str, str | None, TaskCost], Work] = {}
+
+    def of(self, task: int, worker: int) -> Work:
+        cost = self._costing.cost(task, worker)
+        agent = self._agents[worker]
+        key = (agent.cluster, agent.unit, cost)
+        if key not in self._known:
+            self._known[key] = self._work(agent, cost)
+        return self._known[key]
+
+    def _work(self, agent: Agent, cost: TaskCost) -> Work:
+        # An agent's cap is for all that it draws from a level, so a task has one flow a level.
+        by_level: dict[str, float] = {}
+        for transfer in cost.transfers:
+            by_level[transfer.level] = by_level.get(transfer.level, 0.0) + transfer.n_bytes
+        flows = []
+        for level, n_bytes in by_level.items():
+            route = self._network.route(agent, level)
+            flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
+            flows.append(flow if self._capped else Flow(route.links, n_bytes))
+        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.overhead_s), tuple(flows))
+
+
+def _places(program: Program) -> list[tuple[int, int]]:
+    return [(int(worker["core"]), int(worker["unit"])) for worker in program.workers]
+
+
+def _agent(network: LinkNetwork, worker: int, core: int, unit: int) -> Agent:
+    try:
+        return network.agent(core, None if unit == NO_UNIT else unit)
+    except (IndexError, ValueError) as error:
+        raise ProgramError(f"worker {worker} of the program: {error.args[0]}") from None

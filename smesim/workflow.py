@@ -1,0 +1,196 @@
+"""The way through the house in one call each: plan, predict, measure, compare, and the files that a study leaves.
+
+The command line, the scenarios and the dashboard all go through here.
+
+    model, chip = catalog.load("llama-3.2-3b"), resolve_chip("host")
+    plan = make_plan(model, Phase.parse("prefill:128"), chip, threads=2, layers=4)
+    prediction = predict(plan, chip)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from smesim.errors import DeviceError, PlanError
+from smesim.exec.device import Device
+from smesim.exec.executor import NativeExecutor
+from smesim.exec.tensors import Tensors
+from smesim.hwmodel import library
+from smesim.hwmodel.chip import Chip
+from smesim.plan.lower import lower
+from smesim.plan.planners import planner
+from smesim.plan.program import Program
+from smesim.plan.schema import Plan
+from smesim.sim import ALL_EFFECTS, SimExecutor
+from smesim.trace import Comparison, ComparisonReport, Trace, compare
+from smesim.workload import ModelConfig, Phase, build_graph
+
+Progress = Callable[[str, float], None]
+"""Called with (what is going on, share of it that is done)."""
+
+HOST = "host"
+
+
+def _quiet(what: str, share: float) -> None:
+    return None
+
+
+def host_chip_path() -> Path:
+    """Where this machine's last probe is kept: $SMESIM_HOME, else the user's cache folder."""
+    home = os.environ.get("SMESIM_HOME")
+    cache = os.environ.get("XDG_CACHE_HOME")
+    folder = Path(home) if home else (Path(cache) if cache else Path.home() / ".cache") / "smesim"
+    return folder / "host.toml"
+
+
+def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
+    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none."""
+    if name_or_path != HOST:
+        return library.load(name_or_path)
+    path = host_chip_path()
+    if path.exists():
+        return library.load(path)
+    return probe_host(path, quick=True, progress=progress)
+
+
+def probe_host(
+    path: Path, *, quick: bool = False, threads: int | None = None, seed: int = 0, progress: Progress = _quiet
+) -> Chip:
+    """Measure this machine and write its chip file, there and as this machine's last probe."""
+    from smesim.exec.probe import probe
+
+    command = "smesim probe --quick" if quick else "smesim probe"
+    chip = probe(
+        Device.here(), threads=threads, quick=quick, seed=seed, command=command,
+        progress=lambda what, done, total: progress(what, done / total),
+    )  # fmt: skip
+    library.save(chip, path)
+    if path != host_chip_path():
+        library.save(chip, host_chip_path())
+    return chip
+
+
+def make_plan(
+    model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
+    layers: int | None = None, last_layer_rows: str = "all",
+) -> Plan:  # fmt: skip
+    """Divide one phase of a model; see `smesim.plan.planners`."""
+    if last_layer_rows not in ("all", "logits"):
+        raise PlanError(f"last-layer rows {last_layer_rows!r} asked for; accepted: all, logits")
+    options = {"last_layer_rows": last_layer_rows}
+    graph = build_graph(model, phase, layers=layers, **options)  # type: ignore[arg-type]
+    return planner(planner_name)(graph, chip, threads, **options)
+
+
+def predict(plan: Plan, chip: Chip, effects: frozenset[str] = ALL_EFFECTS, program: Program | None = None) -> Trace:
+    """Simulate a plan on a chip. `program` is the plan lowered, if the caller has it already."""
+    return SimExecutor(chip, effects).run(program or lower(plan), plan)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A measured trace, and the tensors it ran on (their weights can be shared with the next one)."""
+
+    trace: Trace
+    tensors: Tensors
+
+
+def measure(
+    plan: Plan, *, repeats: int = 5, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
+    program: Program | None = None, progress: Progress = _quiet,
+) -> Measurement:  # fmt: skip
+    """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit."""
+    program = program or lower(plan)
+    executor = NativeExecutor(Device.here(), isa)
+    bill = executor.check(program, share)
+    filled, runs = 0, 0
+
+    def weights_progress(n_bytes: int) -> None:
+        nonlocal filled
+        filled += n_bytes
+        progress(f"{plan.phase}: weights", filled / max(bill.total_bytes, 1))
+
+    def run_progress() -> None:
+        nonlocal runs
+        runs += 1
+        progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
+
+    tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
+    return Measurement(executor.run(program, tensors, plan, repeats=repeats, progress=run_progress), tensors)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One model on this machine, predicted and measured: a plan and a comparison for each phase."""
+
+    chip: Chip
+    plans: tuple[Plan, ...]
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def report(self) -> ComparisonReport:
+        return ComparisonReport(self.comparisons)
+
+
+def study(
+    model: ModelConfig, phases: Sequence[Phase], chip: Chip, *, planner_name: str = "cpu_only",
+    threads: int | None = None, layers: int | None = None, repeats: int = 5, seed: int = 0, progress: Progress = _quiet,
+) -> Study:  # fmt: skip
+    """Plan, predict and measure each phase on this machine with the same weights.
+
+    `layers` None takes as many as fit into memory. The prediction is made before the measurement.
+    """
+    if layers is None:
+        layers = fitting_layers(model, phases, chip, threads)
+    plans, comparisons, tensors = [], [], None
+    for phase in phases:
+        plan = make_plan(model, phase, chip, planner_name=planner_name, threads=threads, layers=layers)
+        program = lower(plan)
+        progress(f"{phase}: predicting", 0.0)
+        predicted = predict(plan, chip, program=program)
+        measured = measure(plan, repeats=repeats, seed=seed, share=tensors, program=program, progress=progress)
+        tensors = measured.tensors
+        plans.append(plan)
+        comparisons.append(compare(predicted, measured.trace))
+    return Study(chip, tuple(plans), tuple(comparisons))
+
+
+def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None) -> int:
+    """The most layers of a model whose phases fit into this machine's memory, or DeviceError with the bill for one."""
+    executor = NativeExecutor(Device.here())
+
+    def fits(layers: int) -> bool:
+        try:
+            for phase in phases:
+                executor.check(lower(make_plan(model, phase, chip, threads=threads, layers=layers)))
+        except DeviceError:
+            return False
+        return True
+
+    if fits(model.layers):
+        return model.layers
+    for phase in phases:
+        executor.check(lower(make_plan(model, phase, chip, threads=threads, layers=1)))
+    low, high = 1, model.layers
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def layers_in_time(
+    model: ModelConfig, phases: Sequence[Phase], chip: Chip, budget_s: float = 45.0, repeats: int = 5
+) -> int:
+    """The most layers that fit into memory and, by the prediction, run all repeats of all phases within a time."""
+    layers = fitting_layers(model, phases, chip, None)
+
+    def seconds(n: int) -> float:
+        predictions = (predict(make_plan(model, phase, chip, layers=n), chip) for phase in phases)
+        return (repeats + 1) * sum(float(p.makespans_s()[0]) for p in predictions)
+
+    one, two = seconds(1), seconds(min(2, model.layers))
+    per_layer_s = max(two - one, 1e-9)
+    return max(1, min(layers, int((budget_s - (one - per_layer_s)) / per_layer_s)))

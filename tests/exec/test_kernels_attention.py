@@ -1,0 +1,185 @@
+"""Attention on packed caches against a plain softmax: past, tokens, groups, heads, and parts of the work."""
+
+import kernel_reference as ref
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_reference import Guarded, ffi, find, guarded_vector, lib, pointer
+
+ISAS = ref.runnable()
+TOLERANCE = 2e-5  # inputs are standard normal, so outputs are of order one
+
+
+class Cache:
+    """The K and V caches of one batch element, NaN wherever nothing was appended."""
+
+    def __init__(self, isa: str, kv_heads: int, head_dim: int, capacity: int) -> None:
+        self.kernels = find(isa)
+        self.kv_heads, self.head_dim, self.capacity = kv_heads, head_dim, capacity
+        self.k_size = lib.sms_k_cache_size(capacity, head_dim)
+        self.v_size = lib.sms_v_cache_size(capacity, head_dim)
+        self.k = np.full(kv_heads * self.k_size, np.nan, np.float32)
+        self.v = np.full(kv_heads * self.v_size, np.nan, np.float32)
+
+    def append(self, k: ref.F32, v: ref.F32, past: int, heads: tuple[int, int] | None = None) -> None:
+        head0, head1 = heads or (0, self.kv_heads)
+        ld = self.kv_heads * self.head_dim
+        self.kernels.kv_append(
+            pointer(k), ld, pointer(v), ld, k.shape[0], past, head0, head1, self.head_dim, self.capacity,
+            pointer(self.k), pointer(self.v),
+        )  # fmt: skip
+
+    def unpacked(self, packed: ref.F32, size: int, n: int, k: int) -> ref.F32:
+        """[heads][n][k] of a cache's packed heads."""
+        heads = packed.reshape(self.kv_heads, size).reshape(self.kv_heads, -1, k, ref.NR)
+        return heads.transpose(0, 1, 3, 2).reshape(self.kv_heads, -1, k)[:, :n]
+
+    def attend(self, q: ref.F32, past: int, gap: int = 0, token0: int = 0, token1: int | None = None) -> Guarded:
+        """Every KV head over the tokens token0 .. token1; q is [tokens][heads][head_dim]."""
+        tokens, heads, d = q.shape
+        token1 = tokens if token1 is None else token1
+        group, ld = heads // self.kv_heads, heads * d
+        out = Guarded(tokens, ld, ld + gap)
+        scratch = guarded_vector(self.kernels.attention_scratch(group, d))
+        for head in range(self.kv_heads):
+            at = head * group * d
+            self.kernels.attention(
+                pointer(q) + at, ld, pointer(self.k) + head * self.k_size, pointer(self.v) + head * self.v_size,
+                pointer(out.view) + at, ld + gap, token0, token1, past, group, d, self.capacity,
+                pointer(scratch.view),
+            )  # fmt: skip
+        assert scratch.untouched(slice(0, 1))
+        return out
+
+
+def filled(
+    isa: str, rng: np.random.Generator, past: int, tokens: int, kv_heads: int, d: int, slack: int
+) -> tuple[Cache, ref.F32, ref.F32]:
+    cache = Cache(isa, kv_heads, d, past + tokens + slack)
+    k, v = ref.normal(rng, past + tokens, kv_heads * d), ref.normal(rng, past + tokens, kv_heads * d)
+    if past:
+        cache.append(k[:past], v[:past], 0)
+    cache.append(k[past:], v[past:], past)
+    return cache, k.reshape(-1, kv_heads, d), v.reshape(-1, kv_heads, d)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=30)
+@given(
+    past=st.integers(0, 40), tokens=st.integers(1, 40), kv_heads=st.integers(1, 3),
+    d=st.integers(1, 70), slack=st.integers(0, 20), seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_appended_keys_and_values_lie_where_the_layout_says(
+    isa: str, past: int, tokens: int, kv_heads: int, d: int, slack: int, seed: int
+) -> None:
+    cache, k, v = filled(isa, np.random.default_rng(seed), past, tokens, kv_heads, d, slack)
+    keys = cache.unpacked(cache.k, cache.k_size, cache.capacity, d)
+    values = cache.unpacked(cache.v, cache.v_size, d, cache.capacity)
+    np.testing.assert_array_equal(keys[:, : past + tokens], k.transpose(1, 0, 2))
+    np.testing.assert_array_equal(values[:, :, : past + tokens], v.transpose(1, 2, 0))
+    assert np.isnan(cache.k).sum() == cache.k.size - k.size
+    assert np.isnan(cache.v).sum() == cache.v.size - v.size
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_append_writes_only_the_heads_asked_for(isa: str) -> None:
+    rng = np.random.default_rng(0)
+    parts, whole = Cache(isa, 3, 32, 20), Cache(isa, 3, 32, 20)
+    k, v = ref.normal(rng, 18, 96), ref.normal(rng, 18, 96)
+    whole.append(k, v, 1)
+    parts.append(k, v, 1, heads=(1, 2))
+    others = np.delete(parts.k.reshape(3, -1), 1, axis=0)
+    assert np.isnan(others).all()
+    parts.append(k, v, 1, heads=(0, 1))
+    parts.append(k, v, 1, heads=(2, 3))
+    np.testing.assert_array_equal(parts.k, whole.k)
+    np.testing.assert_array_equal(parts.v, whole.v)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=40)
+@given(
+    past=st.integers(0, 50), tokens=st.integers(1, 40), kv_heads=st.integers(1, 2), group=st.integers(1, 9),
+    d=st.sampled_from([8, 20, 64, 80, 96, 128]), slack=st.integers(0, 20), gap=st.integers(0, 5),
+    seed=st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_attention(
+    isa: str, past: int, tokens: int, kv_heads: int, group: int, d: int, slack: int, gap: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    cache, k, v = filled(isa, rng, past, tokens, kv_heads, d, slack)
+    q = ref.normal(rng, tokens, kv_heads * group, d)
+    out = cache.attend(q, past, gap)
+    expected = ref.attention(q, k, v, past).reshape(tokens, -1)
+    np.testing.assert_allclose(out.view, expected, rtol=0, atol=TOLERANCE)
+    assert out.untouched(slice(None))
+
+
+# Several blocks of rows and of keys, whole and ragged; decode with a long past; more heads in a group than rows in a block.
+LONG_CASES = [(0, 300, 1, 3, 64), (260, 40, 2, 4, 128), (600, 1, 2, 8, 128), (511, 1, 1, 1, 80), (0, 5, 1, 130, 16)]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("case", LONG_CASES, ids=str)
+def test_attention_across_blocks(isa: str, case: tuple[int, int, int, int, int]) -> None:
+    past, tokens, kv_heads, group, d = case
+    rng = np.random.default_rng(5)
+    cache, k, v = filled(isa, rng, past, tokens, kv_heads, d, 3)
+    q = ref.normal(rng, tokens, kv_heads * group, d)
+    expected = ref.attention(q, k, v, past).reshape(tokens, -1)
+    np.testing.assert_allclose(cache.attend(q, past).view, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_token_ranges_write_their_tokens_only(isa: str) -> None:
+    rng = np.random.default_rng(6)
+    cache, k, v = filled(isa, rng, 9, 50, 2, 32, 0)
+    q = ref.normal(rng, 50, 6, 32)
+    expected = ref.attention(q, k, v, 9).reshape(50, -1)
+    for token0, token1 in [(0, 1), (7, 30), (49, 50), (20, 20)]:
+        out = cache.attend(q, 9, 2, token0, token1)
+        rows = slice(token0, token1)
+        np.testing.assert_allclose(out.view[rows], expected[rows], rtol=0, atol=TOLERANCE)
+        assert out.untouched(rows)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [1e-30, 40.0, 1e15])
+def test_softmax_survives_large_and_tiny_scores(isa: str, size: float) -> None:
+    rng = np.random.default_rng(7)
+    cache, k, v = filled(isa, rng, 0, 300, 1, 16, 0)
+    q = ref.normal(rng, 300, 1, 16) * np.float32(size)
+    expected = ref.attention(q, k, v, 0).reshape(300, -1)
+    # A score is off by its own rounding, and its weight by that factor.
+    atol = TOLERANCE + min(4.0, 64 * size * ref.EPSILON)
+    np.testing.assert_allclose(cache.attend(q, 0).view, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("keys", [16, 48, 112])
+def test_stages_by_hand_give_the_fused_result(isa: str, keys: int) -> None:
+    rng = np.random.default_rng(8)
+    past, tokens, group, d = 30, 45, 3, 64
+    cache, _, _ = filled(isa, rng, past, tokens, 1, d, 5)
+    kernels = cache.kernels
+    q = ref.normal(rng, tokens, group, d)
+    rows = tokens * group
+    scaled = q.reshape(rows, d) / np.float32(np.sqrt(d))
+    at = ffi.new(
+        "struct sms_attention_rows *",
+        {"rows": rows, "group": group, "position": past, "head_dim": d, "capacity": cache.capacity},
+    )
+    peak, total = np.full(rows, -np.inf, np.float32), np.zeros(rows, np.float32)
+    acc = np.zeros((rows, d), np.float32)
+    for key0 in range(0, past + tokens, keys):
+        width = min(keys, past + tokens - key0)
+        scores = Guarded(rows, width, keys + 5)
+        kernels.qk_block(at, pointer(scaled), pointer(cache.k), key0, width, pointer(scores.view), scores.ld)
+        kernels.softmax_block(
+            at, key0, width, pointer(scores.view), scores.ld, pointer(peak), pointer(total), pointer(acc)
+        )  # fmt: skip
+        kernels.pv_block(at, pointer(scores.view), scores.ld, pointer(cache.v), key0, width, pointer(acc))
+        assert scores.untouched(slice(None))
+    by_hand = (acc / total[:, None]).reshape(tokens, -1)
+    np.testing.assert_allclose(by_hand, cache.attend(q, past).view, rtol=0, atol=TOLERANCE)

@@ -1,0 +1,203 @@
+"""Real programs on a chip of round figures: what each effect does, the bounds that hold, and bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from smesim.errors import ProgramError, SmesimError
+from smesim.hwmodel.chip import Chip
+from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
+from smesim.plan.program import Program, TaskKind
+from smesim.plan.schema import Plan
+from smesim.sim import ALL_EFFECTS, EFFECTS, SimExecutor, without
+from smesim.sim.clock import TICK_S
+from smesim.sim.costing import Costing
+from smesim.sim.timeline import Timeline
+from smesim.trace.schema import Trace
+from smesim.workload import catalog
+from smesim.workload.graph import build_graph
+from smesim.workload.phase import Phase
+from tests.sim.chips import (
+    BARRIER_S,
+    CORE_BYTES_PER_S,
+    DISPATCH_S,
+    DRAM_BYTES_PER_S,
+    PEAK_FLOP_PER_S,
+    two_core_chip,
+)
+
+PHASES = ["prefill:45", "decode:33"]
+CHIP = two_core_chip()
+
+
+def lowered(
+    phase: str, chip: Chip = CHIP, threads: int | None = None, layers: int = 5
+) -> tuple[Program, Plan]:
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.parse(phase), layers=layers)
+    plan = cpu_only(graph, chip, threads)
+    return lower(plan), plan
+
+
+def traced(phase: str, effects: frozenset[str] = ALL_EFFECTS, threads: int | None = None) -> Trace:
+    return SimExecutor(CHIP, effects).run(*lowered(phase, threads=threads))
+
+
+def carried_bytes(trace: Trace, link: str) -> float:
+    """Integral of what a link granted over the run."""
+    rows = trace.links[trace.links["link"] == link]
+    return float((rows["granted_bytes_per_s"].to_numpy()[:-1] * np.diff(rows["start_s"].to_numpy())).sum())
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_trace_is_of_this_program_plan_and_chip(phase: str) -> None:
+    program, plan = lowered(phase)
+    trace = SimExecutor(CHIP).run(program, plan)
+    assert trace.meta.source == "simulated"
+    assert trace.meta.chip == "two-core"
+    assert trace.meta.phase == phase
+    assert trace.meta.program_fingerprint == program.fingerprint()
+    assert trace.meta.workers == ("cpu0", "cpu1")
+    assert trace.tasks["task"].tolist() == np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN).tolist()
+    static = program.tasks["worker"][trace.tasks["task"]]
+    assert (trace.tasks["worker"].to_numpy()[static >= 0] == static[static >= 0]).all()
+    assert set(trace.tasks["worker"]) == {0, 1}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_invariant_4_equal_inputs_give_equal_traces(phase: str) -> None:
+    assert traced(phase) == traced(phase)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_identical_layers_are_simulated_once_and_the_result_is_that_of_the_full_run(phase: str) -> None:
+    program, _ = lowered(phase, layers=9)
+    executor = SimExecutor(CHIP)
+    once = executor.timeline(program)
+    each = executor.timeline(program, repeat_equal=False)
+    whole = executor.timeline(program, by_segment=False)
+    assert once.simulated < each.simulated == len(program.segments)
+    for field in dataclasses.fields(Timeline):
+        if field.name != "simulated":
+            mine = getattr(once, field.name)
+            for other in (each, whole):
+                assert np.array_equal(mine, getattr(other, field.name), equal_nan=mine.dtype.kind == "f")
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_task_lasts_as_long_as_its_overhead_and_the_longer_of_its_parts(phase: str) -> None:
+    tasks = traced(phase).tasks
+    longer = tasks[["compute_s", "transfer_s"]].max(axis=1)
+    assert (tasks["end_s"] - tasks["start_s"]).to_numpy() == pytest.approx(
+        (tasks["overhead_s"] + longer).to_numpy(), rel=0, abs=TICK_S
+    )
+    assert set(tasks["bound"]) <= {"compute", "bandwidth"}
+    assert ((tasks["bound"] == "bandwidth") == (tasks["transfer_s"] > tasks["compute_s"])).all()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("with_caches", [True, False])
+def test_invariants_2_and_3_links_carry_exactly_what_the_tasks_move(phase: str, with_caches: bool) -> None:
+    chip = two_core_chip(with_caches=with_caches)
+    program, plan = lowered(phase, chip)
+    trace = SimExecutor(chip).run(program, plan)
+    costing = Costing(chip, program, ALL_EFFECTS)
+    moved = dict.fromkeys(("DRAM", "L2", "L3"), 0.0)
+    for task, worker in zip(trace.tasks["task"], trace.tasks["worker"], strict=True):
+        for transfer in costing.cost(task, worker).transfers:
+            moved[transfer.level] += transfer.n_bytes
+    assert carried_bytes(trace, "DRAM") == pytest.approx(moved["DRAM"], rel=1e-6)
+    weights = int(program.buffers["n_bytes"][program.buffers["role"] == 0].sum())
+    assert moved["DRAM"] > 0.5 * weights
+    if with_caches:
+        assert carried_bytes(trace, "L3") == pytest.approx(moved["L3"], rel=1e-6)
+    assert (trace.links["granted_bytes_per_s"] <= trace.links["capacity_bytes_per_s"] * (1 + 1e-12)).all()
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("effects", [ALL_EFFECTS, without(EFFECTS)], ids=["all", "none"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_invariant_5_no_run_beats_the_roofline(phase: str, effects: frozenset[str], threads: int) -> None:
+    trace = traced(phase, effects, threads)
+    (makespan_s,) = trace.makespans_s()
+    linear = trace.tasks[trace.tasks["kind"].isin(["gemm", "gemv"])]
+    assert makespan_s >= linear["flop"].sum() / (PEAK_FLOP_PER_S * threads)
+    narrowest = DRAM_BYTES_PER_S if "contention" in effects else DRAM_BYTES_PER_S * threads
+    assert makespan_s >= carried_bytes(trace, "DRAM") / narrowest
+
+
+@pytest.mark.parametrize("effect", sorted(EFFECTS))
+def test_every_effect_costs_time_and_can_be_switched_off(effect: str) -> None:
+    slower, faster = (traced("prefill:45", effects) for effects in (ALL_EFFECTS, without([effect])))
+    assert faster.makespans_s()[0] < slower.makespans_s()[0]
+    assert faster.meta.notes == (f"without {effect}",)
+
+
+def shortest_handover_s(trace: Trace) -> float:
+    """Shortest time between a task being ready on a free worker and its start."""
+    tasks = trace.tasks.sort_values(["worker", "start_s"])
+    free_s = tasks.groupby("worker")["end_s"].shift(1).fillna(0.0)
+    return float((tasks["start_s"] - pd.concat([free_s, tasks["ready_s"]], axis=1).max(axis=1)).min())
+
+
+def test_dispatch_is_the_time_from_ready_to_start() -> None:
+    assert shortest_handover_s(traced("decode:33")) == pytest.approx(DISPATCH_S, abs=2 * TICK_S)
+    assert shortest_handover_s(traced("decode:33", without(["dispatch"]))) == 0.0
+
+
+def test_the_barrier_is_the_time_from_the_last_end_to_ready() -> None:
+    def between_layers_s(trace: Trace) -> set[float]:
+        ends, starts = (trace.tasks.groupby("layer")[column] for column in ("end_s", "ready_s"))
+        last, first = ends.max(), starts.min()
+        return {round(float(first[layer] - last[layer - 1]), 12) for layer in range(1, 5)}
+
+    # A layer of a prompt ends with tasks of both workers.
+    assert between_layers_s(traced("prefill:45")) == {BARRIER_S}
+    assert between_layers_s(traced("prefill:45", without(["barrier"]))) == {0.0}
+
+
+def test_without_contention_each_task_moves_its_bytes_as_if_alone() -> None:
+    program, plan = lowered("decode:33")
+    trace = SimExecutor(CHIP, without(["contention"])).run(program, plan)
+    costing = Costing(CHIP, program, ALL_EFFECTS)
+    rates = {"DRAM": CORE_BYTES_PER_S, "L3": 30e9, "L2": 60e9}
+    for task, worker, transfer_s in trace.tasks[["task", "worker", "transfer_s"]].itertuples(index=False):
+        levels: dict[str, float] = {}
+        for transfer in costing.cost(task, worker).transfers:
+            levels[transfer.level] = levels.get(transfer.level, 0.0) + transfer.n_bytes
+        alone_s = max((n_bytes / rates[level] for level, n_bytes in levels.items()), default=0.0)
+        assert transfer_s == pytest.approx(alone_s, abs=2 * TICK_S)
+    assert trace.links["granted_bytes_per_s"].max() == pytest.approx(2 * CORE_BYTES_PER_S)
+
+
+def test_the_cap_of_an_agent_keeps_one_core_from_all_of_dram() -> None:
+    def peak(effects: frozenset[str]) -> float:
+        trace = traced("decode:33", effects, threads=1)
+        return float(trace.links[trace.links["link"] == "DRAM"]["granted_bytes_per_s"].max())
+
+    assert peak(ALL_EFFECTS) == CORE_BYTES_PER_S
+    assert peak(without(["agent_cap"])) == DRAM_BYTES_PER_S
+
+
+def test_an_unknown_effect_is_refused_with_the_names_there_are() -> None:
+    with pytest.raises(SmesimError, match="unknown effect 'friction'; accepted: contention, agent_cap"):
+        SimExecutor(CHIP, ["contention", "friction"])
+    with pytest.raises(SmesimError, match="unknown effect 'friction'"):
+        without(["friction"])
+
+
+def test_a_program_for_more_cores_than_the_chip_has_is_refused() -> None:
+    program, plan = lowered("decode:33", two_core_chip(cores=4))
+    with pytest.raises(ProgramError, match=r"worker 2 of the program: .*core 2.*two-core"):
+        SimExecutor(CHIP).run(program, plan)
+
+
+def test_a_program_of_another_plan_is_refused() -> None:
+    program, _ = lowered("decode:33")
+    _, other = lowered("decode:34")
+    with pytest.raises(ProgramError, match="accepted: a program and its own plan"):
+        SimExecutor(CHIP).run(program, other)

@@ -1,0 +1,305 @@
+"""Set up this checkout from Python alone: environment, packages, compiler, native module.
+
+Each ``ensure_*`` step leaves one thing true and says so in a stamp file inside ``.venv``; a step whose inputs have not
+changed is skipped, so that a second run costs a few file hashes. Nothing outside the checkout is changed and nothing
+needs root. What a bare Debian lacks is fetched by the clients that it is set up with, pip and apt-get:
+
+- pip itself, where Python comes without ``ensurepip``;
+- a C compiler (zig's, from the package ``ziglang``), where none works;
+- Python's C headers, where they are not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import venv
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+OLDEST_PYTHON = (3, 11)
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENT = ROOT / ".venv"
+ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
+STAMPS = ENVIRONMENT / "set-up.json"
+CACHE = ROOT / ".cache"
+PYPROJECT = ROOT / "pyproject.toml"
+NATIVE_MODULE = ROOT / "smesim" / "exec" / "_native.abi3.so"
+PIP = (str(ENVIRONMENT_PYTHON), "-m", "pip", "--disable-pip-version-check", "-qq")
+
+COMPILERS = ("cc", "gcc", "clang")
+COMPILER_FROM_PIP = "ziglang==0.17.0"
+"""Of the zigs that were tried, 0.13 to 0.15 refuse the AVX-512 kernels: they switch off 512-bit registers by name."""
+TRIAL_PROGRAM = """
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+int main(int argc, char **argv) { (void)argv; return printf("%f", sqrt(argc)) < 0; }
+"""
+
+
+class SetUpError(Exception):
+    """Something the set-up cannot do; the message says what a person can do instead."""
+
+
+def main() -> int:
+    """The command line: 0 when all is set up, 1 after one line that says what is missing."""
+    parser = argparse.ArgumentParser(description="set up .venv with smesim, its extras and its native module")
+    parser.add_argument("--extras", default="", help="extras of pyproject.toml, separated by commas")
+    parser.add_argument("--wheel", action="store_true", help="also build a wheel into dist/")
+    arguments = parser.parse_args()
+    try:
+        ensure_environment()
+        ensure_requirements([extra for extra in arguments.extras.split(",") if extra])
+        ensure_package()
+        ensure_native()
+        if arguments.wheel:
+            build_wheel()
+    except SetUpError as error:
+        print(f"set-up failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("set-up interrupted: run it again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def ensure_environment() -> None:
+    """A virtual environment of this Python, with pip. One made elsewhere, or by another Python, is made anew."""
+    if stamp("environment") == environment_key() and ENVIRONMENT_PYTHON.exists():
+        return
+    has_pip = importlib.util.find_spec("ensurepip") is not None
+    with announced(f"making .venv with Python {platform.python_version()}"):
+        venv.create(ENVIRONMENT, clear=True, symlinks=True, with_pip=has_pip)
+        if not has_pip:
+            install_pip_from_debian()
+    write_stamp("environment", environment_key())
+
+
+def ensure_requirements(extras: Sequence[str]) -> None:
+    """What pyproject.toml requires to build, to run, and for the extras. What an earlier run installed stays."""
+    wanted = requirements(extras)
+    installed = stamp("requirements") or []
+    if set(wanted) <= set(installed):
+        return
+    with announced("installing Python packages" + (f" ({', '.join(extras)})" if extras else "")):
+        run([*PIP, "install", *wanted], "pip could not install what pyproject.toml requires")
+    write_stamp("requirements", sorted({*installed, *wanted}))
+
+
+def ensure_package() -> None:
+    """smesim itself: its command, and a link from .venv to this checkout. Making the link compiles everything once."""
+    key = digest([PYPROJECT, ROOT / "setup.py"])
+    if stamp("package") == key:
+        return
+    native = native_key()
+    environment, compiler = build_environment()
+    with announced(f"compiling the native kernels with {compiler}, installing smesim into .venv"):
+        run(
+            [*PIP, "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
+            "smesim could not be built and installed",
+            environment,
+        )
+    write_stamp("package", key)
+    write_stamp("native", native)
+
+
+def ensure_native() -> None:
+    """The native module beside its Python code, from the C files as they are now."""
+    key = native_key()
+    if stamp("native") == key and NATIVE_MODULE.exists():
+        return
+    environment, compiler = build_environment()
+    with announced(f"compiling the native kernels with {compiler}"):
+        run(
+            [str(ENVIRONMENT_PYTHON), "setup.py", "--quiet", "build_ext", "--inplace"],
+            "the native kernels did not compile",
+            environment,
+        )
+    write_stamp("native", key)
+
+
+def build_wheel() -> None:
+    """One wheel for every Python from the oldest on, in dist/. What earlier builds collected does not go in."""
+    for collected in (ROOT / "build").glob("lib*"):
+        shutil.rmtree(collected)
+    environment, compiler = build_environment()
+    with announced(f"building the wheel with {compiler}"):
+        run(
+            [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(ROOT / "dist"), str(ROOT)],
+            "the wheel could not be built",
+            environment,
+        )
+
+
+def requirements(extras: Sequence[str]) -> list[str]:
+    """The requirement strings of pyproject.toml: to build, to run, and of each extra."""
+    import tomllib
+
+    described = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+    optional: dict[str, list[str]] = described["project"]["optional-dependencies"]
+    wanted: list[str] = [*described["build-system"]["requires"], *described["project"]["dependencies"]]
+    for extra in extras:
+        if extra not in optional:
+            raise SetUpError(f"pyproject.toml has no extra {extra!r}; it has {', '.join(sorted(optional))}")
+        wanted += optional[extra]
+    return wanted
+
+
+def install_pip_from_debian() -> None:
+    """pip for a Debian Python without ensurepip: Debian packages it as a wheel, and a wheel can install itself."""
+    unpacked = debian_package("python3-pip-whl", instead="install the package python3-venv")
+    wheel = next(unpacked.glob("usr/share/python-wheels/pip-*.whl"))
+    run(
+        [str(ENVIRONMENT_PYTHON), str(wheel / "pip"), "install", "--quiet", "--no-index", str(wheel)],
+        "pip could not be installed",
+    )
+
+
+def build_environment() -> tuple[dict[str, str], str]:
+    """The environment variables of a build, and the compiler's name for people."""
+    environment = dict(os.environ)
+    compiler = working_compiler() or compiler_from_pip(environment)
+    environment["CC"] = compiler
+    headers = python_headers()
+    if headers:
+        flags = [environment.get("CPPFLAGS", ""), *(f"-I{shlex.quote(str(folder))}" for folder in headers)]
+        environment["CPPFLAGS"] = " ".join(flags).strip()
+    return environment, "zig" if "ziglang" in compiler else compiler
+
+
+def working_compiler() -> str | None:
+    """The first C compiler that makes a program: $CC where it is set, else the usual names."""
+    asked_for = os.environ.get("CC")
+    if asked_for and not compiles(shlex.split(asked_for)):
+        raise SetUpError(f"CC={asked_for} does not compile and link a C11 program; unset CC, or name one that does")
+    return asked_for or next((name for name in COMPILERS if compiles([name])), None)
+
+
+def compiles(command: Sequence[str]) -> bool:
+    """Whether the command compiles and links a C11 program against the C library's headers."""
+    if shutil.which(command[0]) is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "trial.c"
+        source.write_text(TRIAL_PROGRAM, encoding="utf-8")
+        trial = [*command, "-std=c11", str(source), "-o", str(source.with_suffix("")), "-lm", "-lpthread"]
+        return subprocess.run(trial, capture_output=True, check=False).returncode == 0
+
+
+def compiler_from_pip(environment: dict[str, str]) -> str:
+    """zig's C compiler, installed into .venv. A target is named so that it builds for every CPU, not for this one."""
+    if not list(ENVIRONMENT.glob("lib/python*/site-packages/ziglang")):
+        with announced("no C compiler here: installing zig's"):
+            run([*PIP, "install", COMPILER_FROM_PIP], "no C compiler works, and pip could not install one")
+    environment["ZIG_GLOBAL_CACHE_DIR"] = environment["ZIG_LOCAL_CACHE_DIR"] = str(CACHE / "zig")
+    return shlex.join([str(ENVIRONMENT_PYTHON), "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-gnu"])
+
+
+def python_headers() -> list[Path]:
+    """Folders to search for Python.h; none where this Python has its own headers."""
+    if (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        return []
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    unpacked = debian_package(f"lib{version}-dev", instead=f"install the C headers of Python ({version}-dev)")
+    return [unpacked / "usr" / "include" / version, unpacked / "usr" / "include"]
+
+
+def debian_package(name: str, instead: str) -> Path:
+    """A package of the Debian here, unpacked under .cache: apt-get with lists of its own, so it needs no root."""
+    unpacked = CACHE / "debian" / name
+    if unpacked.exists():
+        return unpacked
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise SetUpError(f"{name} is missing and this is no Debian: {instead}, then run this again")
+    with announced(f"fetching {name}"):
+        lists, archives = CACHE / "apt" / "lists", CACHE / "apt" / "archives"
+        for folder in (lists / "partial", archives / "partial"):
+            folder.mkdir(parents=True, exist_ok=True)
+        apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={archives.parent}"]
+        apt += ["-o", "APT::Sandbox::User=root"]
+        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+            # One source that does not answer fails an update; what counts is whether the package comes.
+            update = subprocess.run([*apt, "update"], capture_output=True, text=True, check=False)
+            fetched = subprocess.run([*apt, "download", name], cwd=folder, capture_output=True, text=True, check=False)
+            if fetched.returncode != 0:
+                sys.stderr.write(update.stderr + fetched.stderr)
+                raise SetUpError(f"apt-get could not fetch {name}: {instead}, then run this again")
+            contents = Path(folder) / "contents"
+            run(["dpkg-deb", "-x", *map(str, Path(folder).glob("*.deb")), str(contents)], f"{name} is damaged")
+            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            contents.rename(unpacked)
+    return unpacked
+
+
+def environment_key() -> str:
+    """What a virtual environment is good for: this Python, in this folder."""
+    return f"{sys.version} at {sys.base_prefix} for {ENVIRONMENT}"
+
+
+def native_key() -> str:
+    """What the native module is made from."""
+    return digest([ROOT / "setup.py", *(ROOT / "native").rglob("*")], os.environ.get("CC", ""))
+
+
+def digest(paths: Iterable[Path], *more: str) -> str:
+    """A fingerprint of files' names and contents, and of further text."""
+    known = hashlib.sha256("\0".join(more).encode())
+    for path in sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts):
+        known.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return known.hexdigest()
+
+
+def stamp(step: str) -> Any:
+    """What a finished step said about itself, or None."""
+    try:
+        return json.loads(STAMPS.read_text(encoding="utf-8")).get(step)
+    except (OSError, ValueError):
+        return None
+
+
+def write_stamp(step: str, value: str | list[str]) -> None:
+    """Records that a step is finished, whole or not at all."""
+    try:
+        stamps = json.loads(STAMPS.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stamps = {}
+    partial = STAMPS.with_suffix(".partial")
+    partial.write_text(json.dumps({**stamps, step: value}, indent=1) + "\n", encoding="utf-8")
+    partial.replace(STAMPS)
+
+
+@contextmanager
+def announced(what: str) -> Iterator[None]:
+    """Says what a step does while it does it, and how long it took."""
+    start = time.monotonic()
+    print(f"set-up: {what} ...", flush=True)
+    yield
+    print(f"set-up: {what}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def run(command: Sequence[str], on_failure: str, environment: dict[str, str] | None = None) -> None:
+    """Runs a command in the checkout; its own output stands above the error if it fails."""
+    if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:
+        raise SetUpError(f"{on_failure} (its own words stand above)")
+
+
+if __name__ == "__main__":
+    if sys.version_info < OLDEST_PYTHON:
+        needed = ".".join(map(str, OLDEST_PYTHON))
+        sys.exit(f"set-up failed: smesim needs Python {needed} or later; {sys.executable} is {platform.python_version()}")
+    sys.exit(main())
