@@ -168,7 +168,6 @@ def compare(
     seed: SeedOption = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")] = None,
     json: JsonFlag = False,
-    phase2: Annotated[str | None, typer.Option("--phase2", help="A second phase.")] = None,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
     from smesim import show, workflow
@@ -176,7 +175,7 @@ def compare(
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
-    phases = [Phase.parse(text) for text in [*phase, *([phase2] if phase2 else [])]]
+    phases = [Phase.parse(text) for text in phase]
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(

@@ -206,8 +206,12 @@ def compiler_from_pip(environment: dict[str, str]) -> str:
     if not list(ENVIRONMENT.glob("lib/python*/site-packages/ziglang")):
         with announced("no C compiler here: installing zig's"):
             run([*PIP, "install", COMPILER_FROM_PIP], "no C compiler works, and pip could not install one")
+    target = f"{platform.machine()}-linux-gnu"
+    compiler = shlex.join([str(ENVIRONMENT_PYTHON), "-m", "ziglang", "cc", "-target", target])
+    # Python remembers the linker flags of the compiler that built it; zig's linker knows only some of them.
+    environment["LDSHARED"] = f"{compiler} -shared"
     environment["ZIG_GLOBAL_CACHE_DIR"] = environment["ZIG_LOCAL_CACHE_DIR"] = str(CACHE / "zig")
-    return shlex.join([str(ENVIRONMENT_PYTHON), "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-gnu"])
+    return compiler
 
 
 def python_headers() -> list[Path]:

@@ -49,11 +49,11 @@ class Costing:
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
         busy = Counter(instance.name for instance in self._instances)
         self._costs = {
-            instance.cluster.name: CoreCosts(instance.cluster, effects, busy[instance.name])
+            instance.name: CoreCosts(instance.cluster, effects, busy[instance.name])
             for instance in self._instances
         }
         self._levels = {
-            instance.cluster.name: [
+            instance.name: [
                 (level, chip.cache(level, instance.cluster.name).size_bytes.value)
                 for level in chip.levels(instance.cluster.name)
                 if level != DRAM
@@ -69,7 +69,7 @@ class Costing:
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.tasks[task]
-        cluster = self._instances[worker].cluster.name
+        cluster = self._instances[worker].name
         key = (cluster, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
         if key not in self._memo:
             self._memo[key] = self._cost(row, self._program.ops[row["op"]], cluster)

@@ -77,9 +77,7 @@ class PartResult:
     grants: list[tuple[float, tuple[float, ...]]]
 
 
-def run_part(
-    part: Part, machine: Machine, work: Callable[[int, int], Work], arrivals: Sequence[int]
-) -> PartResult:
+def run_part(part: Part, machine: Machine, work: Callable[[int, int], Work], arrivals: Sequence[int]) -> PartResult:
     """Simulate a part from time 0.
 
     `work(task, worker)` says what a task of the part costs on a worker. The workers come to the part in the
@@ -164,9 +162,7 @@ class _Simulation:
             if dispatch_s or work.overhead_s:
                 yield env.timeout(dispatch_s + work.overhead_s)
             began = env.now
-            transfers = [
-                self._network.transfer(flow.path, flow.n_bytes, flow.cap_bytes_per_s) for flow in work.flows
-            ]
+            transfers = [self._network.transfer(flow.path, flow.n_bytes, flow.cap_bytes_per_s) for flow in work.flows]
             arithmetic = env.timeout(work.compute_s)
             yield from transfers
             self._transfer_s[task] = env.now - began

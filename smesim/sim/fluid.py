@@ -40,9 +40,7 @@ Path = tuple[str, ...]
 RateObserver = Callable[[float, tuple[float, ...]], None]
 
 
-def max_min_rates(
-    paths: Sequence[Path], caps: Sequence[float], capacities: Mapping[str, float]
-) -> list[float]:
+def max_min_rates(paths: Sequence[Path], caps: Sequence[float], capacities: Mapping[str, float]) -> list[float]:
     """The max-min fair rate of each flow, bytes per second.
 
     paths: the links that each flow crosses (none twice; an empty path is limited by its cap alone).
@@ -193,9 +191,7 @@ class FluidNetwork:
             if link not in self._links:
                 raise ProgramError(f"transfer over unknown link {link!r}; there are {', '.join(self._links)}")
         if len(set(path)) != len(path):
-            raise ProgramError(
-                f"transfer crosses a link twice: {' -> '.join(path)}; accepted: each link once"
-            )
+            raise ProgramError(f"transfer crosses a link twice: {' -> '.join(path)}; accepted: each link once")
         if not cap > 0:
             raise ProgramError(f"transfer with a cap of {cap!r} bytes/s; accepted: a number above 0")
         self._kinds.append(_Kind(path, cap, min([cap, *(self._links[link] for link in path)])))

@@ -68,9 +68,7 @@ class Cutter:
         mine = (self._entry_first >= begin) & (self._entry_first < end)
         queues: list[list[int]] = [[] for _ in range(program.n_workers)]
         pools: dict[int, int] = {}
-        for worker, code in zip(
-            self._entry_worker[mine].tolist(), self._entry_code[mine].tolist(), strict=True
-        ):
+        for worker, code in zip(self._entry_worker[mine].tolist(), self._entry_code[mine].tolist(), strict=True):
             queues[worker].append(code - begin if code >= 0 else -1 - pools.setdefault(-1 - code, len(pools)))
         drawn = (program.pool_tasks[slice(*program.pools[pool].item())] for pool in pools)
         return Part(

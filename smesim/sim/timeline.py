@@ -80,9 +80,7 @@ def simulate(
     for (begin, end), signature in zip(bounds, signatures, strict=True):
         course = known.get((signature, arrivals)) if repeat_equal else None
         if course is None:
-            course = known[signature, arrivals] = _simulate_part(
-                cutter.part(begin, end), machine, work, arrivals
-            )
+            course = known[signature, arrivals] = _simulate_part(cutter.part(begin, end), machine, work, arrivals)
             simulated += 1
         courses.append((now, course))
         now, arrivals = now + course.end_s, course.arrivals
@@ -110,17 +108,13 @@ def simulate(
 def _simulate_part(
     part: Part, machine: Machine, work: Callable[[int, int], Work], arrivals: tuple[int, ...]
 ) -> _Course:
-    result: PartResult = run_part(
-        part, machine, lambda task, worker: work(part.first_task + task, worker), arrivals
-    )
+    result: PartResult = run_part(part, machine, lambda task, worker: work(part.first_task + task, worker), arrivals)
     return _Course(
         times=np.array([result.ready_s, result.start_s, result.end_of_task_s]),
         amounts=np.array([result.compute_s, result.transfer_s, result.overhead_s]),
         worker=np.array(result.worker, np.int16),
         granted_at_s=np.array([at for at, _ in result.grants], np.float64),
-        granted=np.array([granted for _, granted in result.grants], np.float64).reshape(
-            -1, len(machine.links)
-        ),
+        granted=np.array([granted for _, granted in result.grants], np.float64).reshape(-1, len(machine.links)),
         end_s=result.end_s,
         arrivals=result.arrivals,
     )
@@ -131,12 +125,8 @@ def _segment_bounds(program: Program) -> list[tuple[int, int]]:
     expected = 0
     for begin, end in bounds:
         if begin != expected or end <= begin:
-            raise ProgramError(
-                f"segment of tasks {begin}..{end}; accepted: one that starts at task {expected}"
-            )
+            raise ProgramError(f"segment of tasks {begin}..{end}; accepted: one that starts at task {expected}")
         expected = end
     if expected != program.n_tasks:
-        raise ProgramError(
-            f"the segments end at task {expected}; accepted: {program.n_tasks}, the number of tasks"
-        )
+        raise ProgramError(f"the segments end at task {expected}; accepted: {program.n_tasks}, the number of tasks")
     return bounds

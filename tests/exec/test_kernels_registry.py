@@ -1,4 +1,7 @@
-"""Which kernels there are, which of them this machine may use, and the layout arithmetic that they share with Python."""
+"""Which kernels there are, which this machine may use, and the layout arithmetic that they share with Python."""
+
+from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,20 +35,20 @@ def test_best_is_the_first_that_runs_here_and_is_not_for_tests() -> None:
 
 
 @pytest.mark.parametrize("table", tables(), ids=isa_of)
-def test_tables_are_whole_and_consistent(table: object) -> None:
+def test_tables_are_whole_and_consistent(table: Any) -> None:
     facts = ffi.typeof("struct sms_kernels").fields
-    leaves = [name for name, fact in facts if fact.type.kind == "function" or fact.type.kind == "pointer"]
+    leaves = [name for name, fact in facts if fact.type.kind in {"function", "pointer"}]
     assert all(getattr(table, name) != ffi.NULL for name in leaves)
-    assert table.nr == NR  # type: ignore[attr-defined]
-    assert table.fma_flop % (2 * table.lanes) == 0  # type: ignore[attr-defined]
+    assert table.nr == NR
+    assert table.fma_flop % (2 * table.lanes) == 0
 
 
 @given(m=st.integers(1, 500), mr=st.integers(1, 16))
 def test_strips_are_balanced_and_cover_the_rows(m: int, mr: int) -> None:
     strips = lib.sms_lhs_strips(m, mr)
     bounds = [lib.sms_lhs_strip_row(s, m, strips) for s in range(strips + 1)]
-    heights = [end - begin for begin, end in zip(bounds, bounds[1:], strict=False)]
-    assert list(zip(bounds, bounds[1:], strict=False)) == strip_rows(m, mr)
+    heights = [end - begin for begin, end in pairwise(bounds)]
+    assert list(pairwise(bounds)) == strip_rows(m, mr)
     assert (bounds[0], bounds[-1]) == (0, m)
     assert min(heights) >= 1
     assert max(heights) <= min(mr, min(heights) + 1)

@@ -55,10 +55,7 @@ def why_not_max_min_fair(
     A bottleneck of a flow is a full link on which no other flow has a higher rate. Rates are max-min fair
     exactly when every flow is at its cap or has one.
     """
-    load = {
-        link: sum(rate for rate, path in zip(rates, paths, strict=True) if link in path)
-        for link in capacities
-    }
+    load = {link: sum(rate for rate, path in zip(rates, paths, strict=True) if link in path) for link in capacities}
     for link, capacity in capacities.items():
         if load[link] > capacity * (1 + tolerance):
             return f"{link} carries {load[link]} of {capacity}"

@@ -80,6 +80,7 @@ def two_core_chip(*, cores: int = 2, with_caches: bool = True) -> Chip:
                     "structure": {"provenance": "data_sheet", "source": "test"},
                     "core_count": cores,
                     "core": core,
+                    "multi_core_factors": [{"threads": 2, "factor": _quantity(0.9, "1")}],
                 }
             ],
         }

@@ -35,9 +35,7 @@ PHASES = ["prefill:45", "decode:33"]
 CHIP = two_core_chip()
 
 
-def lowered(
-    phase: str, chip: Chip = CHIP, threads: int | None = None, layers: int = 5
-) -> tuple[Program, Plan]:
+def lowered(phase: str, chip: Chip = CHIP, threads: int | None = None, layers: int = 5) -> tuple[Program, Plan]:
     graph = build_graph(catalog.load("smollm2-135m"), Phase.parse(phase), layers=layers)
     plan = cpu_only(graph, chip, threads)
     return lower(plan), plan

@@ -65,9 +65,7 @@ class Run:
     def bytes_over(self, link: str) -> float:
         """Integral of what the link granted."""
         ends = [now for now, _ in self.grants[1:]]
-        return sum(
-            granted[link] * (end - now) for (now, granted), end in zip(self.grants[:-1], ends, strict=True)
-        )
+        return sum(granted[link] * (end - now) for (now, granted), end in zip(self.grants[:-1], ends, strict=True))
 
 
 def test_the_second_transfer_slows_the_first() -> None:
@@ -76,9 +74,7 @@ def test_the_second_transfer_slows_the_first() -> None:
 
 
 def test_grants_are_piecewise_constant_and_end_at_zero() -> None:
-    run = Run(
-        {"dram": 100.0, "l2": 400.0}, [(0.0, ("dram", "l2"), 100.0, 50.0), (1.0, ("l2",), 300.0, 300.0)]
-    )
+    run = Run({"dram": 100.0, "l2": 400.0}, [(0.0, ("dram", "l2"), 100.0, 50.0), (1.0, ("l2",), 300.0, 300.0)])
     assert run.grants == [
         (0.0, {"dram": 50.0, "l2": 50.0}),
         (1.0, {"dram": 50.0, "l2": 350.0}),
@@ -101,9 +97,7 @@ def test_links_that_suffice_limit_nobody() -> None:
 
 
 @given(flows, capacities)
-def test_rates_are_max_min_fair(
-    flows: list[tuple[tuple[str, ...], float]], capacities: dict[str, float]
-) -> None:
+def test_rates_are_max_min_fair(flows: list[tuple[tuple[str, ...], float]], capacities: dict[str, float]) -> None:
     flow_paths, flow_caps = [path for path, _ in flows], [cap for _, cap in flows]
     rates = max_min_rates(flow_paths, flow_caps, capacities)
     assert why_not_max_min_fair(rates, flow_paths, flow_caps, capacities) is None
@@ -145,9 +139,7 @@ def test_no_flow_is_faster_than_alone_and_alone_means_its_narrowest_link(
 
 
 @given(capacities, starts)
-def test_the_same_transfers_give_the_same_times_bit_for_bit(
-    capacities: dict[str, float], starts: list[Start]
-) -> None:
+def test_the_same_transfers_give_the_same_times_bit_for_bit(capacities: dict[str, float], starts: list[Start]) -> None:
     first, second = Run(capacities, starts), Run(capacities, starts)
     assert first.ends == second.ends
     assert first.grants == second.grants
@@ -240,9 +232,7 @@ def test_poisson_transfers_on_one_link_are_a_processor_sharing_queue() -> None:
         (("l2",), 1.0, math.nan, "a cap of nan bytes/s"),
     ],
 )
-def test_a_senseless_transfer_is_refused(
-    path: tuple[str, ...], n_bytes: float, cap: float, words: str
-) -> None:
+def test_a_senseless_transfer_is_refused(path: tuple[str, ...], n_bytes: float, cap: float, words: str) -> None:
     network = FluidNetwork(simpy.Environment(), {"dram": 1.0, "l2": 1.0})
     with pytest.raises(ProgramError, match=words):
         network.transfer(path, n_bytes, cap)

@@ -23,16 +23,12 @@ US = 2.0**-20
 FREE = Machine(links={"dram": 2.0**30}, dispatch_s=0.0, barrier_s=0.0)
 
 
-def schedule(
-    program: Program, works: list[Work], machine: Machine = FREE
-) -> list[tuple[int, int, float, float]]:
+def schedule(program: Program, works: list[Work], machine: Machine = FREE) -> list[tuple[int, int, float, float]]:
     """(task, worker, start, end) of every task, in units of US."""
     timeline = simulate(program, machine, lambda task, worker: works[task])
     rows = zip(timeline.worker, timeline.start_s / US, timeline.end_s / US, strict=True)
     return [
-        (task, int(worker), float(start), float(end))
-        for task, (worker, start, end) in enumerate(rows)
-        if worker >= 0
+        (task, int(worker), float(start), float(end)) for task, (worker, start, end) in enumerate(rows) if worker >= 0
     ]
 
 
@@ -71,8 +67,15 @@ def test_a_pool_is_drawn_in_order_by_whoever_is_free() -> None:
 
 
 def test_workers_free_in_the_same_instant_draw_in_the_order_of_their_numbers() -> None:
-    program = write_program([T(1), T(0), T(pool="a"), T(pool="a")], 2)
-    assert schedule(program, [Work(US)] * 4)[2:] == [(2, 0, 1, 2), (3, 1, 1, 2)]
+    program = write_program([T(1), T(0), T(0), T(pool="a"), T(pool="a")], 2)
+    works = [Work(4 * US), Work(1 * US), Work(3 * US), Work(US), Work(US)]
+    assert schedule(program, works)[3:] == [(3, 0, 4, 5), (4, 1, 4, 5)]
+
+
+def test_a_free_worker_draws_before_one_whose_task_it_has_just_released() -> None:
+    program = write_program([T(1), T(0, after=(0,)), T(pool="a"), T(pool="a")], 2)
+    works = [Work(US), Work(0.0), Work(US), Work(US)]
+    assert schedule(program, works)[2:] == [(2, 1, 1, 2), (3, 0, 1, 2)]
 
 
 def test_a_drawn_task_waits_for_its_predecessors() -> None:
@@ -159,9 +162,7 @@ class Case:
         return self.works[task][worker]
 
     def simulate(self, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
-        return simulate(
-            self.program, self.machine, self.work, by_segment=by_segment, repeat_equal=repeat_equal
-        )
+        return simulate(self.program, self.machine, self.work, by_segment=by_segment, repeat_equal=repeat_equal)
 
 
 def draw_work(draw: st.DrawFn, links: list[str]) -> Work:
@@ -308,9 +309,7 @@ def test_invariant_5_no_schedule_beats_the_critical_path_or_the_roofline(case: C
 @given(cases())
 @settings(max_examples=50)
 def test_free_sync_and_links_of_their_own_never_slow_a_fixed_assignment(case: Case) -> None:
-    fixed = [
-        dataclasses.replace(task, pool=None, worker=0 if task.pool else task.worker) for task in case.tasks
-    ]
+    fixed = [dataclasses.replace(task, pool=None, worker=0 if task.pool else task.worker) for task in case.tasks]
     program = write_program(fixed, case.program.n_workers)
     ideal = dataclasses.replace(case.machine, dispatch_s=0.0, barrier_s=0.0, contention=False)
     slow, fast = (simulate(program, machine, case.work) for machine in (case.machine, ideal))

@@ -1,0 +1,299 @@
+"""The native kernels against numpy (OpenBLAS) and torch: every figure is a ratio of times taken in one run.
+
+    python benchmarks/kernels.py                     # all cases on one thread
+    python benchmarks/kernels.py --threads 2         # and how our own GEMM scales
+    python benchmarks/kernels.py --only gemm --json
+
+A case has contestants that do the same work on the same numbers. Their repetitions are interleaved, so that a machine
+that slows down for a while slows all of them; best and median are reported. ``ratio`` is the peer's time over ours:
+above one we are faster. Times of GEMM include packing the left factor; the right one, the weight, is packed once at
+load, as in a model. Peers get as many threads as we do.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+GEMM_SHAPES = [(3072, 3072), (8192, 3072), (3072, 8192), (1024, 3072)]
+GEMM_ROWS = [8, 32, 128, 512]
+GEMM_TARGETS = {8: 1.3, 128: 0.9, 512: 0.9}
+LM_HEAD = (128256, 3072)
+GEMV_TARGET = 0.8  # of the bandwidth that the reading loop reaches
+ATTENTION = {"heads": 24, "kv_heads": 8, "head_dim": 128}
+ATTENTION_TOKENS = [128, 512, 2048]
+ATTENTION_TARGETS = {512: 1 / 0.7}
+SCALING_TARGET = 1.8
+Contestants = Mapping[str, Callable[[], object]]
+
+NR = 16
+ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contestant pair of one case; rates are of our best time."""
+
+    case: str
+    peer: str
+    ours_best_s: float
+    ours_median_s: float
+    peer_best_s: float
+    peer_median_s: float
+    rate: float
+    rate_unit: str
+    target: float | None
+
+    @property
+    def ratio(self) -> float:
+        return self.peer_best_s / self.ours_best_s
+
+    @property
+    def ratio_of_medians(self) -> float:
+        return self.peer_median_s / self.ours_median_s
+
+
+def interleave(contestants: Contestants, repeats: int) -> dict[str, list[float]]:
+    """Seconds of every repetition of every contestant, in turns, after one warm-up each."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for repeat in range(repeats + 1):
+        for name, run in contestants.items():
+            begin = time.perf_counter()
+            run()
+            if repeat > 0:
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def compare(
+    case: str, contestants: Contestants, repeats: int, work: float, unit: str, target: float | None
+) -> Iterator[Result]:
+    """A result for each peer of the contestant named ``ours``; work is in units of 1e9."""
+    times = interleave(contestants, repeats)
+    ours = times.pop("ours")
+    for peer, theirs in times.items():
+        yield Result(
+            case, peer, min(ours), statistics.median(ours), min(theirs), statistics.median(theirs),
+            work / min(ours), unit, target,
+        )  # fmt: skip
+
+
+class Bench:
+    """The chosen kernels, the peers' threads, and the arrays' addresses."""
+
+    def __init__(self, isa: str | None, threads: int, repeats: int) -> None:
+        import numpy as np
+        from smesim.exec._native import ffi, lib
+
+        self.np, self.ffi, self.lib = np, ffi, lib
+        self.kernels: Any = lib.sms_kernels_find(isa.encode()) if isa else lib.sms_kernels_best()
+        if self.kernels == ffi.NULL:
+            sys.exit(f"kernels {isa!r} are not compiled in, or this machine cannot run them")
+        self.threads, self.repeats = threads, repeats
+        self.pool = ThreadPoolExecutor(threads)
+        self.rng = np.random.default_rng(0)
+
+    def aligned(self, *shape: int) -> Any:
+        size = int(self.np.prod(shape)) * 4
+        memory = self.np.empty(size + ALIGNMENT_BYTES, self.np.uint8)
+        begin = -memory.ctypes.data % ALIGNMENT_BYTES
+        return memory[begin : begin + size].view(self.np.float32).reshape(shape)
+
+    def normal(self, *shape: int) -> Any:
+        out = self.aligned(*shape)
+        out[:] = self.rng.standard_normal(shape, dtype=self.np.float32)
+        return out
+
+    def pointer(self, array: Any) -> Any:
+        return self.ffi.cast("float *", array.ctypes.data)
+
+    def split(self, count: int, threads: int, work: Callable[[int, int], object]) -> None:
+        """Calls work(begin, end) on even parts of range(count), one a thread; a leaf runs without the GIL."""
+        if threads == 1:
+            work(0, count)
+            return
+        parts = [(t * count // threads, (t + 1) * count // threads) for t in range(threads)]
+        for job in [self.pool.submit(work, *part) for part in parts]:
+            job.result()
+
+    def packed(self, w: Any) -> Any:
+        n, k = w.shape
+        out = self.aligned(-(-n // NR) * NR * k)
+        self.kernels.pack_rhs(self.pointer(w), k, n, k, 0, -(-n // NR), self.pointer(out))
+        return out
+
+    def gemm(self, x: Any, lhs: Any, rhs: Any, c: Any, threads: int) -> None:
+        kernels, (m, k), n = self.kernels, x.shape, c.shape[1]
+        strips = -(-m // kernels.mr)
+        a, b, out = self.pointer(lhs), self.pointer(rhs), self.pointer(c)
+        self.split(strips, threads, lambda s0, s1: kernels.pack_lhs(self.pointer(x), k, m, k, s0, s1, a))
+        self.split(
+            -(-n // NR),
+            threads,
+            lambda p0, p1: kernels.gemm(a, m, k, b, n, self.ffi.NULL, out, n, 0, strips, p0, p1),
+        )
+
+    def gemm_cases(self) -> Iterator[Result]:
+        for n, k in GEMM_SHAPES:
+            w = self.normal(n, k)
+            rhs = self.packed(w)
+            for m in GEMM_ROWS:
+                x, lhs, c, numpy_c = self.normal(m, k), self.aligned(m * k), self.aligned(m, n), self.aligned(m, n)
+                contestants: dict[str, Callable[[], object]] = {
+                    "ours": partial(self.gemm, x, lhs, rhs, c, self.threads),
+                    "numpy": partial(self.np.matmul, x, w.T, out=numpy_c),
+                }
+                if torch := import_torch(self.threads):
+                    torch_x, torch_w = torch.from_numpy(x), torch.from_numpy(w)
+                    contestants["torch"] = partial(torch.nn.functional.linear, torch_x, torch_w)
+                label, work = f"gemm m={m} n={n} k={k}", 2 * m * n * k / 1e9
+                for result in compare(label, contestants, self.repeats, work, "GFLOP/s", None):
+                    yield replace(result, target=GEMM_TARGETS.get(m) if result.peer == "numpy" else None)
+                self.np.testing.assert_allclose(c, numpy_c, atol=1e-4 * k**0.5)
+
+    def scaling_cases(self) -> Iterator[Result]:
+        for n, k in GEMM_SHAPES:
+            rhs = self.packed(self.normal(n, k))
+            for m in (128, 512):
+                x, lhs, c = self.normal(m, k), self.aligned(m * k), self.aligned(m, n)
+                contestants = {
+                    "ours": partial(self.gemm, x, lhs, rhs, c, self.threads),
+                    "ours, 1 thread": partial(self.gemm, x, lhs, rhs, c, 1),
+                }
+                target = SCALING_TARGET / 2 * self.threads
+                label = f"gemm m={m} n={n} k={k} on {self.threads}"
+                yield from compare(label, contestants, self.repeats, 2 * m * n * k / 1e9, "GFLOP/s", target)
+
+    def gemv_cases(self) -> Iterator[Result]:
+        n, k = LM_HEAD
+        kernels, none = self.kernels, self.ffi.NULL
+        weights = self.aligned(n, k)
+        panels = n // NR
+        address = self.pointer(weights)
+        kernels.fill_rhs(address, n, k, 0, panels, 1, 1.0)
+        x, y = self.normal(k), self.aligned(n)
+        contestants: dict[str, Callable[[], object]] = {
+            "ours": lambda: self.split(
+                panels,
+                self.threads,
+                lambda p0, p1: kernels.gemv(self.pointer(x), address, n, k, none, self.pointer(y), p0, p1),
+            ),
+            "reading alone": lambda: self.split(
+                n, self.threads, lambda n0, n1: kernels.read_bandwidth(address + n0 * k, (n1 - n0) * k)
+            ),
+            "numpy": lambda: self.np.dot(weights, x, out=y),
+        }
+        for result in compare(f"gemv n={n} k={k}", contestants, self.repeats, n * k * 4 / 1e9, "GB/s", None):
+            yield replace(result, target=GEMV_TARGET if result.peer == "reading alone" else None)
+
+    def attend(self, tokens: int, addresses: list[Any], head0: int, head1: int) -> None:
+        """Causal attention of the KV heads head0 .. head1 over one prompt."""
+        heads, d = ATTENTION["heads"], ATTENTION["head_dim"]
+        group = heads // ATTENTION["kv_heads"]
+        q, k_cache, v_cache, out, scratch = addresses
+        room = self.kernels.attention_scratch(group, d)
+        for head in range(head0, head1):
+            at, cache = head * group * d, head * tokens * d
+            self.kernels.attention(
+                q + at, heads * d, k_cache + cache, v_cache + cache, out + at, heads * d, 0, tokens, 0, group, d,
+                tokens, scratch + head * room,
+            )  # fmt: skip
+
+    def attention_cases(self) -> Iterator[Result]:
+        torch = import_torch(self.threads)
+        if torch is None:
+            return
+        kernels = self.kernels
+        heads, kv_heads, d = ATTENTION["heads"], ATTENTION["kv_heads"], ATTENTION["head_dim"]
+        group = heads // kv_heads
+        sdpa = torch.nn.functional.scaled_dot_product_attention
+        for tokens in ATTENTION_TOKENS:
+            q, k, v = (self.normal(tokens, h * d) for h in (heads, kv_heads, kv_heads))
+            k_cache, v_cache = (self.aligned(kv_heads * tokens * d) for _ in "kv")
+            out = self.aligned(tokens, heads * d)
+            scratch = self.aligned(kv_heads, kernels.attention_scratch(group, d))
+            kernels.kv_append(
+                self.pointer(k), kv_heads * d, self.pointer(v), kv_heads * d, tokens, 0, 0, kv_heads, d, tokens,
+                self.pointer(k_cache), self.pointer(v_cache),
+            )  # fmt: skip
+
+            addresses = [self.pointer(array) for array in (q, k_cache, v_cache, out, scratch)]
+            attend = partial(self.attend, tokens, addresses)
+            tq, tk, tv = (torch.from_numpy(a).view(1, tokens, -1, d).transpose(1, 2).contiguous() for a in (q, k, v))
+            rk, rv = tk.repeat_interleave(group, 1), tv.repeat_interleave(group, 1)
+            contestants: dict[str, Callable[[], object]] = {
+                "ours": partial(self.split, kv_heads, self.threads, attend),
+                "torch, grouped heads": partial(sdpa, tq, tk, tv, is_causal=True, enable_gqa=True),
+                "torch, repeated heads": partial(sdpa, tq, rk, rv, is_causal=True),
+            }
+            work = 4 * d * heads * tokens * (tokens + 1) / 2 / 1e9
+            target = ATTENTION_TARGETS.get(tokens)
+            yield from compare(f"attention tokens={tokens}", contestants, self.repeats, work, "GFLOP/s", target)
+            expected = sdpa(tq, rk, rv, is_causal=True).transpose(1, 2).reshape(tokens, -1).numpy()
+            self.np.testing.assert_allclose(out, expected, atol=1e-4)
+
+
+def import_torch(threads: int) -> Any:
+    """torch on so many threads, or None where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    torch.set_num_threads(threads)
+    return torch
+
+
+def as_dict(result: Result) -> dict[str, object]:
+    return {**asdict(result), "ratio": result.ratio, "ratio_of_medians": result.ratio_of_medians}
+
+
+def print_result(result: Result) -> None:
+    verdict = ""
+    if result.target is not None:
+        verdict = f"{'>=' if result.ratio >= result.target else 'BELOW'} {result.target:.2f}"
+    print(
+        f"{result.case:32} {result.rate:7.1f} {result.rate_unit:8} {result.ours_best_s * 1e3:9.3f} ms  "
+        f"{result.peer:22} {result.peer_best_s * 1e3:9.3f} ms  ratio {result.ratio:5.2f} "
+        f"(medians {result.ratio_of_medians:5.2f})  {verdict}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=["gemm", "gemv", "attention", "scaling"], help="one group of cases")
+    parser.add_argument("--isa", help="kernels to use; the best of this machine without it")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+    options = parser.parse_args()
+    os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)  # read when numpy is imported
+    bench = Bench(options.isa, options.threads, options.repeats)
+    groups = {"gemm": bench.gemm_cases, "gemv": bench.gemv_cases, "attention": bench.attention_cases}
+    if options.threads > 1:
+        groups["scaling"] = bench.scaling_cases
+    if options.only and options.only not in groups:
+        parser.error("--only scaling needs --threads above 1")
+    isa = bench.ffi.string(bench.kernels.isa).decode()
+    results = []
+    for name, cases in groups.items():
+        if options.only in (None, name):
+            for result in cases():
+                results.append(result)
+                if not options.json:
+                    print_result(result)
+    if options.json:
+        document = {"isa": isa, "threads": options.threads, "results": [as_dict(result) for result in results]}
+        json.dump(document, sys.stdout, indent=1)
+        print()
+
+
+if __name__ == "__main__":
+    main()
