@@ -22,6 +22,8 @@ ISA_FLAGS = {
         "wide16": [*X86_AVX2, "-Wno-psabi"],
     },
 }
+# Without it zig compiles for the machine it runs on, and the portable code would not be portable.
+ZIG_FLAGS = ["-mcpu=baseline"]
 MACHINE_NAMES = {"amd64": "x86_64"}
 
 
@@ -43,6 +45,8 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         shared = [str(path) for pattern in ("**/*.h", "cdef/*", "builder.py") for path in NATIVE.glob(pattern)]
         shared.append(__file__)
+        baseline = ZIG_FLAGS if any("zig" in word for word in self.compiler.compiler_so) else []
+        ext.extra_compile_args = [*ext.extra_compile_args, *baseline]
         objects = []
         for source, flags in native_sources().items():
             name = source.relative_to(ROOT)
@@ -52,7 +56,7 @@ class BuildNative(build_ext):
                     [str(name)],
                     output_dir=self.build_temp,
                     include_dirs=[str(NATIVE / "include")],
-                    extra_postargs=[*COMMON_FLAGS, *flags],
+                    extra_postargs=[*COMMON_FLAGS, *baseline, *flags],
                 )
             objects.append(target)
         ext.extra_objects = objects

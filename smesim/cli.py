@@ -6,9 +6,10 @@ the commands, so that `smesim --help` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -21,7 +22,6 @@ app = typer.Typer(
     name="smesim",
     help="Which unit should do which part of an LLM's operators, and how long will it take? Predicted by simulation and"
     " measured by native kernels, from one plan.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -74,7 +74,9 @@ def probe(
 ) -> None:
     """Measure this machine and write its chip file (also used as --chip host from then on)."""
     from smesim import show, workflow
+    from smesim.files import check_writable
 
+    check_writable(out)
     with show.progress() as report:
         chip = workflow.probe_host(out, quick=quick, threads=threads, seed=seed, progress=report)
     show.chip(chip, out, json)
@@ -147,8 +149,11 @@ def execute(
     """Run a plan for real on this machine, with random weights."""
     from smesim import show, workflow
     from smesim.trace import write_trace
+    from smesim.trace.storage import check_trace_path
 
     loaded = _load_plan(plan_file)
+    if trace is not None:
+        check_trace_path(trace)
     with show.progress() as report:
         result = workflow.measure(loaded, repeats=repeats, seed=seed, isa=isa, progress=report).trace
     if trace is not None:
@@ -159,23 +164,30 @@ def execute(
 @app.command(epilog="Example: smesim compare --model llama-3.2-3b --phase prefill:128 --phase decode:128 --chip host")
 def compare(
     model: ModelOption,
-    phase: Annotated[list[str], typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")],
+    phase: Annotated[
+        list[str], typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")
+    ],
     chip: ChipOption = "host",
     planner: PlannerOption = "cpu_only",
     layers: LayersOption = None,
     threads: ThreadsOption = None,
     repeats: RepeatsOption = 5,
     seed: SeedOption = 0,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
     from smesim import show, workflow
     from smesim.artefacts import write_study
+    from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
     phases = [Phase.parse(text) for text in phase]
+    if out is not None:
+        check_writable(out / "chip.toml")
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
@@ -189,7 +201,11 @@ def compare(
 
 @app.command(epilog="Example: smesim roofline --model qwen3-4b --phase decode:1024 --chip apple-m4")
 def roofline(
-    model: ModelOption, phase: PhaseOption, chip: ChipOption = "host", layers: LayersOption = None, json: JsonFlag = False
+    model: ModelOption,
+    phase: PhaseOption,
+    chip: ChipOption = "host",
+    layers: LayersOption = None,
+    json: JsonFlag = False,
 ) -> None:
     """Show how fast each operator could be at best on cores, matrix units and both, and what bounds it."""
     from smesim import show, workflow
@@ -212,14 +228,16 @@ def demo(
     """Probe this machine, then predict and measure one model: prefill of 128 tokens and decode at context 128."""
     from smesim import show, workflow
     from smesim.artefacts import write_study
+    from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
     phases = [Phase.prefill(128), Phase.decode(128)]
+    check_writable(out / "chip.toml")
     show.first_line(json)
     with show.progress() as report:
         chip = workflow.probe_host(out / "chip.toml", quick=True, seed=seed, progress=report)
-        count = layers or workflow.layers_in_time(config, phases, chip)
+        count = workflow.layers_in_time(config, phases, chip) if layers is None else layers
         result = workflow.study(config, phases, chip, layers=count, seed=seed, progress=report)
         report("report", 0.5)
         write_study(result, out)
@@ -233,21 +251,35 @@ def _load_plan(path: Path) -> Plan:
     return load_plan(path)
 
 
+USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]
+"""What typer raises for a command line that it cannot read; only this child of it is public under one name in all its
+versions."""
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+
 def main() -> None:
     """Entry point: runs the command; every error a user can cause is one line and exit code 2."""
     try:
-        app()
+        status = app(args=sys.argv[1:] or ["--help"], prog_name="smesim", standalone_mode=False)
+        sys.stdout.flush()
     except SmesimError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written is left")
+    except USAGE_ERROR as error:
+        _fail(f"{error.format_message()}; 'smesim --help' shows what is accepted")  # type: ignore[attr-defined]
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
     except MemoryError:
         _fail("out of memory; use fewer --layers or a smaller model")
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone, and needs no explanation
-        sys.exit(2)
+    except OSError as error:
+        # Nothing can be printed any more; what Python still holds back for it must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _fail(f"cannot write standard output: {error.strerror}")
+    if status == INTERRUPTED:
+        _fail("interrupted; nothing half-written is left")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"smesim: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(2)

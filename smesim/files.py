@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -15,27 +16,46 @@ from smesim.errors import SmesimError
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all: a killed or failed run leaves the old file, or none.
 
-    Raises SmesimError with the reason (no such folder, disk full, no permission).
+    A link is followed; what is no regular file (a pipe, /dev/stdout) is written to, not replaced. Raises SmesimError
+    with the reason (no such folder, disk full, no permission).
     """
-    path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+        else:
+            _replace(target, data)
     except OSError as error:
         raise SmesimError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """SmesimError if a file could not be written there; to be asked before work whose result would be lost."""
+    try:
+        target = Path(os.path.realpath(path))
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=target.parent).close()
+    except OSError as error:
+        raise SmesimError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _replace(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as error:
+        os.replace(name, target)
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        if isinstance(error, OSError):
-            raise SmesimError(f"cannot write {path}: {error.strerror or error}") from None
         raise
 
 

@@ -214,8 +214,14 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
     from smesim.trace.table import print_report
 
     made = study.plans[0]
-    layers = f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights"
-    print_report(study.report, f"{what_is_shown(Device.here())}\n{layers}" if with_first_line else layers, _console)
+    lines = [what_is_shown(Device.here())] if with_first_line else []
+    if not study.chip.host:
+        lines.append(
+            f"Predicted for {study.chip.name}, measured on this machine: what differs is the machines, and no error of the"
+            " prediction."
+        )
+    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights")
+    print_report(study.report, "\n".join(lines), _console)
 
 
 def written(folder: Path, json: bool) -> None:

@@ -141,8 +141,11 @@ def study(
 ) -> Study:  # fmt: skip
     """Plan, predict and measure each phase on this machine with the same weights.
 
-    `layers` None takes as many as fit into memory. The prediction is made before the measurement.
+    `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. The
+    prediction is made before the measurement.
     """
+    if threads is None:
+        threads = min(chip.core_count, len(Device.here().cores))
     if layers is None:
         layers = fitting_layers(model, phases, chip, threads)
     plans, comparisons, tensors = [], [], None

@@ -231,23 +231,37 @@ def debian_package(name: str, instead: str) -> Path:
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
         raise SetUpError(f"{name} is missing and this is no Debian: {instead}, then run this again")
     with announced(f"fetching {name}"):
-        lists, archives = CACHE / "apt" / "lists", CACHE / "apt" / "archives"
-        for folder in (lists / "partial", archives / "partial"):
-            folder.mkdir(parents=True, exist_ok=True)
-        apt = ["apt-get", "-qq", "-o", f"Dir::State::lists={lists}", "-o", f"Dir::Cache={archives.parent}"]
-        apt += ["-o", "APT::Sandbox::User=root"]
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            # One source that does not answer fails an update; what counts is whether the package comes.
-            update = subprocess.run([*apt, "update"], capture_output=True, text=True, check=False)
-            fetched = subprocess.run([*apt, "download", name], cwd=folder, capture_output=True, text=True, check=False)
-            if fetched.returncode != 0:
-                sys.stderr.write(update.stderr + fetched.stderr)
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=unpacked.parent) as folder:
+            archive = fetch_from_apt(name, Path(folder))
+            if archive is None:
                 raise SetUpError(f"apt-get could not fetch {name}: {instead}, then run this again")
             contents = Path(folder) / "contents"
-            run(["dpkg-deb", "-x", *map(str, Path(folder).glob("*.deb")), str(contents)], f"{name} is damaged")
-            unpacked.parent.mkdir(parents=True, exist_ok=True)
+            run(["dpkg-deb", "-x", str(archive), str(contents)], f"the package {name} could not be unpacked")
             contents.rename(unpacked)
     return unpacked
+
+
+def fetch_from_apt(name: str, folder: Path) -> Path | None:
+    """The package's file, from the sources that apt has here; None, and apt's own words, where it does not come."""
+    lists, archives = folder / "lists", folder / "archives"
+    settings = [
+        f"Dir::State::lists={lists}",
+        f"Dir::Cache::archives={archives}",
+        "Dir::Cache::pkgcache=",
+        "Dir::Cache::srcpkgcache=",
+        "APT::Sandbox::User=root",
+    ]
+    apt = ["apt-get", "-qq", *(part for setting in settings for part in ("-o", setting))]
+    for partial in (lists / "partial", archives / "partial"):
+        partial.mkdir(parents=True)
+    # One source that does not answer fails an update; what counts is whether the package comes.
+    update = subprocess.run([*apt, "update"], capture_output=True, text=True, check=False)
+    fetched = subprocess.run([*apt, "download", name], cwd=folder, capture_output=True, text=True, check=False)
+    if fetched.returncode != 0:
+        sys.stderr.write(update.stderr + fetched.stderr)
+        return None
+    return next(folder.glob("*.deb"))
 
 
 def environment_key() -> str:
@@ -305,5 +319,5 @@ def run(command: Sequence[str], on_failure: str, environment: dict[str, str] | N
 if __name__ == "__main__":
     if sys.version_info < OLDEST_PYTHON:
         needed = ".".join(map(str, OLDEST_PYTHON))
-        sys.exit(f"set-up failed: smesim needs Python {needed} or later; {sys.executable} is {platform.python_version()}")
+        sys.exit(f"set-up failed: smesim needs Python {needed} or later; {sys.executable} is {sys.version.split()[0]}")
     sys.exit(main())

@@ -11,7 +11,8 @@ extern const struct sms_kernels sms_kernels_portable;
 
 extern const struct sms_kernels sms_kernels_avx2, sms_kernels_avx512, sms_kernels_wide16;
 
-/* Register state that the operating system saves (XCR0): x87 is bit 0, SSE 1, AVX 2, AVX-512 masks and uppers 5 to 7. */
+/* Register state that the operating system saves (XCR0): x87 is bit 0, SSE 1, AVX 2, AVX-512 masks and uppers
+ * 5 to 7. */
 enum { SAVED_AVX = 0x06, SAVED_AVX512 = 0xe6 };
 
 /* Feature bits of CPUID leaf 1 (ecx) and leaf 7 (ebx). */
@@ -27,28 +28,24 @@ enum {
 };
 static const unsigned LEAF7_AVX512VL = 1u << 31;
 
-static unsigned saved_state(void)
-{
+static unsigned saved_state(void) {
     unsigned low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
 }
 
-static int has_avx2(unsigned saved, unsigned leaf1, unsigned leaf7)
-{
+static int has_avx2(unsigned saved, unsigned leaf1, unsigned leaf7) {
     const unsigned need1 = LEAF1_AVX | LEAF1_FMA, need7 = LEAF7_AVX2 | LEAF7_BMI2;
     return (saved & SAVED_AVX) == SAVED_AVX && (leaf1 & need1) == need1 && (leaf7 & need7) == need7;
 }
 
-static int has_avx512(unsigned saved, unsigned leaf7)
-{
+static int has_avx512(unsigned saved, unsigned leaf7) {
     const unsigned need7 = LEAF7_AVX512F | LEAF7_AVX512DQ | LEAF7_AVX512BW | LEAF7_AVX512VL;
     return (saved & SAVED_AVX512) == SAVED_AVX512 && (leaf7 & need7) == need7;
 }
 
 /* Asked of the CPU itself: __builtin_cpu_supports needs a run-time library that not every compiler brings. */
-static int32_t supported(const struct sms_kernels *kernels)
-{
+static int32_t supported(const struct sms_kernels *kernels) {
     unsigned eax, ebx, ecx, edx, leaf1, leaf7;
     if (kernels == &sms_kernels_portable)
         return 1;
@@ -60,23 +57,22 @@ static int32_t supported(const struct sms_kernels *kernels)
     return has_avx2(saved, leaf1, leaf7) && (kernels != &sms_kernels_avx512 || has_avx512(saved, leaf7));
 }
 
-static const struct sms_kernels *const tables[] = {&sms_kernels_avx512, &sms_kernels_avx2, &sms_kernels_portable, &sms_kernels_wide16};
+static const struct sms_kernels *const tables[] = {&sms_kernels_avx512, &sms_kernels_avx2,
+                                                   &sms_kernels_portable, &sms_kernels_wide16};
 #else
 static int32_t supported(const struct sms_kernels *kernels) { return kernels == &sms_kernels_portable; }
 
 static const struct sms_kernels *const tables[] = {&sms_kernels_portable};
 #endif
 
-const struct sms_kernels *sms_kernels_at(int32_t index)
-{
+const struct sms_kernels *sms_kernels_at(int32_t index) {
     const int32_t count = sizeof tables / sizeof *tables;
     return index >= 0 && index < count ? tables[index] : NULL;
 }
 
 int32_t sms_kernels_supported(const struct sms_kernels *kernels) { return supported(kernels); }
 
-const struct sms_kernels *sms_kernels_find(const char *isa)
-{
+const struct sms_kernels *sms_kernels_find(const char *isa) {
     const struct sms_kernels *kernels;
     for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
         if (strcmp(kernels->isa, isa) == 0)
@@ -84,8 +80,7 @@ const struct sms_kernels *sms_kernels_find(const char *isa)
     return NULL;
 }
 
-const struct sms_kernels *sms_kernels_best(void)
-{
+const struct sms_kernels *sms_kernels_best(void) {
     const struct sms_kernels *kernels = NULL;
     for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
         if (!kernels->test_only && supported(kernels))

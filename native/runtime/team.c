@@ -204,7 +204,8 @@ void sms_team_start(struct sms_team *team, struct sms_run *run) {
 int sms_team_wait(struct sms_team *team, int timeout_ms) {
     if (!sms_gate_wait(&team->front, all_have_left, team, (int64_t)timeout_ms * 1000000))
         return SMS_RUNNING;
-    return team->status == SMS_RUNNING ? SMS_DONE : team->status;
+    int status = __atomic_load_n(&team->status, __ATOMIC_SEQ_CST);
+    return status == SMS_RUNNING ? SMS_DONE : status;
 }
 
 void sms_team_cancel(struct sms_team *team) {

@@ -3,7 +3,7 @@
     executor = NativeExecutor(Device.here())
     trace = executor.run(program, tensors, about, repeats=5)
 
-The threads live as long as the executor. Between start and end of a run no Python runs; the calling thread sleeps and
+The threads live as long as the call. Between start and end of a run no Python runs; the calling thread sleeps and
 looks up a few times a second, so that Ctrl-C ends the run after the tasks in hand.
 """
 
@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError
-from smesim.exec.device import Device, native
+from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
+from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import ANY_WORKER, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
@@ -46,24 +47,36 @@ class _RunTimes:
 
 
 class NativeExecutor:
-    """A team of pinned threads on this machine's cores, with the kernels of one instruction set.
+    """Runs programs on this machine's cores with the kernels of one instruction set, each on its own team of threads.
 
-    `isa` forces a set of kernels (DeviceError if it cannot run here); by default the fastest is taken.
+    `isa` forces a set of kernels (DeviceError if it cannot run here). By default each program gets the fastest whose
+    strips are as high as it packs them: a plan made for another chip may pack other strips than the fastest takes.
     """
 
     def __init__(self, device: Device, isa: str | None = None) -> None:
         self.device = device
-        self.table = device.kernel_table(isa or device.isa)
+        self._forced = None if isa is None else device.kernel_table(isa)
 
     def check(self, program: Program, share: Tensors | None = None) -> MemoryBill:
         """Everything that can be refused before memory is taken; returns the bill.
 
         Weights that can be taken over from `share` are in memory already and not counted against what is free.
         """
-        ffi, lib = native()
+        table = self._checked_table(program)
+        bill = memory_bill(program, _scratch_bytes(program, table) * program.n_workers)
+        check_fits(bill, self.device.available_bytes + (0 if share is None else share.weight_bytes))
+        return bill
+
+    def _checked_table(self, program: Program) -> KernelTable:
+        """The kernels for a program; DeviceError unless this machine has them, and the cores, that it asks for."""
         if program.n_workers > len(self.device.cores):
             raise DeviceError(
                 f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
+            )
+        driving = np.flatnonzero(program.workers["role"] != CPU_ROLE)
+        if len(driving):
+            raise DeviceError(
+                f"worker {driving[0]} of the plan drives a matrix unit; accepted on this machine: workers of role 'cpu'"
             )
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
@@ -73,15 +86,17 @@ class NativeExecutor:
             if TaskKind(kind) not in runnable:
                 names = ", ".join(k.name for k in sorted(runnable))
                 raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
-        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0])
-        if len(strips) and set(strips.tolist()) != {self.table.mr}:
-            raise DeviceError(
-                f"the plan packs strips of {', '.join(map(str, strips))} rows;"
-                f" the {self.table.isa} kernels of this machine take strips of {self.table.mr}"
-            )
-        bill = memory_bill(program, self._scratch_bytes(program) * program.n_workers)
-        check_fits(bill, self.device.available_bytes + (0 if share is None else share.weight_bytes))
-        return bill
+        candidates = [k for k in self.device.kernels if k.supported and not k.test_only]
+        if self._forced is not None:
+            candidates = [self._forced]
+        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
+        for table in candidates:
+            if all(height == table.mr for height in strips):
+                return table
+        raise DeviceError(
+            f"the plan packs strips of {', '.join(map(str, strips))} rows;"
+            f" accepted on this machine: one of {', '.join(f'{k.mr} ({k.isa})' for k in candidates)} throughout"
+        )
 
     def run(
         self,
@@ -95,14 +110,16 @@ class NativeExecutor:
         """Execute a program `repeats` times after `warmup` uncounted runs; one trace with all counted runs.
 
         `plan` is what the program was lowered from; the trace's head names it. `progress` is called after every run.
-        Raises DeviceError if the numbers that come out are not finite.
+        Raises DeviceError if the program cannot run here, or if the numbers that come out are not finite.
         """
+        table = self._checked_table(program)
+        tensors.check_fit(program)
         ffi, lib = native()
-        cores = [self.device.cores[int(c) % len(self.device.cores)] for c in program.workers["core"]]
+        cores = self._cores(program)
         team = ffi.gc(lib.sms_team_create(len(cores), cores), lib.sms_team_destroy)
         if team == ffi.NULL:
             raise DeviceError(f"the system refused to start {len(cores)} threads")
-        run = _NativeRun(program, tensors, self.table.isa, self._scratch_bytes(program))
+        run = _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
         counted: list[_RunTimes] = []
         for i in range(warmup + repeats):
             times = run.execute(team)
@@ -111,16 +128,19 @@ class NativeExecutor:
             if progress is not None:
                 progress()
         _check_finite(program, tensors)
-        return self._trace(program, plan, counted)
+        notes = [] if table.isa == self.device.isa else [f"{table.isa} kernels, not {self.device.isa}"]
+        if (pinned := lib.sms_team_pinned(team)) < len(cores):
+            notes.append(f"{len(cores) - pinned} of {len(cores)} threads could not be pinned to a core")
+        return self._trace(program, plan, counted, table, tuple(notes))
 
-    def _scratch_bytes(self, program: Program) -> int:
-        ffi, lib = native()
-        kernels = lib.sms_kernels_find(self.table.isa.encode())
-        ops = ffi.from_buffer("struct sms_op *", program.ops)
-        tasks = ffi.from_buffer("struct sms_task *", program.tasks)
-        return int(lib.sms_scratch_bytes(kernels, ops, tasks, program.n_tasks))
+    def _cores(self, program: Program) -> list[int]:
+        """The core of each worker: the one the plan says if this machine has them all, else one after the other."""
+        wanted, usable = program.workers["core"].tolist(), self.device.cores
+        return [usable[c] for c in wanted] if max(wanted) < len(usable) else list(usable[: len(wanted)])
 
-    def _trace(self, program: Program, plan: Plan, runs: list[_RunTimes]) -> Trace:
+    def _trace(
+        self, program: Program, plan: Plan, runs: list[_RunTimes], table: KernelTable, notes: tuple[str, ...]
+    ) -> Trace:
         columns = trace_columns(program)
         rows = columns["task"]
         ready = np.stack([_ready_ns(program, times) for times in runs])
@@ -155,11 +175,21 @@ class NativeExecutor:
             planner=plan.planner,
             workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
             runs=len(runs),
-            kernels=dict.fromkeys(sorted(set(program.op_kinds)), self.table.isa),
+            kernels=dict.fromkeys(sorted(set(program.op_kinds)), table.isa),
             foreign_load=float(np.median([times.foreign_load for times in runs])),
+            notes=notes,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return Trace.build(meta, repeated, dependencies=dependency_pairs(program))
+
+
+def _scratch_bytes(program: Program, table: KernelTable) -> int:
+    """Scratch that one worker needs."""
+    ffi, lib = native()
+    kernels = lib.sms_kernels_find(table.isa.encode())
+    ops = ffi.from_buffer("struct sms_op *", program.ops)
+    tasks = ffi.from_buffer("struct sms_task *", program.tasks)
+    return int(lib.sms_scratch_bytes(kernels, ops, tasks, program.n_tasks))
 
 
 class _NativeRun:
@@ -271,10 +301,12 @@ def _check_finite(program: Program, tensors: Tensors) -> None:
     for op in range(len(program.ops) - 1, -1, -1):
         output = int(program.ops["output0"][op])
         name = program.buffer_names[output]
-        if program.tasks["kind"][program.tasks["op"] == op][-1] == TaskKind.ARGMAX:
+        if program.ops["kind"][op] == TaskKind.ARGMAX:
             continue
         values = tensors.arrays[output].view(np.float32)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise DeviceError(f"{program.op_names[op]} computed {values[bad]} at element {bad} of {name!r}; expected finite numbers")
+            raise DeviceError(
+                f"{program.op_names[op]} computed {values[bad]} at element {bad} of {name!r}; expected finite numbers"
+            )
         return

@@ -65,7 +65,7 @@ class Tensors:
         progress: Progress | None = None,
         share: Tensors | None = None,
     ) -> Tensors:
-        """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size from layer to layer.
+        """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size.
 
         `progress` is called with the number of bytes that have just been filled. Weights of the same name and size in
         `share`, which must come from the same seed and model, are taken over instead of made again.
@@ -95,6 +95,8 @@ class Tensors:
         computed = {int(i) for slot in ("output0", "output1") for i in program.ops[slot]}
         for index, name in enumerate(program.buffer_names):
             role = program.buffers[index]["role"]
+            if role == BufferRole.INDEX and name in arrays:
+                _check_tokens(name, arrays[name], model.vocab)
             if name in ROPE_TABLES:
                 tensors._fill_rope(index, model)
             elif name in arrays:
@@ -102,6 +104,15 @@ class Tensors:
             elif role in (BufferRole.WEIGHT, BufferRole.INDEX) and index not in computed:
                 raise DeviceError(f"no array for {name!r}; given: {', '.join(arrays)}")
         return tensors
+
+    def check_fit(self, program: Program) -> None:
+        """DeviceError unless these are the buffers of that program: C finds them by its numbers and sizes."""
+        mine = self._program
+        if program.buffer_names != mine.buffer_names or not np.array_equal(program.buffers, mine.buffers):
+            raise DeviceError(
+                f"the tensors were made for program {mine.fingerprint()}, whose buffers are not those of program"
+                f" {program.fingerprint()}; accepted: tensors made for it"
+            )
 
     def _weights(self) -> dict[str, npt.NDArray[np.uint8]]:
         """The weights by name; of another model's tensors none is of use, their sizes differ."""
@@ -137,8 +148,8 @@ class Tensors:
                 blocks = flat.reshape(-1, rows // 16, columns, 16)
                 return blocks.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
             case Layout.V_PACKED:
-                blocks = flat.reshape(-1, columns // 16, rows, 16)
-                return blocks.transpose(0, 2, 1, 3).reshape(-1, rows, columns).copy()
+                blocks = flat.reshape(-1, -(-columns // 16), rows, 16)
+                return blocks.transpose(0, 2, 1, 3).reshape(len(blocks), rows, -1)[:, :, :columns].copy()
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is not for reading")
 
@@ -147,6 +158,8 @@ class Tensors:
         index = self._program.buffer_index(name)
         facts = self._program.buffers[index]
         rows, columns = int(facts["rows"]), int(facts["columns"])
+        if facts["layout"] not in (Layout.K_PACKED, Layout.V_PACKED) and np.size(array) != rows * columns:
+            raise DeviceError(f"array for {name!r} has shape {np.shape(array)}; accepted: {rows * columns} elements")
         if facts["role"] == BufferRole.INDEX:
             self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
             return
@@ -168,12 +181,13 @@ class Tensors:
         self, flat: npt.NDArray[np.float32], layout: Layout, values: npt.NDArray[np.float32], rows: int, columns: int
     ) -> None:
         heads, positions, _ = values.shape
-        full = np.zeros((heads, rows, columns), np.float32)
-        full[:, :positions] = values
+        width = len(flat) // (heads * rows)  # columns, and in V the padding of the last panel
+        full = np.zeros((heads, rows, width), np.float32)
+        full[:, :positions, :columns] = values
         if layout is Layout.K_PACKED:
-            flat[:] = full.reshape(heads, rows // 16, 16, columns).transpose(0, 1, 3, 2).ravel()
+            flat[:] = full.reshape(heads, rows // 16, 16, width).transpose(0, 1, 3, 2).ravel()
         else:
-            flat[:] = full.reshape(heads, rows, columns // 16, 16).transpose(0, 2, 1, 3).ravel()
+            flat[:] = full.reshape(heads, rows, width // 16, 16).transpose(0, 2, 1, 3).ravel()
 
     def _fill_jobs(self, index: int, model: ModelConfig, seed: int) -> list[Callable[[], int]]:
         facts = self._program.buffers[index]
@@ -191,12 +205,12 @@ class Tensors:
         if role is BufferRole.ACTIVATION:
             return [_touch(array)]
         n, k = int(facts["rows"]), int(facts["columns"])
-        if role is BufferRole.WEIGHT and n == 1:
+        if role is BufferRole.WEIGHT and n == 1 and facts["layout"] == Layout.ROW_MAJOR:
             array.view(np.float32)[:] = _gains(name, k, own_seed)
             return []
         scale = (3.0 / k) ** 0.5 if role is BufferRole.WEIGHT else 1.0
         if facts["layout"] in (Layout.K_PACKED, Layout.V_PACKED):
-            n, k = len(array) // 4 // k, k
+            n = len(array) // 4 // k
         return self._matrix_jobs(index, n, k, own_seed, scale)
 
     def _matrix_jobs(self, index: int, n: int, k: int, seed: int, scale: float) -> list[Callable[[], int]]:
@@ -225,6 +239,12 @@ class Tensors:
         angles = np.outer(positions, inverse_frequencies(model))
         table = np.cos(angles) if self._program.buffer_names[index] == ROPE_TABLES[0] else np.sin(angles)
         self._arrays[index].view(np.float32)[:] = table.ravel()
+
+
+def _check_tokens(name: str, tokens: npt.NDArray[Any], vocab: int) -> None:
+    low, high = int(np.min(tokens)), int(np.max(tokens))
+    if low < 0 or high >= vocab:
+        raise DeviceError(f"array for {name!r} has tokens {low}..{high}; accepted: 0..{vocab - 1}")
 
 
 def _gains(name: str, width: int, seed: int) -> npt.NDArray[np.float32]:

@@ -24,7 +24,8 @@ from smesim.hwmodel.chip import Cluster, factor_at
 COST_EFFECTS: dict[str, str] = {
     "edge_tiles": "micro-tiles that are lower than the kernel's full height run at their own, lower rate",
     "tile_overhead": "loading and storing the accumulators of a micro-tile for every block of K",
-    "exposed_latency": "part of the time to stream weights from DRAM is not hidden behind a GEMM's arithmetic",
+    "exposed_latency": "part of the time to fetch operands from DRAM is not hidden behind a kernel's arithmetic",
+    "write_allocate": "a written line that is in no cache is read from memory first",
     "kernel_efficiency": "kernels reach less than the peak rate of the core",
     "multi_core": "cores run slower when several of a cluster are busy",
 }
@@ -205,7 +206,7 @@ class CoreCosts:
         )
         return seconds / self._rate_factor
 
-    def elementwise_s(self, kernel: str, rows: int, elements: int) -> float:
+    def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
         """Norms, rotations, activations, copies: by element, and by row where the kernel has a cost per row."""
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)

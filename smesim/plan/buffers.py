@@ -98,6 +98,8 @@ class BufferTable:
             return (copies * spec.dtype.bytes_for(padded * k), role, Layout.RHS_PACKED, n, k)
         if tensor in self._caches:
             layout, heads, capacity, head_dim = self._caches[tensor]
-            return (spec.dtype.bytes_for(heads * capacity * head_dim), role, layout, capacity, head_dim)
+            # Panels of K are positions, which fill them; panels of V are elements of a head, which may not.
+            columns = head_dim if layout is Layout.K_PACKED else -(-head_dim // NR) * NR
+            return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim)
         rows = int(np.prod(spec.shape[:-1], dtype=np.int64))
         return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1])

@@ -33,7 +33,7 @@ from smesim.plan.program import (
     Program,
     TaskKind,
 )
-from smesim.plan.schema import OperatorPlan, Plan
+from smesim.plan.schema import OperatorPlan, Plan, check_plan
 from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import Operator, Rope
@@ -48,7 +48,9 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     The result depends on the plan alone: the same plan gives the same program, bit for bit. Raises PlanError if the
     plan lacks a site of its model or names a kernel that does not fit an operator.
     """
-    return _Lowering(plan, graph or plan.graph()).run()
+    graph = graph or plan.graph()
+    check_plan(plan, graph)
+    return _Lowering(plan, graph).run()
 
 
 @dataclass
@@ -65,15 +67,17 @@ class _Lowering:
         self.graph = graph
         self.buffers = BufferTable(graph)
         self.accesses: dict[int, _Access] = {}
-        self.live_packed: dict[int, int] = {}  # row-major buffer -> its packed twin, while both agree
+        self.live_packed: dict[int, str] = {}  # row-major buffer -> layout of its packed twin, while both agree
         self.ops: list[tuple[object, ...]] = []
         self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds
         self.predecessors: list[tuple[int, ...]] = []
         self.entries: list[list[tuple[int, int]]] = [[] for _ in plan.workers]
         self.pools: list[tuple[int, int]] = []
         self.pool_tasks: list[int] = []
-        self.segments: list[tuple[int, int]] = []
+        self.pool_visitors: list[tuple[int, ...]] = []
+        self.segments: list[tuple[int, int, range]] = []  # first task, end, pools
         self.segment_start = 0  # first task of the segment in hand
+        self.segment_pools_start = 0
         self.previous_end: int | None = None  # node after which the previous segment has ended
 
     def run(self) -> Program:
@@ -103,11 +107,10 @@ class _Lowering:
 
     def packed_lhs(self, op: int, operator: Operator, entry: OperatorPlan, source: int) -> int:
         """The packed twin of a row-major activation; pack tasks only where no live one exists."""
-        if source in self.live_packed:
-            return self.live_packed[source]
         packed = self.buffers.packed_twin(source)
-        self.add_tasks(op, pack_tiles(operator, entry), entry, [source], [packed])
-        self.live_packed[source] = packed
+        if self.live_packed.get(source) != entry.lhs_layout:
+            self.add_tasks(op, pack_tiles(operator, entry), entry, [source], [packed])
+            self.live_packed[source] = entry.lhs_layout
         return packed
 
     def op_row(self, operator: Operator, facts: dict[str, float], packed: int) -> tuple[object, ...]:
@@ -182,6 +185,7 @@ class _Lowering:
             pool = len(self.pools)
             self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks) - n_static))
             self.pool_tasks.extend(tasks[n_static:])
+            self.pool_visitors.append(workers)
             for worker in workers:
                 self.entries[worker].append((EntryKind.POOL, pool))
 
@@ -193,8 +197,8 @@ class _Lowering:
         followed = {p for n in nodes for p in self.predecessors[n]}
         leaves = tuple(n for n in nodes if n not in followed)
         self.previous_end = leaves[0] if len(leaves) == 1 else self.add_join(leaves, len(self.ops) - 1)
-        self.segments.append((self.segment_start, len(self.tasks)))
-        self.segment_start = len(self.tasks)
+        self.segments.append((self.segment_start, len(self.tasks), range(self.segment_pools_start, len(self.pools))))
+        self.segment_start, self.segment_pools_start = len(self.tasks), len(self.pools)
 
     def build(self) -> Program:
         plan, n_tasks = self.plan, len(self.tasks)
@@ -234,13 +238,19 @@ class _Lowering:
             layers=plan.layers,
             plan_fingerprint=plan.fingerprint(),
         )
-        for i, (begin, end) in enumerate(self.segments):
-            program.segments[i] = (begin, end, _signature(program, begin, end))
+        for i, (begin, end, own_pools) in enumerate(self.segments):
+            pools = [
+                (self.pool_visitors[p], [t - begin for t in self.pool_tasks[slice(*self.pools[p])]]) for p in own_pools
+            ]
+            program.segments[i] = (begin, end, _signature(program, begin, end, pools))
         return program
 
 
-def _signature(program: Program, begin: int, end: int) -> int:
-    """Equal for segments that do the same work in the same order on other buffers."""
+def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[int, ...], list[int]]]) -> int:
+    """Equal for segments that do the same work in the same order on other buffers.
+
+    `pools` are those of the segment: who visits, and the tasks counted from the segment's first.
+    """
     tasks = program.tasks[begin:end].copy()
     first_op = int(tasks["op"].min())
     edges = program.successors[int(tasks["successor_begin"][0]) : int(tasks["successor_end"][-1])]
@@ -253,15 +263,12 @@ def _signature(program: Program, begin: int, end: int) -> int:
         sizes = program.buffers["n_bytes"][np.where(present, ops[name], 0)]
         ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
     tasks["op"] -= first_op
-    tasks["predecessor_count"][program.tasks["predecessor_count"][begin:end] > 0] = 1
-    tasks["successor_begin"] = 0
-    tasks["successor_end"] = 0
-    pools = [
-        tuple(program.pool_tasks[p["begin"] : p["end"]] - begin)
-        for p in program.pools
-        if begin <= program.pool_tasks[p["begin"]] < end
-    ]
+    # Of the edges only those inside count: who waits before the segment or behind it does not change its work.
+    counts = tasks["successor_end"] - tasks["successor_begin"]
+    sources = np.repeat(np.arange(end - begin, dtype=np.int32), counts)[edges < end]
+    for name in ("predecessor_count", "successor_begin", "successor_end"):
+        tasks[name] = 0
     digest = hashlib.sha256()
-    for part in (tasks.tobytes(), inside.tobytes(), ops.tobytes(), repr(pools).encode()):
+    for part in (tasks.tobytes(), sources.tobytes(), inside.tobytes(), ops.tobytes(), repr(pools).encode()):
         digest.update(part)
     return int.from_bytes(digest.digest()[:8], "little")

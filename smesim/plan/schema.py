@@ -18,11 +18,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from smesim.errors import PlanError
+from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
+from smesim.workload.operators import GroupedLinear, Linear, Operator
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -31,7 +32,7 @@ Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
 Positive = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
+Index = Annotated[int, Field(ge=0, le=65535)]
 
 
 class _Part(BaseModel):
@@ -43,8 +44,8 @@ class WorkerPlan(_Part):
 
     role: Role = Field(description="'cpu' computes on its core, 'matrix' drives a matrix unit")
     cluster: str = Field(description="cluster of the chip that the core belongs to")
-    core: Count = Field(description="index of the core, counted over all clusters of the chip")
-    unit: Count | None = Field(default=None, description="matrix unit it drives, counted over the chip")
+    core: Index = Field(description="index of the core, counted over all clusters of the chip")
+    unit: Index | None = Field(default=None, description="matrix unit it drives, counted over the chip")
 
 
 class TileShape(_Part):
@@ -88,9 +89,11 @@ class OperatorPlan(_Part):
     tile: TileShape
     assignment: Assignment = "static"
     workers: tuple[int, ...] = Field(description="indices into Plan.workers")
-    shares: tuple[float, ...] = Field(default=(), description="share of the tiles per worker; empty means equal")
-    lhs_layout: str = "row_major"
-    rhs_layout: str = "row_major"
+    shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        default=(), description="share of the tiles per worker; empty means equal"
+    )
+    lhs_layout: str = Field(default="row_major", pattern=r"^(row_major|lhs_f32_m[1-9][0-9]{0,2})$")
+    rhs_layout: str = Field(default="row_major", pattern=r"^(row_major|rhs_f32_n16)$")
     pipeline: PipelinePlan | None = None
     reason: Reason | None = None
 
@@ -148,7 +151,10 @@ def load_plan(path: Path) -> Plan:
     try:
         raw = json.loads(text)
     except json.JSONDecodeError as error:
-        raise PlanError(f"{path}: line {error.lineno}: not JSON ({error.msg}); a plan is written by 'smesim plan'") from None
+        where = f"{path}: line {error.lineno}"
+        raise PlanError(f"{where}: not JSON ({error.msg}); a plan is written by 'smesim plan'") from None
+    except (ValueError, RecursionError) as error:
+        raise PlanError(f"{path}: unreadable JSON ({error}); a plan is written by 'smesim plan'") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != SCHEMA_VERSION:
         raise PlanError(f"{path}: schema_version is {version!r}; this smesim reads plans of version {SCHEMA_VERSION}")
@@ -156,14 +162,26 @@ def load_plan(path: Path) -> Plan:
         plan = Plan.model_validate_json(text)
     except ValidationError as error:
         raise PlanError(f"{path}: {first_validation_problem(error)}") from None
-    check_plan(plan, str(path))
+    try:
+        graph = plan.graph()
+    except WorkloadError as error:
+        raise PlanError(f"{path}: {error}") from None
+    check_plan(plan, graph, str(path))
     return plan
 
 
-def check_plan(plan: Plan, where: str = "plan") -> None:
-    """Hold what pydantic cannot: references between the parts."""
-    if plan.layers > plan.model.layers:
-        raise PlanError(f"{where}: layers is {plan.layers}; {plan.model.name} has {plan.model.layers}")
+def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
+    """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
+    given = [operator.site for operator in plan.operators]
+    sites = ", ".join(graph.sites)
+    for site in graph.sites:
+        if site not in given:
+            raise PlanError(f"{where}: operators has no entry for site {site!r}; accepted: one for each of {sites}")
+    for site in given:
+        if given.count(site) > 1:
+            raise PlanError(f"{where}: operators[{site}] is given twice; accepted: each site once")
+        if site not in graph.sites:
+            raise PlanError(f"{where}: operators names site {site!r}; accepted: {sites}")
     for operator in plan.operators:
         at = f"{where}: operators[{operator.site}]"
         if not operator.workers:
@@ -175,7 +193,30 @@ def check_plan(plan: Plan, where: str = "plan") -> None:
             raise PlanError(f"{at}.workers names a worker twice: {operator.workers}")
         if operator.shares and len(operator.shares) != len(operator.workers):
             raise PlanError(
-                f"{at}.shares has {len(operator.shares)} values; give one for each of its {len(operator.workers)} workers"
+                f"{at}.shares has {len(operator.shares)} values;"
+                f" accepted: one for each of its {len(operator.workers)} workers"
             )
         if operator.shares and not sum(operator.shares) > 0:
-            raise PlanError(f"{at}.shares add up to {sum(operator.shares)}; accepted: non-negative shares with a positive sum")
+            raise PlanError(f"{at}.shares add up to {sum(operator.shares):g}; accepted: a sum above 0")
+        _check_kernel(operator, graph.sites[operator.site][0], at)
+
+
+def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
+    """The kernel of an entry must be one of its kind of operator, and the layouts those that the kernel reads."""
+    if entry.kind != operator.kind:
+        raise PlanError(f"{at}.kind is {entry.kind!r}; accepted: {operator.kind!r}")
+    match operator:
+        case Linear():
+            kernels: tuple[str, ...] = ("gemm_f32", "gemv_f32") if operator.m == 1 else ("gemm_f32",)
+        case GroupedLinear():
+            kernels = ("gemm_f32",)
+        case _:
+            kernels = (f"{operator.kind}_f32",)
+    if entry.kernel not in kernels:
+        raise PlanError(f"{at}.kernel is {entry.kernel!r}; accepted: {', '.join(kernels)}")
+    if entry.lhs_layout.startswith("lhs_") != (entry.kernel == "gemm_f32"):
+        accepted = "'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'" if entry.kernel == "gemm_f32" else "'row_major'"
+        raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
+    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear) else "row_major"
+    if entry.rhs_layout != rhs:
+        raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")

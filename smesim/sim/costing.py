@@ -15,12 +15,13 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
-from smesim.plan.program import NO_BUFFER, BufferRole, Program, TaskKind
+from smesim.plan.lower import CPU_ROLE
+from smesim.plan.program import NO_BUFFER, Program, TaskKind
+from smesim.plan.reuse import F32_BYTES, SLOTS, reuse_distances, row_operands
 from smesim.plan.tiles import NR, rows_of_expert
 
-F32_BYTES = 4
-
-_ELEMENTWISE = {
+_BY_ROWS = {
+    TaskKind.PACK_LHS: "pack_lhs_f32",
     TaskKind.EMBED: "embed_f32",
     TaskKind.RMSNORM: "rms_norm_f32",
     TaskKind.ROPE: "rope_f32",
@@ -46,6 +47,9 @@ class Costing:
     def __init__(self, chip: Chip, program: Program, effects: Collection[str]) -> None:
         self._chip = chip
         self._program = program
+        for worker in program.workers:
+            if worker["role"] != CPU_ROLE:
+                raise ProgramError("a worker drives a matrix unit; accepted: 'cpu' workers, whose kernels have costs")
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
         busy = Counter(instance.name for instance in self._instances)
         self._costs = {
@@ -60,9 +64,9 @@ class Costing:
             ]
             for instance in self._instances
         }
-        buffers = program.buffers
-        streamed = (buffers["role"] == BufferRole.WEIGHT) | (buffers["role"] == BufferRole.KV)
-        self._pass_bytes = float(buffers["n_bytes"][streamed].sum())
+        self._write_factor = 2.0 if "write_allocate" in effects else 1.0
+        self._distances = reuse_distances(program)
+        self._pass_bytes = int(program.buffers["n_bytes"].sum())
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
 
@@ -72,7 +76,7 @@ class Costing:
         cluster = self._instances[worker].name
         key = (cluster, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
         if key not in self._memo:
-            self._memo[key] = self._cost(row, self._program.ops[row["op"]], cluster)
+            self._memo[key] = self._cost(task, row, self._program.ops[row["op"]], cluster)
         return self._memo[key]
 
     def _shape_keys(self) -> list[bytes]:
@@ -81,11 +85,12 @@ class Costing:
         ops["layer"] = 0
         sizes = self._program.buffers["n_bytes"]
         keys = [b""] * len(ops)
-        for name in ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1"):
+        for name in SLOTS:
             chosen = np.where(ops[name] == NO_BUFFER, 0, sizes[ops[name]])
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
-        return [key + op.tobytes() for key, op in zip(keys, ops, strict=True)]
+        distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
+        return [key + op.tobytes() + far.tobytes() for key, op, far in zip(keys, ops, distances, strict=True)]
 
     def _level(self, cluster: str, footprint_bytes: float) -> str:
         for level, size_bytes in self._levels[cluster]:
@@ -93,115 +98,97 @@ class Costing:
                 return level
         return DRAM
 
-    def _buffer_bytes(self, buffer: int) -> float:
-        return 0.0 if buffer == NO_BUFFER else float(self._program.buffers["n_bytes"][buffer])
+    def _slot_level(self, cluster: str, op: int, slot: str, own_bytes: float) -> str:
+        """Where the operator finds (or puts) `own_bytes` of one of its buffers."""
+        return self._level(cluster, float(self._distances[slot][op]) + own_bytes)
 
-    def _cost(self, task: np.void, op: np.void, cluster: str) -> TaskCost:
-        kind = TaskKind(task["kind"])
+    def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
+        kind = TaskKind(row["kind"])
         costs = self._costs[cluster]
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
-                return self._gemm(task, op, cluster, costs)
+                return self._gemm(row, op, cluster, costs)
             case TaskKind.GEMV:
-                return self._gemv(task, op, cluster, costs)
+                return self._gemv(row, op, cluster, costs)
             case TaskKind.ATTENTION:
-                return self._attention(task, op, cluster, costs)
-            case TaskKind.PACK_LHS:
-                rows = self._strip_rows(
-                    int(op["m"]), int(op["lhs_mr"]), int(task["begin0"]), int(task["end0"])
-                )
-                elements = rows * int(op["k"])
-                return self._move(cluster, costs.pack_s(elements), 2.0 * F32_BYTES * elements, op)
+                return self._attention(row, op, cluster, costs)
             case TaskKind.ROUTER:
-                rows = int(task["end0"]) - int(task["begin0"])
-                panels = -(-int(op["n"]) // NR)
-                weights = Transfer(
-                    self._level(cluster, self._pass_bytes), float(self._buffer_bytes(op["weight"]))
-                )
-                return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (weights,))
-            case _ if kind in _ELEMENTWISE:
-                return self._elementwise(kind, task, op, cluster, costs)
-        raise ProgramError(
-            f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}"
-        )
+                rows, panels = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR)
+                weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
+                level = self._slot_level(cluster, int(row["op"]), "weight", weight_bytes)
+                return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
+            case _ if kind in _BY_ROWS:
+                return self._by_rows(task, kind, cluster, costs)
+        raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
-    def _move(self, cluster: str, compute_s: float, n_bytes: float, op: np.void) -> TaskCost:
-        """A task that streams activations: they are found where the largest tensor it touches fits."""
-        footprint = max(self._buffer_bytes(op[name]) for name in ("input0", "input1", "output0"))
-        return TaskCost(compute_s, 0.0, (Transfer(self._level(cluster, footprint), n_bytes),))
-
-    @staticmethod
-    def _strip_rows(rows: int, mr: int, begin: int, end: int) -> int:
-        strips = -(-rows // mr)
-        return end * rows // strips - begin * rows // strips
-
-    def _gemm(self, task: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
-        if task["kind"] == TaskKind.EXPERT_GEMM:
-            m = rows_of_expert(m, int(op["experts"]), int(task["begin2"]))
-        strips = (int(task["begin0"]), int(task["end0"]))
-        panels = int(task["end1"]) - int(task["begin1"])
-        rows = self._strip_rows(m, mr, *strips)
+    def _gemm(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
+        index, m, k, mr = int(row["op"]), int(op["m"]), int(op["k"]), int(op["lhs_mr"])
+        expert = row["kind"] == TaskKind.EXPERT_GEMM
+        if expert:
+            m = rows_of_expert(m, int(op["experts"]), int(row["begin2"]))
+        strips = (int(row["begin0"]), int(row["end0"]))
+        panels = int(row["end1"]) - int(row["begin1"])
+        count = -(-m // mr)
+        rows = strips[1] * m // count - strips[0] * m // count
         weight_bytes = float(panels * NR * k * F32_BYTES)
-        # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
-        footprint = self._pass_bytes if strips[0] == 0 else 2 * weight_bytes
-        weights = Transfer(self._level(cluster, footprint), weight_bytes)
         lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
-        lhs = Transfer(self._level(cluster, lhs_bytes), lhs_bytes)
-        out = Transfer(self._level(cluster, self._buffer_bytes(op["output0"])), out_bytes)
-        compute_s = costs.gemm_s(m, mr, strips, panels, k)
-        if task["kind"] == TaskKind.EXPERT_GEMM:
-            compute_s += costs.pack_s(rows * k)
+        # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
+        if strips[0] == 0:
+            weights = Transfer(self._slot_level(cluster, index, "weight", weight_bytes), weight_bytes)
+        else:
+            weights = Transfer(self._level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
+        lhs = Transfer(self._slot_level(cluster, index, "input0" if expert else "packed", lhs_bytes), lhs_bytes)
+        out_level = self._slot_level(cluster, index, "output0", out_bytes)
+        compute_s = costs.gemm_s(m, mr, strips, panels, k) + (costs.pack_s(rows * k) if expert else 0.0)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
-        return TaskCost(compute_s, 0.0, (weights, lhs, out))
+        return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._write_factor * out_bytes)))
 
-    def _gemv(self, task: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        panels = int(task["end1"]) - int(task["begin1"])
-        weights = Transfer(
-            self._level(cluster, self._pass_bytes), float(panels * NR * int(op["k"]) * F32_BYTES)
-        )
-        return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (weights,))
+    def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
+        panels = int(row["end1"]) - int(row["begin1"])
+        weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
+        level = self._slot_level(cluster, int(row["op"]), "weight", weight_bytes)
+        return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
 
-    def _attention(self, task: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        begin, end, past, head_dim = (
-            int(v) for v in (task["begin0"], task["end0"], op["past"], op["head_dim"])
-        )
-        kv_heads = int(task["end1"]) - int(task["begin1"])
-        units = kv_heads * (int(task["end2"]) - int(task["begin2"]))
+    def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
+        index = int(row["op"])
+        begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))
+        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
         group = int(op["heads"]) // int(op["kv_heads"])
         rows = (end - begin) * group * units
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * F32_BYTES * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
+        near = self._level(cluster, 2 * per_key * (past + end))
         first = end == int(op["tokens"])
-        old_level = self._level(cluster, self._pass_bytes if first else 2 * per_key * (past + end))
-        new_level = self._level(cluster, 2 * self._buffer_bytes(op["input1"]))
-        return TaskCost(
-            compute_s,
-            0.0,
-            tuple(
-                t
-                for t in (
-                    Transfer(old_level, per_key * past),
-                    Transfer(new_level, per_key * end + 2.0 * rows * head_dim * F32_BYTES),
-                )
-                if t.n_bytes > 0
-            ),
+        kv_bytes = float(self._program.buffers["n_bytes"][op["input1"]])
+        old = self._level(cluster, float(self._pass_bytes) + kv_bytes) if first else near
+        query_bytes = rows * head_dim * F32_BYTES
+        query = self._slot_level(cluster, index, "input0", query_bytes)
+        out = self._slot_level(cluster, index, "output0", query_bytes)
+        transfers = (
+            Transfer(old, per_key * past),
+            Transfer(near, per_key * end),
+            Transfer(query, query_bytes),
+            Transfer(out, self._write_factor * query_bytes),
         )
+        if old == DRAM:
+            compute_s += costs.exposed_s("attention_f32", per_key * past)
+        return TaskCost(compute_s, 0.0, tuple(t for t in transfers if t.n_bytes > 0))
 
-    def _elementwise(
-        self, kind: TaskKind, task: np.void, op: np.void, cluster: str, costs: CoreCosts
-    ) -> TaskCost:
-        rows, width, tensors = int(task["end0"]) - int(task["begin0"]), int(op["n"]), 2
-        if kind is TaskKind.KV_APPEND:
-            rows *= int(task["end2"]) - int(task["begin2"])
-            width = 2 * int(op["kv_heads"]) * int(op["head_dim"])
-        elif kind is TaskKind.EXPERT_COMBINE:
-            tensors = 1 + int(op["experts_per_token"])
-        elif kind in (TaskKind.ADD, TaskKind.SWIGLU):
-            tensors = 3
-        elif kind is TaskKind.ARGMAX:
-            tensors = 1
-        compute_s = costs.elementwise_s(_ELEMENTWISE[kind], rows, rows * width)
-        return self._move(cluster, compute_s, float(tensors * F32_BYTES * rows * width), op)
+    def _by_rows(self, task: int, kind: TaskKind, cluster: str, costs: CoreCosts) -> TaskCost:
+        """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
+        row = self._program.tasks[task]
+        operands = row_operands(self._program, task)
+        rows = int(row["end0"]) - int(row["begin0"])
+        elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
+        transfers = []
+        streamed_bytes = 0.0
+        for operand in operands:
+            level = self._slot_level(cluster, int(row["op"]), operand.slot, operand.n_bytes)
+            n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
+            streamed_bytes += n_bytes if level == DRAM else 0.0
+            transfers.append(Transfer(level, n_bytes))
+        kernel = _BY_ROWS[kind]
+        compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
+        return TaskCost(compute_s, 0.0, tuple(transfers))

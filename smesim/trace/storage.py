@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from smesim.errors import TraceError
-from smesim.files import first_validation_problem, read_text, write_atomically
+from smesim.files import check_writable, first_validation_problem, read_text, write_atomically
 from smesim.trace.schema import DEPENDENCY_COLUMNS, LINK_COLUMNS, TASK_COLUMNS, Trace, TraceMeta
 
 FORMAT = "smesim-trace"
@@ -42,6 +42,12 @@ def write_trace(trace: Trace, path: Path | str) -> None:
     writers: dict[str, Callable[[Trace], str | bytes]]
     writers = {".json": _to_json, ".csv": _to_csv, ".parquet": _to_parquet}
     write_atomically(path, writers[_suffix(path)](trace))
+
+
+def check_trace_path(path: Path | str) -> None:
+    """Raise what `write_trace` would raise for a path, to be asked before work whose trace would be lost."""
+    _suffix(Path(path))
+    check_writable(Path(path))
 
 
 def read_trace(path: Path | str) -> Trace:

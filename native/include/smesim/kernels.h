@@ -1,12 +1,12 @@
 /* The compute kernels: one table of pure leaves per instruction set.
  *
- * A leaf computes, and nothing else: no threads, no allocation, no state. What it needs beyond its operands is scratch
- * that the caller passes in. Matrices are cut by strips of rows (lhs) and panels of columns (rhs), see layout.h; a leaf
- * takes half-open ranges of them, so that a task is a leaf with a range and tasks of one operator share nothing but
- * their inputs. Output columns and rows outside the range are never written.
+ * A leaf computes, and nothing else: no threads, no allocation, no state. What it needs beyond its operands
+ * is scratch that the caller passes in. Matrices are cut by strips of rows (lhs) and panels of columns (rhs),
+ * see layout.h; a leaf takes half-open ranges of them, so that a task is a leaf with a range and tasks of one
+ * operator share nothing but their inputs. Output columns and rows outside the range are never written.
  *
- * All numbers are f32; pointers need the alignment of float (64 bytes is faster); sizes and leading dimensions count
- * elements. Inputs and outputs must not overlap unless it is said. */
+ * All numbers are f32; pointers need the alignment of float (64 bytes is faster); sizes and leading
+ * dimensions count elements. Inputs and outputs must not overlap unless it is said. */
 #ifndef SMESIM_KERNELS_H
 #define SMESIM_KERNELS_H
 
@@ -14,8 +14,8 @@
 
 #include "smesim/layout.h"
 
-/* Query rows of one KV head, as the attention leaves see them: row r is head r % group of the token at absolute
- * position `position + r / group`, and sees the keys 0 .. that position. */
+/* Query rows of one KV head, as the attention leaves see them: row r is head r % group of the token at
+ * absolute position `position + r / group`, and sees the keys 0 .. that position. */
 struct sms_attention_rows {
     int64_t rows;
     int64_t group;
@@ -31,69 +31,83 @@ struct sms_kernels {
     int32_t nr;        /* columns of a panel, SMS_NR */
     int32_t panels;    /* panels that one micro-kernel takes together */
     int32_t kc;        /* depth of a block */
-    int32_t test_only; /* runs wide code on narrow hardware to check its numbers; never chosen by sms_kernels_best */
+    int32_t test_only; /* runs wide code on narrow hardware to check its numbers; never chosen by
+                          sms_kernels_best */
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
 
     /* Packing. */
-    void (*pack_lhs)(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1, float *out);
-    void (*pack_rhs)(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *out);
-    void (*unpack_rhs)(const float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *w, int64_t ldw);
+    void (*pack_lhs)(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1,
+                     float *out);
+    void (*pack_rhs)(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                     float *out);
+    void (*unpack_rhs)(const float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *w,
+                       int64_t ldw);
 
-    /* Uniform numbers in [-scale, scale) that depend on (seed, n, k) alone: the same bits in either layout, for every
-     * range and on every ISA. */
-    void (*fill_rhs)(float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, uint64_t seed, float scale);
-    void (*fill_rows)(float *w, int64_t ldw, int64_t k, int64_t row0, int64_t row1, uint64_t seed, float scale);
+    /* Uniform numbers in [-scale, scale) that depend on (seed, n, k) alone: the same bits in either layout,
+     * for every range and on every ISA. */
+    void (*fill_rhs)(float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, uint64_t seed,
+                     float scale);
+    void (*fill_rows)(float *w, int64_t ldw, int64_t k, int64_t row0, int64_t row1, uint64_t seed,
+                      float scale);
 
     /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. */
-    void (*gemm)(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias, float *c,
-                 int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1);
+    void (*gemm)(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias,
+                 float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1);
     /* y[n] = x[k] * rhs^T + bias: reads each weight once, from memory at the rate the memory gives. */
-    void (*gemv)(const float *x, const float *rhs, int64_t n, int64_t k, const float *bias, float *y, int64_t panel0,
-                 int64_t panel1);
+    void (*gemv)(const float *x, const float *rhs, int64_t n, int64_t k, const float *bias, float *y,
+                 int64_t panel0, int64_t panel1);
 
     /* y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gamma; y may be x. */
-    void (*rmsnorm)(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows, int64_t dim,
-                    float eps);
-    void (*add)(const float *a, const float *b, float *y, int64_t n);            /* y may be a or b */
-    void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);     /* silu(gate) * up; y may be gate or up */
+    void (*rmsnorm)(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows,
+                    int64_t dim, float eps);
+    void (*add)(const float *a, const float *b, float *y, int64_t n); /* y may be a or b */
+    void (*swiglu)(const float *gate, const float *up, float *y,
+                   int64_t n); /* silu(gate) * up; y may be gate or up */
     void (*copy)(const float *x, float *y, int64_t n);
-    /* Rotates x[rows][heads][head_dim] in place, element j with j + head_dim / 2, as Hugging Face does. Row r is at
-     * position `position + r` of the tables cosine, sine [positions][head_dim / 2]. */
+    /* Rotates x[rows][heads][head_dim] in place, element j with j + head_dim / 2, as Hugging Face does. Row r
+     * is at position `position + r` of the tables cosine, sine [positions][head_dim / 2]. */
     void (*rope)(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float *cosine,
                  const float *sine, int64_t position);
     /* y[r] = table[ids[r]], from a row-major table or from an rhs_f32_n16 one (tied embeddings). */
-    void (*embed_rows)(const int32_t *ids, int64_t rows, const float *table, int64_t ldt, int64_t dim, float *y, int64_t ldy);
-    void (*embed_rhs)(const int32_t *ids, int64_t rows, const float *table, int64_t dim, float *y, int64_t ldy);
-    /* Index of the first largest number; NaN never is. -1 where nothing compares above minus infinity or n is 0. */
+    void (*embed_rows)(const int32_t *ids, int64_t rows, const float *table, int64_t ldt, int64_t dim,
+                       float *y, int64_t ldy);
+    void (*embed_rhs)(const int32_t *ids, int64_t rows, const float *table, int64_t dim, float *y,
+                      int64_t ldy);
+    /* Index of the first largest number; NaN never is. -1 where nothing compares above minus infinity or n is
+     * 0. */
     int64_t (*argmax)(const float *x, int64_t n);
 
-    /* Attention of one batch element. kv_append writes the heads head0 .. head1 of k[tokens][kv_heads * head_dim] and v
-     * at positions past .. past + tokens of the caches, whose heads follow one another from head 0. */
+    /* Attention of one batch element. kv_append writes the heads head0 .. head1 of k[tokens][kv_heads *
+     * head_dim] and v at positions past .. past + tokens of the caches, whose heads follow one another from
+     * head 0. */
     void (*kv_append)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
-                      int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache, float *v_cache);
-    /* Causal, online softmax, for one KV head and the query tokens token0 .. token1. q and out are [tokens][ld] and
-     * point at the first of the `group` heads that share the KV head; k_cache and v_cache at that head's cache. Token t
-     * is at absolute position past + t, and the cache holds all positions up to past + token1 - 1. */
-    void (*attention)(const float *q, int64_t ldq, const float *k_cache, const float *v_cache, float *out, int64_t ldo,
-                      int64_t token0, int64_t token1, int64_t past, int64_t group, int64_t head_dim, int64_t capacity,
-                      float *scratch);
+                      int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache,
+                      float *v_cache);
+    /* Causal, online softmax, for one KV head and the query tokens token0 .. token1. q and out are
+     * [tokens][ld] and point at the first of the `group` heads that share the KV head; k_cache and v_cache at
+     * that head's cache. Token t is at absolute position past + t, and the cache holds all positions up to
+     * past + token1 - 1. */
+    void (*attention)(const float *q, int64_t ldq, const float *k_cache, const float *v_cache, float *out,
+                      int64_t ldo, int64_t token0, int64_t token1, int64_t past, int64_t group,
+                      int64_t head_dim, int64_t capacity, float *scratch);
     /* Scratch of attention, in elements. */
     int64_t (*attention_scratch)(int64_t group, int64_t head_dim);
 
-    /* Stages of attention, for pipelines. scores[rows][lds] of the keys key0 .. key0 + keys; key0 is a multiple of 16.
-     * qk_block: q [rows][head_dim], already scaled. softmax_block: scores become exp(score - peak), zero where a row does
-     * not see the key and its strip does; peak[rows] and total[rows] are the running maximum and sum, and the rows of
-     * acc[rows][head_dim] are rescaled as peak moves. pv_block: acc += scores * V. */
-    void (*qk_block)(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0, int64_t keys,
-                     float *scores, int64_t lds);
-    void (*softmax_block)(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores, int64_t lds,
-                          float *peak, float *total, float *acc);
-    void (*pv_block)(const struct sms_attention_rows *at, const float *scores, int64_t lds, const float *v_cache,
-                     int64_t key0, int64_t keys, float *acc);
+    /* Stages of attention, for pipelines. scores[rows][lds] of the keys key0 .. key0 + keys; key0 is a
+     * multiple of 16. qk_block: q [rows][head_dim], already scaled. softmax_block: scores become exp(score -
+     * peak), zero where a row does not see the key and its strip does; peak[rows] and total[rows] are the
+     * running maximum and sum, and the rows of acc[rows][head_dim] are rescaled as peak moves. pv_block: acc
+     * += scores * V. */
+    void (*qk_block)(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0,
+                     int64_t keys, float *scores, int64_t lds);
+    void (*softmax_block)(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
+                          int64_t lds, float *peak, float *total, float *acc);
+    void (*pv_block)(const struct sms_attention_rows *at, const float *scores, int64_t lds,
+                     const float *v_cache, int64_t key0, int64_t keys, float *acc);
 
     /* Loops that measure the machine. Each does work that the compiler cannot drop. */
     float (*fma_peak)(int64_t iterations);
-    float (*read_bandwidth)(const float *x, int64_t n);                          /* returns the sum */
+    float (*read_bandwidth)(const float *x, int64_t n); /* returns the sum */
     void (*write_bandwidth)(float *y, int64_t n, float value);
     void (*triad)(const float *a, const float *b, float scale, float *y, int64_t n); /* y = a + scale * b */
 };

@@ -1,4 +1,5 @@
-/* AVX2 with FMA: 16 registers hold a tile of 6 x 16 (12 accumulators), two vectors of a panel and one broadcast. */
+/* AVX2 with FMA: 16 registers hold a tile of 6 x 16 (12 accumulators), two vectors of a panel and one
+ * broadcast. */
 #define SMS_ISA avx2
 #define SMS_LANES 8
 #define SMS_MR 6

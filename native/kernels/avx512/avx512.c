@@ -1,5 +1,6 @@
-/* AVX-512 F, VL, BW, DQ: 32 registers hold a tile of 12 x 32 (24 accumulators), one vector of each of two panels and
- * one broadcast. With 14 loads for 24 multiply-adds the load ports keep up on machines with one 512-bit load a cycle. */
+/* AVX-512 F, VL, BW, DQ: 32 registers hold a tile of 12 x 32 (24 accumulators), one vector of each of two
+ * panels and one broadcast. With 14 loads for 24 multiply-adds the load ports keep up on machines with one
+ * 512-bit load a cycle. */
 #define SMS_ISA avx512
 #define SMS_LANES 16
 #define SMS_MR 12

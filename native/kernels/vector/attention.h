@@ -2,8 +2,8 @@
  * acc += p * V (Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018; Dao et al.,
  * "FlashAttention", 2022). Both products are the micro-kernels of gemm.h on the packed caches.
  *
- * Causality is cut, not masked: a strip of rows computes no panel of keys that none of its rows sees, and multiplies
- * values only as deep as its last row sees. */
+ * Causality is cut, not masked: a strip of rows computes no panel of keys that none of its rows sees, and
+ * multiplies values only as deep as its last row sees. */
 #ifndef SMESIM_ATTENTION_H
 #define SMESIM_ATTENTION_H
 
@@ -14,20 +14,20 @@
 #include "smesim/kernels.h"
 
 /* Keys of a block that row r sees. */
-SMS_INLINE int64_t sms_visible(const struct sms_attention_rows *at, int64_t row, int64_t key0, int64_t keys)
-{
+SMS_INLINE int64_t sms_visible(const struct sms_attention_rows *at, int64_t row, int64_t key0, int64_t keys) {
     const int64_t visible = at->position + row / at->group + 1 - key0;
     return visible < 0 ? 0 : visible < keys ? visible : keys;
 }
 
-static void sms_qk_block(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0, int64_t keys,
-                         float *scores, int64_t lds)
-{
+static void sms_qk_block(const struct sms_attention_rows *at, const float *q, const float *k_cache,
+                         int64_t key0, int64_t keys, float *scores, int64_t lds) {
     const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
-    struct sms_tile t = {.lda = d, .b_panel = SMS_NR * d, .depth = d, .ldc = lds, .prefetch_step = SMS_LINE_BYTES};
+    struct sms_tile t = {
+        .lda = d, .b_panel = SMS_NR * d, .depth = d, .ldc = lds, .prefetch_step = SMS_LINE_BYTES};
     int64_t first = 0; /* strips that see the panel: visibility grows with the row */
     for (int64_t key = 0; key < keys; key += SMS_TILE_COLUMNS) {
-        while (first < strips && sms_visible(at, sms_lhs_strip_row(first + 1, at->rows, strips) - 1, key0, keys) <= key)
+        while (first < strips &&
+               sms_visible(at, sms_lhs_strip_row(first + 1, at->rows, strips) - 1, key0, keys) <= key)
             first++;
         t.b = k_cache + (key0 + key) * d;
         t.prefetch = (const char *)(t.b + SMS_TILE_COLUMNS * d);
@@ -44,16 +44,14 @@ static void sms_qk_block(const struct sms_attention_rows *at, const float *q, co
     }
 }
 
-SMS_INLINE vf sms_exp_vector(float *scores, float peak)
-{
+SMS_INLINE vf sms_exp_vector(float *scores, float peak) {
     const vf p = v_exp(v_load(scores) - peak);
     v_store(scores, p);
     return p;
 }
 
 /* scores[visible] become exp(score - peak); returns their sum. */
-static float sms_exp_row(float *scores, int64_t visible, float peak)
-{
+static float sms_exp_row(float *scores, int64_t visible, float peak) {
     vf total = v_set(0.0f);
     int64_t i = 0;
     for (; i + SMS_LANES <= visible; i += SMS_LANES)
@@ -68,9 +66,8 @@ static float sms_exp_row(float *scores, int64_t visible, float peak)
     return v_sum(total);
 }
 
-static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores, int64_t lds, float *peak,
-                              float *total, float *acc)
-{
+static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
+                              int64_t lds, float *peak, float *total, float *acc) {
     const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
     for (int64_t strip = 0; strip < strips; strip++) {
         const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
@@ -95,9 +92,8 @@ static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0,
     }
 }
 
-static void sms_pv_block(const struct sms_attention_rows *at, const float *scores, int64_t lds, const float *v_cache, int64_t key0,
-                         int64_t keys, float *acc)
-{
+static void sms_pv_block(const struct sms_attention_rows *at, const float *scores, int64_t lds,
+                         const float *v_cache, int64_t key0, int64_t keys, float *acc) {
     const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
     struct sms_tile t = {.lda = lds, .b_panel = SMS_NR * at->capacity, .ldc = d, .begin = SMS_BEGIN_C};
     for (int64_t column = 0; column < d; column += SMS_TILE_COLUMNS) {
@@ -120,21 +116,18 @@ static void sms_pv_block(const struct sms_attention_rows *at, const float *score
 }
 
 /* Tokens whose rows are worked on together: as many as give the products reuse, and at least one. */
-SMS_INLINE int64_t sms_attention_tokens(int64_t group)
-{
+SMS_INLINE int64_t sms_attention_tokens(int64_t group) {
     return group < SMS_ATTENTION_ROWS ? SMS_ATTENTION_ROWS / group : 1;
 }
 
-static int64_t sms_attention_scratch(int64_t group, int64_t head_dim)
-{
+static int64_t sms_attention_scratch(int64_t group, int64_t head_dim) {
     const int64_t rows = sms_attention_tokens(group) * group;
     return rows * (2 * head_dim + SMS_ATTENTION_KEYS + 2);
 }
 
-static void sms_attention(const float *q, int64_t ldq, const float *k_cache, const float *v_cache, float *out, int64_t ldo,
-                          int64_t token0, int64_t token1, int64_t past, int64_t group, int64_t head_dim, int64_t capacity,
-                          float *scratch)
-{
+static void sms_attention(const float *q, int64_t ldq, const float *k_cache, const float *v_cache, float *out,
+                          int64_t ldo, int64_t token0, int64_t token1, int64_t past, int64_t group,
+                          int64_t head_dim, int64_t capacity, float *scratch) {
     const int64_t d = head_dim, block_tokens = sms_attention_tokens(group), block_rows = block_tokens * group;
     const float scale = 1.0f / sqrtf((float)d);
     float *scaled = scratch, *acc = scaled + block_rows * d, *scores = acc + block_rows * d;
@@ -166,9 +159,9 @@ static void sms_attention(const float *q, int64_t ldq, const float *k_cache, con
     }
 }
 
-static void sms_kv_append(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past, int64_t head0,
-                          int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache, float *v_cache)
-{
+static void sms_kv_append(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens,
+                          int64_t past, int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity,
+                          float *k_cache, float *v_cache) {
     for (int64_t head = head0; head < head1; head++) {
         float *restrict k_head = k_cache + head * sms_k_cache_size(capacity, head_dim);
         float *restrict v_head = v_cache + head * sms_v_cache_size(capacity, head_dim);

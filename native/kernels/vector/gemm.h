@@ -1,10 +1,10 @@
 /* Matrix products on packed panels.
  *
- * The micro-kernel holds a tile of the product, `height` rows by `panels` panels, in registers and runs along the depth.
- * height and panels are constants at each instance; the loops over them are unrolled. Around it stand the classic
- * loops, named as BLIS does (Van Zee and van de Geijn, "BLIS: a framework for rapidly instantiating BLAS
- * functionality", 2015): ic over blocks of rows that fit the L2 cache, pc over blocks of the depth, jr over panels,
- * ir over strips. */
+ * The micro-kernel holds a tile of the product, `height` rows by `panels` panels, in registers and runs along
+ * the depth. height and panels are constants at each instance; the loops over them are unrolled. Around it
+ * stand the classic loops, named as BLIS does (Van Zee and van de Geijn, "BLIS: a framework for rapidly
+ * instantiating BLAS functionality", 2015): ic over blocks of rows that fit the L2 cache, pc over blocks of
+ * the depth, jr over panels, ir over strips. */
 #ifndef SMESIM_GEMM_H
 #define SMESIM_GEMM_H
 
@@ -30,13 +30,13 @@ struct sms_tile {
     float *c;
     int64_t ldc;
     enum sms_begin begin;
-    const char *prefetch; /* what later tiles read: touched once every k and panel, prefetch_step further each time */
+    const char *
+        prefetch; /* what later tiles read: touched once every k and panel, prefetch_step further each time */
     int64_t prefetch_step;
 };
 
 /* a is a packed strip, or rows that lie lda apart. */
-SMS_INLINE void sms_micro(const int height, const int panels, const int packed, const struct sms_tile *t)
-{
+SMS_INLINE void sms_micro(const int height, const int panels, const int packed, const struct sms_tile *t) {
     enum { V = SMS_PANEL_VECTORS };
     const int vectors = panels * V;
     const int64_t a_row = packed ? 1 : t->lda, a_depth = packed ? height : 1;
@@ -92,10 +92,10 @@ SMS_INLINE void sms_micro(const int height, const int panels, const int packed, 
 
 typedef void sms_micro_kernel(const struct sms_tile *);
 
-#define SMS_MICRO_KERNELS(height)                                                                                      \
-    static void sms_micro_strip_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 1, t); }            \
-    static void sms_micro_strip_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 1, t); }              \
-    static void sms_micro_rows_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 0, t); }             \
+#define SMS_MICRO_KERNELS(height)                                                                           \
+    static void sms_micro_strip_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 1, t); } \
+    static void sms_micro_strip_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 1, t); }   \
+    static void sms_micro_rows_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 0, t); }  \
     static void sms_micro_rows_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 0, t); }
 SMS_HEIGHTS(SMS_MICRO_KERNELS)
 
@@ -109,9 +109,10 @@ static sms_micro_kernel *const sms_micro_kernels[2][2][SMS_MR] = {
     {{SMS_HEIGHTS(SMS_STRIP_SINGLE)}, {SMS_HEIGHTS(SMS_STRIP)}},
 };
 
-/* One tile, `columns` wide: into c, or past a buffer where the panels are wider than the columns that are there. */
-SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int64_t height, int64_t columns)
-{
+/* One tile, `columns` wide: into c, or past a buffer where the panels are wider than the columns that are
+ * there. */
+SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int64_t height,
+                                 int64_t columns) {
     const int wide = columns > SMS_NR;
     const int64_t width = wide ? SMS_TILE_COLUMNS : SMS_NR;
     if (columns == width) {
@@ -139,11 +140,10 @@ struct sms_gemm_operands {
     int64_t m, k, n, ldc, strips, panel_end;
 };
 
-/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1. The panels that `next` points at
- * are fetched meanwhile, evenly over the strips. */
-static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t depth,
-                        const float *next)
-{
+/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1. The panels that
+ * `next` points at are fetched meanwhile, evenly over the strips. */
+static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64_t strip1, int64_t panel,
+                        int64_t k0, int64_t depth, const float *next) {
     const int64_t column = panel * SMS_NR;
     const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
     const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
@@ -154,7 +154,9 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
         .depth = depth,
         .bias = g->bias ? g->bias + column : NULL,
         .ldc = g->ldc,
-        .begin = k0 > 0 ? SMS_BEGIN_C : g->bias ? SMS_BEGIN_BIAS : SMS_BEGIN_ZERO,
+        .begin = k0 > 0    ? SMS_BEGIN_C
+                 : g->bias ? SMS_BEGIN_BIAS
+                           : SMS_BEGIN_ZERO,
         .prefetch = (const char *)next,
         .prefetch_step = touch_bytes,
     };
@@ -169,9 +171,8 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
     }
 }
 
-static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias, float *c, int64_t ldc,
-                     int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1)
-{
+static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias,
+                     float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1) {
     if (strip0 == strip1)
         return;
     const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, n, ldc, sms_lhs_strips(m, SMS_MR), panel1};
@@ -197,8 +198,9 @@ static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, i
         for (int64_t pc = 0; pc < depth_blocks; pc++) {
             const int64_t k0 = pc * k / depth_blocks, k1 = (pc + 1) * k / depth_blocks;
             for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
-                const float *next = panel + SMS_PANELS < panel1 ? rhs + (panel + SMS_PANELS) * SMS_NR * k + k0 * SMS_NR
-                                                                : rhs + panel0 * SMS_NR * k + k1 * SMS_NR;
+                const float *next = panel + SMS_PANELS < panel1
+                                        ? rhs + (panel + SMS_PANELS) * SMS_NR * k + k0 * SMS_NR
+                                        : rhs + panel0 * SMS_NR * k + k1 * SMS_NR;
                 sms_gemm_ir(&g, ic0, ic1, panel, k0, k1 - k0, next);
             }
         }

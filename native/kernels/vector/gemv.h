@@ -1,7 +1,7 @@
-/* Products with one vector. No weight is used twice, so the memory sets the pace. The loop reads several panels side by
- * side: that keeps enough misses in flight for the prefetchers of the hardware to reach what the memory gives, and asking
- * ahead in software only got in their way (measured on Zen 3: 4 streams 31 GB/s, 2 streams 28, 1 stream 24; with
- * prefetches 1 KiB ahead each lost a tenth). */
+/* Products with one vector. No weight is used twice, so the memory sets the pace. The loop reads several
+ * panels side by side: that keeps enough misses in flight for the prefetchers of the hardware to reach what
+ * the memory gives, and asking ahead in software only got in their way (measured on Zen 3: 4 streams 31 GB/s,
+ * 2 streams 28, 1 stream 24; with prefetches 1 KiB ahead each lost a tenth). */
 #ifndef SMESIM_GEMV_H
 #define SMESIM_GEMV_H
 
@@ -9,9 +9,8 @@
 
 enum { SMS_GEMV_STREAMS = 4 };
 
-SMS_INLINE void sms_gemv_panels(const int streams, const float *x, const float *b, int64_t k, const float *bias,
-                                float *y, int64_t columns)
-{
+SMS_INLINE void sms_gemv_panels(const int streams, const float *x, const float *b, int64_t k,
+                                const float *bias, float *y, int64_t columns) {
     enum { V = SMS_PANEL_VECTORS };
     vf acc[SMS_GEMV_STREAMS][V];
     SMS_UNROLL(16)
@@ -40,8 +39,7 @@ SMS_INLINE void sms_gemv_panels(const int streams, const float *x, const float *
 }
 
 static void sms_gemv(const float *x, const float *rhs, int64_t n, int64_t k, const float *bias, float *y,
-                     int64_t panel0, int64_t panel1)
-{
+                     int64_t panel0, int64_t panel1) {
     for (int64_t panel = panel0; panel < panel1;) {
         const int64_t streams = panel1 - panel < SMS_GEMV_STREAMS ? 1 : SMS_GEMV_STREAMS;
         const int64_t column = panel * SMS_NR;

@@ -7,8 +7,7 @@
 enum { SMS_FMA_CHAINS = SMS_MR * SMS_NR * SMS_PANELS / SMS_LANES };
 
 /* As many independent chains as the largest tile has accumulators. */
-static float sms_fma_peak(int64_t iterations)
-{
+static float sms_fma_peak(int64_t iterations) {
     vf acc[SMS_FMA_CHAINS];
     for (int j = 0; j < SMS_FMA_CHAINS; j++)
         acc[j] = v_set((float)j);
@@ -25,8 +24,7 @@ static float sms_fma_peak(int64_t iterations)
 }
 
 /* Reads as gemv does: 4 streams, each within its quarter of a block. */
-static float sms_read_bandwidth(const float *x, int64_t n)
-{
+static float sms_read_bandwidth(const float *x, int64_t n) {
     enum { STREAMS = 4, LINE = 16, VECTORS = LINE / SMS_LANES, BLOCK_LINES = 1024 };
     vf acc[STREAMS][VECTORS];
     for (int s = 0; s < STREAMS; s++)
@@ -55,14 +53,12 @@ static float sms_read_bandwidth(const float *x, int64_t n)
     return sum;
 }
 
-static void sms_write_bandwidth(float *y, int64_t n, float value)
-{
+static void sms_write_bandwidth(float *y, int64_t n, float value) {
     for (int64_t i = 0; i < n; i++)
         y[i] = value;
 }
 
-static void sms_triad(const float *a, const float *b, float scale, float *y, int64_t n)
-{
+static void sms_triad(const float *a, const float *b, float scale, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         y[i] = a[i] + scale * b[i];
 }

@@ -5,8 +5,7 @@
 #include "smesim/layout.h"
 #include "vec.h"
 
-SMS_INLINE void sms_pack_strip(const int height, const float *x, int64_t ldx, int64_t k, float *out)
-{
+SMS_INLINE void sms_pack_strip(const int height, const float *x, int64_t ldx, int64_t k, float *out) {
     for (int64_t i = 0; i < k; i++) {
         SMS_UNROLL(16)
         for (int r = 0; r < height; r++)
@@ -14,25 +13,25 @@ SMS_INLINE void sms_pack_strip(const int height, const float *x, int64_t ldx, in
     }
 }
 
-static void sms_pack_lhs(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1, float *out)
-{
+static void sms_pack_lhs(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1,
+                         float *out) {
     const int64_t strips = sms_lhs_strips(m, SMS_MR);
     for (int64_t strip = strip0; strip < strip1; strip++) {
         const int64_t row = sms_lhs_strip_row(strip, m, strips);
         const float *from = x + row * ldx;
         float *to = out + row * k;
         switch (sms_lhs_strip_row(strip + 1, m, strips) - row) {
-#define SMS_PACK_CASE(height)                                                                                          \
-    case height:                                                                                                       \
-        sms_pack_strip(height, from, ldx, k, to);                                                                      \
+#define SMS_PACK_CASE(height)                     \
+    case height:                                  \
+        sms_pack_strip(height, from, ldx, k, to); \
         break;
             SMS_HEIGHTS(SMS_PACK_CASE)
         }
     }
 }
 
-static void sms_pack_rhs(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *out)
-{
+static void sms_pack_rhs(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                         float *out) {
     for (int64_t panel = panel0; panel < panel1; panel++) {
         const int64_t row = panel * SMS_NR, rows = n - row < SMS_NR ? n - row : SMS_NR;
         float *to = out + row * k;
@@ -46,27 +45,26 @@ static void sms_pack_rhs(const float *w, int64_t ldw, int64_t n, int64_t k, int6
     }
 }
 
-static void sms_unpack_rhs(const float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *w, int64_t ldw)
-{
+static void sms_unpack_rhs(const float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                           float *w, int64_t ldw) {
     const int64_t end = panel1 * SMS_NR < n ? panel1 * SMS_NR : n;
     for (int64_t row = panel0 * SMS_NR; row < end; row++)
         for (int64_t i = 0; i < k; i++)
             w[row * ldw + i] = packed[sms_rhs_offset(row, i, k)];
 }
 
-/* The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014). */
-SMS_INLINE uint64_t sms_row_key(uint64_t seed, int64_t row)
-{
+/* The finaliser of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+ * 2014). */
+SMS_INLINE uint64_t sms_row_key(uint64_t seed, int64_t row) {
     uint64_t z = seed + ((uint64_t)row + 1) * 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
 }
 
-/* A 32-bit mixer with low bias (C. Wellons, "Prospecting for hash functions", 2018), the two halves of the row's key
- * entering before and between its rounds; its upper 24 bits are the number. */
-SMS_INLINE float sms_uniform(uint32_t low, uint32_t high, uint32_t k, float step)
-{
+/* A 32-bit mixer with low bias (C. Wellons, "Prospecting for hash functions", 2018), the two halves of the
+ * row's key entering before and between its rounds; its upper 24 bits are the number. */
+SMS_INLINE float sms_uniform(uint32_t low, uint32_t high, uint32_t k, float step) {
     uint32_t x = k + low;
     x = (x ^ (x >> 16)) * 0x7feb352du;
     x ^= high;
@@ -77,8 +75,8 @@ SMS_INLINE float sms_uniform(uint32_t low, uint32_t high, uint32_t k, float step
 
 #define SMS_UNIFORM_STEPS 8388608.0f /* 2^23 steps of a 24-bit signed number from 0 to 1 */
 
-static void sms_fill_rhs(float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, uint64_t seed, float scale)
-{
+static void sms_fill_rhs(float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, uint64_t seed,
+                         float scale) {
     const float step = scale / SMS_UNIFORM_STEPS;
     for (int64_t panel = panel0; panel < panel1; panel++) {
         float *restrict to = packed + panel * SMS_NR * k;
@@ -97,8 +95,8 @@ static void sms_fill_rhs(float *packed, int64_t n, int64_t k, int64_t panel0, in
     }
 }
 
-static void sms_fill_rows(float *w, int64_t ldw, int64_t k, int64_t row0, int64_t row1, uint64_t seed, float scale)
-{
+static void sms_fill_rows(float *w, int64_t ldw, int64_t k, int64_t row0, int64_t row1, uint64_t seed,
+                          float scale) {
     const float step = scale / SMS_UNIFORM_STEPS;
     for (int64_t row = row0; row < row1; row++) {
         const uint64_t key = sms_row_key(seed, row);

@@ -1,5 +1,6 @@
-/* What works on rows: norm, activation, rotation, look-up. Where a plain loop is enough, the compiler makes the vectors;
- * reductions and the exponential are written out, because their order and accuracy are part of what they promise. */
+/* What works on rows: norm, activation, rotation, look-up. Where a plain loop is enough, the compiler makes
+ * the vectors; reductions and the exponential are written out, because their order and accuracy are part of
+ * what they promise. */
 #ifndef SMESIM_ROWS_H
 #define SMESIM_ROWS_H
 
@@ -8,8 +9,7 @@
 #include "smesim/layout.h"
 #include "vec.h"
 
-static float sms_sum_of_squares(const float *x, int64_t n)
-{
+static float sms_sum_of_squares(const float *x, int64_t n) {
     enum { CHAINS = 4 };
     vf acc[CHAINS];
     for (int j = 0; j < CHAINS; j++)
@@ -28,8 +28,8 @@ static float sms_sum_of_squares(const float *x, int64_t n)
     return sum;
 }
 
-static void sms_rmsnorm(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows, int64_t dim, float eps)
-{
+static void sms_rmsnorm(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows,
+                        int64_t dim, float eps) {
     for (int64_t r = 0; r < rows; r++) {
         const float *from = x + r * ldx;
         float *to = y + r * ldy;
@@ -39,22 +39,19 @@ static void sms_rmsnorm(const float *x, int64_t ldx, const float *gamma, float *
     }
 }
 
-static void sms_add(const float *a, const float *b, float *y, int64_t n)
-{
+static void sms_add(const float *a, const float *b, float *y, int64_t n) {
     for (int64_t i = 0; i < n; i++)
         y[i] = a[i] + b[i];
 }
 
 static void sms_copy(const float *x, float *y, int64_t n) { memcpy(y, x, (size_t)n * sizeof *x); }
 
-SMS_INLINE void sms_swiglu_vector(const float *gate, const float *up, float *y)
-{
+SMS_INLINE void sms_swiglu_vector(const float *gate, const float *up, float *y) {
     const vf x = v_load(gate);
     v_store(y, x / (1.0f + v_exp(-x)) * v_load(up));
 }
 
-static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n)
-{
+static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n) {
     int64_t i = 0;
     for (; i + SMS_LANES <= n; i += SMS_LANES)
         sms_swiglu_vector(gate + i, up + i, y + i);
@@ -68,9 +65,8 @@ static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n)
     }
 }
 
-static void sms_rope(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float *cosine, const float *sine,
-                     int64_t position)
-{
+static void sms_rope(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim,
+                     const float *cosine, const float *sine, int64_t position) {
     const int64_t half = head_dim / 2;
     for (int64_t r = 0; r < rows; r++) {
         const float *c = cosine + (position + r) * half, *s = sine + (position + r) * half;
@@ -86,14 +82,14 @@ static void sms_rope(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t
     }
 }
 
-static void sms_embed_rows(const int32_t *ids, int64_t rows, const float *table, int64_t ldt, int64_t dim, float *y, int64_t ldy)
-{
+static void sms_embed_rows(const int32_t *ids, int64_t rows, const float *table, int64_t ldt, int64_t dim,
+                           float *y, int64_t ldy) {
     for (int64_t r = 0; r < rows; r++)
         sms_copy(table + ids[r] * ldt, y + r * ldy, dim);
 }
 
-static void sms_embed_rhs(const int32_t *ids, int64_t rows, const float *table, int64_t dim, float *y, int64_t ldy)
-{
+static void sms_embed_rhs(const int32_t *ids, int64_t rows, const float *table, int64_t dim, float *y,
+                          int64_t ldy) {
     for (int64_t r = 0; r < rows; r++) {
         const float *from = table + sms_rhs_offset(ids[r], 0, dim);
         for (int64_t i = 0; i < dim; i++)
@@ -102,8 +98,7 @@ static void sms_embed_rhs(const int32_t *ids, int64_t rows, const float *table, 
 }
 
 /* Minus infinity of nothing; NaN is passed over. */
-static float sms_largest(const float *x, int64_t n)
-{
+static float sms_largest(const float *x, int64_t n) {
     enum { CHAINS = 4 };
     vf largest[CHAINS];
     for (int j = 0; j < CHAINS; j++)
@@ -120,8 +115,7 @@ static float sms_largest(const float *x, int64_t n)
     return peak;
 }
 
-static int64_t sms_argmax(const float *x, int64_t n)
-{
+static int64_t sms_argmax(const float *x, int64_t n) {
     const float peak = sms_largest(x, n);
     for (int64_t i = 0; peak > -INFINITY && i < n; i++)
         if (x[i] == peak)

@@ -1,8 +1,8 @@
 /* A vector of SMS_LANES floats, in the vector extension that gcc and clang share; one lane is plain C.
  *
- * Everything in this folder is written against these few names, so that one source serves every width. An ISA's file
- * defines its width and block sizes and includes table.h. Intrinsics stand only where a compiler does not find the
- * instruction by itself. */
+ * Everything in this folder is written against these few names, so that one source serves every width. An
+ * ISA's file defines its width and block sizes and includes table.h. Intrinsics stand only where a compiler
+ * does not find the instruction by itself. */
 #ifndef SMESIM_VEC_H
 #define SMESIM_VEC_H
 
@@ -21,37 +21,34 @@
 #if SMS_LANES == 1
 typedef float vf;
 typedef int32_t vi;
+typedef uint32_t vu;
 typedef float vf_unaligned;
 SMS_INLINE vf v_set(float s) { return s; }
-SMS_INLINE vf v_from_int(vi x) { return (float)x; }
 #else
 typedef float vf __attribute__((vector_size(4 * SMS_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * SMS_LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * SMS_LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * SMS_LANES), aligned(4), may_alias));
 SMS_INLINE vf v_set(float s) { return s - (vf){0}; }
-SMS_INLINE vf v_from_int(vi x) { return __builtin_convertvector(x, vf); }
 #endif
 
 SMS_INLINE vf v_load(const float *p) { return *(const vf_unaligned *)p; }
 SMS_INLINE void v_store(float *p, vf x) { *(vf_unaligned *)p = x; }
 
-SMS_INLINE vi v_bits(vf x)
-{
+SMS_INLINE vi v_bits(vf x) {
     vi bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
 
-SMS_INLINE vf v_of_bits(vi bits)
-{
+SMS_INLINE vf v_of_bits(vi bits) {
     vf x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
 /* a > b ? a : b, so b where either is NaN. */
-SMS_INLINE vf v_max(vf a, vf b)
-{
+SMS_INLINE vf v_max(vf a, vf b) {
 #if SMS_LANES == 16 && defined(__AVX512F__)
     return (vf)_mm512_max_ps((__m512)a, (__m512)b);
 #elif SMS_LANES == 8 && defined(__AVX2__)
@@ -65,8 +62,7 @@ SMS_INLINE vf v_max(vf a, vf b)
 }
 
 /* a < b ? a : b, so b where either is NaN. */
-SMS_INLINE vf v_min(vf a, vf b)
-{
+SMS_INLINE vf v_min(vf a, vf b) {
 #if SMS_LANES == 16 && defined(__AVX512F__)
     return (vf)_mm512_min_ps((__m512)a, (__m512)b);
 #elif SMS_LANES == 8 && defined(__AVX2__)
@@ -76,8 +72,7 @@ SMS_INLINE vf v_min(vf a, vf b)
 #endif
 }
 
-SMS_INLINE float v_sum(vf x)
-{
+SMS_INLINE float v_sum(vf x) {
     float lane[SMS_LANES];
     v_store(lane, x);
     for (int half = SMS_LANES / 2; half > 0; half /= 2)
@@ -86,8 +81,7 @@ SMS_INLINE float v_sum(vf x)
     return lane[0];
 }
 
-SMS_INLINE float v_largest(vf x)
-{
+SMS_INLINE float v_largest(vf x) {
     float lane[SMS_LANES];
     v_store(lane, x);
     for (int half = SMS_LANES / 2; half > 0; half /= 2)
@@ -96,15 +90,20 @@ SMS_INLINE float v_largest(vf x)
     return lane[0];
 }
 
+/* 2^n of a normal exponent; anything for the others. */
+SMS_INLINE vf v_power_of_two(vi n) {
+    enum { EXPONENT_BIAS = 127, EXPONENT_SHIFT = 23 };
+    return v_of_bits((vi)((vu)(n + EXPONENT_BIAS) << EXPONENT_SHIFT));
+}
+
 /* e^x to 1.5 ulp; 0 below the denormals, infinity above the largest float, NaN for NaN.
- * x = n ln2 + f with |f| <= ln2 / 2 (Cody and Waite's split of ln2), e^f = 1 + f + f^2 q(f) with q of least relative
- * error (Chebyshev fit, 8e-9), in Estrin's order because its chain is the shorter one, and 2^n in two factors so that
- * neither end of the range is lost. */
-SMS_INLINE vf v_exp(vf x)
-{
+ * x = n ln2 + f with |f| <= ln2 / 2 (Cody and Waite's split of ln2), e^f = 1 + f + f^2 q(f) with q of least
+ * relative error (Chebyshev fit, 8e-9), in Estrin's order because its chain is the shorter one, and 2^n in
+ * two factors so that neither end of the range is lost. */
+SMS_INLINE vf v_exp(vf x) {
     const float LOG2E = 1.44269504f, LN2_HIGH = 0.693359375f, LN2_LOW = -2.12194440e-4f;
     const float ROUND_TO_INTEGER = 12582912.0f; /* 1.5 * 2^23: its last bit is worth one */
-    enum { ROUND_TO_INTEGER_BITS = 0x4b400000, EXPONENT_BIAS = 127, EXPONENT_SHIFT = 23 };
+    enum { ROUND_TO_INTEGER_BITS = 0x4b400000 };
     x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
     const vf shifted = x * LOG2E + ROUND_TO_INTEGER;
     const vf n = shifted - ROUND_TO_INTEGER;
@@ -115,8 +114,7 @@ SMS_INLINE vf v_exp(vf x)
     const vf fraction = q * square + (f + 1.0f);
     const vi power = v_bits(shifted) - ROUND_TO_INTEGER_BITS;
     const vi half = power >> 1;
-    return fraction * v_of_bits((half + EXPONENT_BIAS) << EXPONENT_SHIFT) *
-           v_of_bits((power - half + EXPONENT_BIAS) << EXPONENT_SHIFT);
+    return fraction * v_power_of_two(half) * v_power_of_two(power - half);
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* The source and the blocking of avx512.c, with its 16 lanes made of two registers, so that the wide code's numbers can
- * be checked on a machine without AVX-512. Slow: the tile does not fit the registers. */
+/* The source and the blocking of avx512.c, with its 16 lanes made of two registers, so that the wide code's
+ * numbers can be checked on a machine without AVX-512. Slow: the tile does not fit the registers. */
 #define SMS_ISA wide16
 #define SMS_LANES 16
 #define SMS_MR 12

@@ -92,7 +92,8 @@ def probe(
     sketch = _chip(device, stamp, peaks, bandwidths, levels, count, None, "before the little models ran")
     runs = list(run_all(device, sketch, quick, count, seed, lambda: step("little models")))
     step("fitting the cost function")
-    coefficients = fit_coefficients(runs, kstep, gemv.median, table.mr, table.nr, table.kc, count)
+    last = float(max((cache.size_bytes for cache in levels), default=0))
+    coefficients = fit_coefficients(runs, kstep, gemv.median, table.mr, table.nr, table.kc, count, last)
     report("done", steps, steps)
     return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
 

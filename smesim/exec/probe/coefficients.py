@@ -18,7 +18,7 @@ from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.samples import (
     Sample,
     attention_features,
-    elementwise_features,
+    row_features,
     gemm_features,
     handover_gaps,
     samples_of,
@@ -30,7 +30,10 @@ from smesim.plan.program import TaskKind
 COMPUTE_BOUND_SHARE = 0.5
 """A task counts as compute-bound when its bytes alone would take less than this share of its time."""
 
-ELEMENTWISE_KERNELS = {
+QUIET_SHARE = 0.05
+"""Runs in which other processes took more of the machine than this are left out where enough others remain."""
+
+ROW_KERNELS = {
     TaskKind.PACK_LHS: "pack_lhs_f32",
     TaskKind.EMBED: "embed_f32",
     TaskKind.RMSNORM: "rms_norm_f32",
@@ -65,9 +68,11 @@ class Coefficients:
 
 
 def fit_coefficients(
-    runs: Sequence[LittleRun], kstep: Sequence[Timing], gemv_element_s: float, mr: int, nr: int, kc: int, threads: int
-) -> Coefficients:
+    runs: Sequence[LittleRun], kstep: Sequence[Timing], gemv_element_s: float, mr: int, nr: int, kc: int, threads: int,
+    last_cache_bytes: float,
+) -> Coefficients:  # fmt: skip
     """Fit all kernels. `kstep` are the warm times of a k-step by height 1 .. mr, seconds."""
+    runs = quiet_runs(runs)
     warm = [0.0, *(t.median for t in kstep)]
     one = Timing.of(stream_rates(runs, 1))
     many = Timing.of(stream_rates(runs, threads))
@@ -76,7 +81,7 @@ def fit_coefficients(
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
     kernels.append(_fit_attention(runs, in_place, one.median, mr))
-    kernels += [_fit_elementwise(runs, kind, name) for kind, name in ELEMENTWISE_KERNELS.items()]
+    kernels += [_fit_rows(runs, kind, name, last_cache_bytes) for kind, name in ROW_KERNELS.items()]
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
@@ -86,6 +91,16 @@ def fit_coefficients(
         dispatch=Timing.of(dispatch),
         barrier=Timing.of(barrier or [0.0]),
     )
+
+
+def quiet_runs(runs: Sequence[LittleRun]) -> Sequence[LittleRun]:
+    """The runs without foreign load, if there are enough of them with one thread and with all; else all runs."""
+    quiet = [run for run in runs if (run.trace.meta.foreign_load or 0.0) <= QUIET_SHARE]
+    enough = all(
+        2 * sum(run.threads == t for run in quiet) >= sum(run.threads == t for run in runs)
+        for t in {run.threads for run in runs}
+    )
+    return quiet if enough else runs
 
 
 def _needed(samples: list[Sample], what: str) -> list[Sample]:
@@ -149,11 +164,14 @@ def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], bytes_per_s:
     )
 
 
-def _fit_elementwise(runs: Sequence[LittleRun], kind: TaskKind, name: str) -> FittedKernel:
+def _fit_rows(runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float) -> FittedKernel:
     samples = _needed(samples_of(runs, kind, 1), f"{kind.name} tasks")
-    features = np.array([elementwise_features(s) for s in samples])
+    features = np.array([row_features(s, last_cache_bytes) for s in samples])
     fit = non_negative_fit(features, np.array([s.seconds for s in samples]))
-    per_element, per_row = fit.coefficients
-    return FittedKernel(
-        name, {"s_per_element": (per_element, "s/element"), "s_per_row": (per_row, "s")}, fit.residual, fit.samples
-    )
+    per_element, per_row, per_byte = fit.coefficients
+    parameters = {
+        "s_per_element": (per_element, "s/element"),
+        "s_per_row": (per_row, "s"),
+        "s_per_streamed_byte": (per_byte, "s/B"),
+    }
+    return FittedKernel(name, parameters, fit.residual, fit.samples)

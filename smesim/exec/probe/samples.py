@@ -12,6 +12,7 @@ import numpy.typing as npt
 from smesim.exec.probe.little_models import LittleRun
 from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
 from smesim.plan.program import BufferRole, Program, TaskKind
+from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,6 +25,7 @@ class Sample:
     seconds: float
     threads: int
     program: Program
+    distances: dict[str, npt.NDArray[np.int64]]
 
     @property
     def row(self) -> Any:
@@ -45,8 +47,10 @@ def samples_of(runs: Iterable[LittleRun], kind: TaskKind, threads: int) -> list[
         seconds = np.median(run.trace.by_run("end_s") - run.trace.by_run("start_s"), axis=0)
         tasks = run.trace.by_run("task")[0]
         chosen = run.program.tasks["kind"][tasks] == kind
+        distances = reuse_distances(run.program)
         found += [
-            Sample(int(t), float(s), threads, run.program) for t, s in zip(tasks[chosen], seconds[chosen], strict=True)
+            Sample(int(t), float(s), threads, run.program, distances)
+            for t, s in zip(tasks[chosen], seconds[chosen], strict=True)
         ]
     return found
 
@@ -79,19 +83,17 @@ def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[f
     )
 
 
-def elementwise_features(sample: Sample) -> tuple[float, float]:
-    """(elements, rows) of a row-wise task."""
-    row, op = sample.row, sample.op
-    rows = int(row["end0"]) - int(row["begin0"])
-    width = int(op["n"])
-    if row["kind"] == TaskKind.KV_APPEND:
-        rows *= int(row["end2"]) - int(row["begin2"])
-        width = 2 * int(op["kv_heads"]) * int(op["head_dim"])
-    elif row["kind"] == TaskKind.PACK_LHS:
-        strips = -(-int(op["m"]) // int(op["lhs_mr"]))
-        rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
-        width = int(op["k"])
-    return float(rows * width), float(rows)
+def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float]:
+    """(elements of the mean operand, rows, bytes to and from DRAM) of a task that works row by row."""
+    operands = row_operands(sample.program, sample.task)
+    row = sample.row
+    streamed = 0.0
+    for operand in operands:
+        distance = sample.distances[operand.slot][row["op"]]
+        if distance + operand.n_bytes > last_cache_bytes:
+            streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
+    elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
+    return elements, float(int(row["end0"]) - int(row["begin0"])), streamed
 
 
 def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:

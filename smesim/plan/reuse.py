@@ -1,0 +1,135 @@
+"""How much else a program touches before it touches a buffer again: the reuse distance, in bytes.
+
+Data that was touched d bytes ago is still in a cache that holds more than d bytes, if the cache keeps what was used
+last. So the distance says where an operator finds its operands, without knowing any cache. A program is taken to run
+over and over, as it does in a measurement and, layer after layer, in a model: what is touched once a pass (a weight)
+is a whole pass away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.plan.program import NO_BUFFER, Layout, Program, TaskKind
+from smesim.plan.tiles import NR
+
+F32_BYTES = 4
+LINE_BYTES = 64
+
+SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1")
+"""Columns of `Program.ops` that name buffers."""
+
+Int64s = npt.NDArray[np.int64]
+
+
+def reuse_distances(program: Program) -> dict[str, Int64s]:
+    """For each slot, per operator: bytes that other operators touched since its buffer was touched last.
+
+    0 where the slot is empty, and where the operator before it touched the buffer. An operator touches each of its
+    buffers whole. Shapes (n_ops,).
+    """
+    n_ops = len(program.ops)
+    touched = [
+        sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)
+    ]
+    sizes = program.buffers["n_bytes"]
+    of_op = np.array([int(sizes[buffers].sum()) for buffers in touched], np.int64)
+    before = np.concatenate([[0], np.cumsum(of_op)])  # bytes touched before operator i, from the start of the pass
+    whole = int(before[-1])
+    last_end: dict[int, int] = {}
+    for op in range(n_ops):
+        for buffer in touched[op]:
+            last_end[buffer] = int(before[op + 1]) - whole  # as seen from the next pass
+    distances = {slot: np.zeros(n_ops, np.int64) for slot in SLOTS}
+    for op in range(n_ops):
+        for slot in SLOTS:
+            buffer = int(program.ops[slot][op])
+            if buffer != NO_BUFFER:
+                distances[slot][op] = before[op] - last_end[buffer]
+        for buffer in touched[op]:
+            last_end[buffer] = int(before[op + 1])
+    _settle(program, distances)
+    return distances
+
+
+def _settle(program: Program, distances: dict[str, Int64s]) -> None:
+    """Give the operators of equal segments the distances of the last one: all layers are alike, the first included."""
+    last = {int(segment["signature"]): segment for segment in program.segments}
+    op_of = program.tasks["op"]
+    for segment in program.segments:
+        like = last[int(segment["signature"])]
+        first, first_like = op_of[segment["task_begin"]], op_of[like["task_begin"]]
+        n_ops = int(op_of[segment["task_begin"] : segment["task_end"]].max()) - int(first) + 1
+        for values in distances.values():
+            values[first : first + n_ops] = values[first_like : first_like + n_ops]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """What a task reads or writes of one buffer of its operator."""
+
+    slot: str
+    n_bytes: float
+    is_write: bool
+
+
+def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
+    """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
+
+    Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.
+    """
+    row = program.tasks[task]
+    op = program.ops[row["op"]]
+    kind = TaskKind(row["kind"])
+    rows = int(row["end0"]) - int(row["begin0"])
+    read, written = ["input0"], ["output0"]
+    width = int(op["n"])
+    match kind:
+        case TaskKind.ADD | TaskKind.SWIGLU:
+            read = ["input0", "input1"]
+        case TaskKind.KV_APPEND:
+            rows *= int(row["end2"]) - int(row["begin2"])
+            return _appended(row, op, rows)
+        case TaskKind.PACK_LHS:
+            strips = -(-int(op["m"]) // int(op["lhs_mr"]))
+            rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
+            width, written = int(op["k"]), ["packed"]
+        case TaskKind.EMBED:
+            read = ["weight"]
+            if program.buffers["layout"][op["weight"]] == Layout.RHS_PACKED:
+                width *= LINE_BYTES // F32_BYTES  # a packed table is read a cache line an element
+        case TaskKind.ARGMAX:
+            written = []
+        case TaskKind.EXPERT_COMBINE:
+            rows_read = rows * int(op["experts_per_token"])
+            return (
+                Operand("input0", float(F32_BYTES * rows_read * width), False),
+                Operand("output0", float(F32_BYTES * rows * width), True),
+            )
+    n_bytes = float(F32_BYTES * rows * width)
+    in_place = op["input0"] == op["output0"]  # lines that were just read need not be read again to be written
+    out_bytes = float(F32_BYTES * rows * int(op["n"])) if kind is TaskKind.EMBED else n_bytes
+    return (
+        *(Operand(slot, n_bytes, False) for slot in read),
+        *(Operand(slot, out_bytes, not in_place) for slot in written),
+    )
+
+
+def _appended(row: Any, op: Any, rows: int) -> tuple[Operand, ...]:
+    """Operands of a KV append of `rows` tokens. A key is a column of its panels: it touches a cache line an element,
+    which the 16 keys of a panel share."""
+    width = int(op["kv_heads"]) * int(op["head_dim"])
+    first, last = int(op["past"]) + int(row["begin0"]), int(op["past"]) + int(row["end0"])
+    positions = -(-last // NR) * NR - first // NR * NR
+    sequences = int(row["end2"]) - int(row["begin2"])
+    n_bytes = float(F32_BYTES * rows * width)
+    return (
+        Operand("input0", n_bytes, False),
+        Operand("input1", n_bytes, False),
+        Operand("output0", float(F32_BYTES * sequences * positions * width), True),
+        Operand("output1", n_bytes, True),
+    )

@@ -1,0 +1,136 @@
+"""What a task costs on a core: counted work against brute force, coefficients against closed forms, effects one by one."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smesim.hwmodel import library
+from smesim.hwmodel.chip import Chip, Cluster, FactorPoint, KernelModel
+from smesim.hwmodel.cost import (
+    ATTENTION_KEYS,
+    ATTENTION_ROWS,
+    COST_EFFECTS,
+    GUESSED_GEMM_EFFICIENCY,
+    AttentionShape,
+    CoreCosts,
+    attention_work,
+    strip_heights,
+)
+from smesim.hwmodel.quantity import Quantity
+
+MR, NR, KC = 6, 16, 256
+KSTEP_S = {1: 1.5e-9, 2: 1.6e-9, 3: 1.7e-9, 4: 1.8e-9, 5: 1.9e-9, 6: 2.0e-9}
+TILE_S = 3e-8
+
+
+def quantity(value: float, unit: str) -> Quantity:
+    return Quantity(value=value, unit=unit, provenance="fitted", source="a test")
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """The M4's P cluster with a GEMM kernel of round coefficients, and half the rate when two cores are busy."""
+    chip: Chip = library.load("apple-m4")
+    described = chip.clusters[0]
+    parameters = {f"s_per_kstep_h{h}": quantity(s, "s") for h, s in KSTEP_S.items()}
+    parameters |= {"s_per_tile": quantity(TILE_S, "s"), "s_per_streamed_byte": quantity(1e-12, "s/B")}
+    parameters |= {"mr": quantity(MR, "1"), "nr": quantity(NR, "1"), "kc": quantity(KC, "1")}
+    kernels = (
+        KernelModel(name="gemm_f32", isa="neon", parameters=parameters),
+        KernelModel(name="gemv_f32", isa="neon", parameters={"s_per_element": quantity(2e-11, "s/element")}),
+        KernelModel(
+            name="add_f32",
+            isa="neon",
+            parameters={"s_per_element": quantity(1e-10, "s/element"), "s_per_row": quantity(5e-9, "s")},
+        ),
+    )
+    core = described.core.model_copy(update={"kernels": kernels})
+    factors = (FactorPoint(threads=2, factor=quantity(0.5, "1")),)
+    return described.model_copy(update={"core": core, "multi_core_factors": factors})
+
+
+@given(rows=st.integers(1, 700), mr=st.integers(1, 14), data=st.data())
+def test_strip_heights_count_every_row_once(rows: int, mr: int, data: st.DataObject) -> None:
+    strips = -(-rows // mr)
+    begin = data.draw(st.integers(0, strips))
+    end = data.draw(st.integers(begin, strips))
+    counted = strip_heights(rows, mr, begin, end)
+    expected = [(s + 1) * rows // strips - s * rows // strips for s in range(begin, end)]
+    assert sorted(h for h, n in counted for _ in range(n)) == sorted(expected)
+    assert all(1 <= h <= mr for h, _ in counted)
+
+
+@given(
+    tokens=st.integers(1, 90), past=st.integers(0, 600), group=st.integers(1, 8), head_dim=st.sampled_from([64, 80, 128])
+)
+def test_attention_work_against_walking_every_row(tokens: int, past: int, group: int, head_dim: int) -> None:
+    work = attention_work(AttentionShape(0, tokens, past, group, head_dim), MR, NR)
+    block = max(1, ATTENTION_ROWS // group)
+    pairs = visits = steps = 0
+    for first in range(0, tokens, block):
+        held = min(block, tokens - first)
+        rows = [past + first + r // group + 1 for r in range(held * group)]
+        pairs += sum(rows)
+        visits += len(rows) * -(-(past + first + held) // ATTENTION_KEYS)
+        strips = -(-len(rows) // MR)
+        for s in range(strips):
+            seen = rows[(s + 1) * len(rows) // strips - 1]
+            steps += head_dim * -(-seen // NR) + -(-head_dim // NR) * seen
+    assert (work.pairs, work.row_blocks, work.rows) == (pairs, visits, tokens * group)
+    assert sum(n for _, n in work.ksteps_by_height) == steps
+
+
+def test_gemm_is_ksteps_of_each_height_and_tiles(cluster: Cluster) -> None:
+    costs = CoreCosts(cluster, COST_EFFECTS)
+    # 8 rows are two strips of 4; 600 is three blocks of 256.
+    expected = 5 * 2 * (600 * KSTEP_S[4] + 3 * TILE_S)
+    assert costs.gemm_s(8, MR, (0, 2), panels=5, k=600) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("off", "expected"),
+    [
+        ("edge_tiles", 2 * (600 * KSTEP_S[6] * 4 / 6 + 3 * TILE_S)),
+        ("tile_overhead", 2 * 600 * KSTEP_S[4]),
+        ("kernel_efficiency", None),
+    ],
+)
+def test_each_effect_can_be_switched_off(cluster: Cluster, off: str, expected: float | None) -> None:
+    costs = CoreCosts(cluster, set(COST_EFFECTS) - {off})
+    if expected is None:
+        peak = cluster.core.flop_per_s["f32"].value
+        expected = 2 * (600 * 2 * 4 * NR / peak + 3 * TILE_S)
+    assert costs.gemm_s(8, MR, (0, 2), panels=1, k=600) == pytest.approx(expected, rel=1e-12)
+
+
+def test_exposed_latency_goes_with_streamed_bytes_and_its_effect(cluster: Cluster) -> None:
+    assert CoreCosts(cluster, COST_EFFECTS).exposed_s("gemm_f32", 1e9) == pytest.approx(1e-3)
+    assert CoreCosts(cluster, set(COST_EFFECTS) - {"exposed_latency"}).exposed_s("gemm_f32", 1e9) == 0.0
+
+
+@pytest.mark.parametrize(("busy", "effects", "factor"), [(1, True, 1.0), (2, True, 0.5), (2, False, 1.0)])
+def test_busy_neighbours_slow_every_kernel(cluster: Cluster, busy: int, effects: bool, factor: float) -> None:
+    chosen = set(COST_EFFECTS) if effects else set(COST_EFFECTS) - {"multi_core"}
+    alone, among = CoreCosts(cluster, chosen, 1), CoreCosts(cluster, chosen, busy)
+    shape = AttentionShape(0, 40, 10, 3, 128)
+    for cost in (
+        lambda c: c.gemm_s(40, MR, (0, 7), 3, 512),
+        lambda c: c.gemv_s(4, 512),
+        lambda c: c.pack_s(1000),
+        lambda c: c.attention_s(shape),
+        lambda c: c.elementwise_s("add_f32", 3, 3000),
+    ):
+        assert cost(among) == pytest.approx(cost(alone) / factor, rel=1e-12)
+
+
+def test_elementwise_by_element_and_by_row(cluster: Cluster) -> None:
+    assert CoreCosts(cluster, COST_EFFECTS).elementwise_s("add_f32", 7, 7000) == pytest.approx(7e-7 + 3.5e-8)
+
+
+def test_without_fitted_kernels_the_peak_and_a_guess_decide() -> None:
+    described = library.load("apple-m4").clusters[0]
+    peak = described.core.flop_per_s["f32"].value
+    seconds = CoreCosts(described, COST_EFFECTS).gemm_s(6, 6, (0, 1), panels=10, k=1000)
+    assert seconds == pytest.approx(2.0 * 6 * 160 * 1000 / peak / GUESSED_GEMM_EFFICIENCY)
