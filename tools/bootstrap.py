@@ -266,7 +266,7 @@ def fetch_from_apt(name: str, folder: Path) -> Path | None:
 
 def environment_key() -> str:
     """What a virtual environment is good for: this Python, in this folder."""
-    return f"{sys.version} at {sys.base_prefix} for {ENVIRONMENT}"
+    return f"Python {sys.version_info.major}.{sys.version_info.minor} of {sys.base_prefix} for {ENVIRONMENT}"
 
 
 def native_key() -> str:

@@ -31,8 +31,7 @@ struct sms_kernels {
     int32_t nr;        /* columns of a panel, SMS_NR */
     int32_t panels;    /* panels that one micro-kernel takes together */
     int32_t kc;        /* depth of a block */
-    int32_t test_only; /* runs wide code on narrow hardware to check its numbers; never chosen by
-                          sms_kernels_best */
+    int32_t test_only; /* wide code on narrow hardware, to check its numbers; never the best */
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
 
     /* Packing. */
@@ -60,9 +59,10 @@ struct sms_kernels {
     /* y[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gamma; y may be x. */
     void (*rmsnorm)(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows,
                     int64_t dim, float eps);
-    void (*add)(const float *a, const float *b, float *y, int64_t n); /* y may be a or b */
-    void (*swiglu)(const float *gate, const float *up, float *y,
-                   int64_t n); /* silu(gate) * up; y may be gate or up */
+    /* y = a + b; y may be a or b. */
+    void (*add)(const float *a, const float *b, float *y, int64_t n);
+    /* y = silu(gate) * up; y may be gate or up. */
+    void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
     void (*copy)(const float *x, float *y, int64_t n);
     /* Rotates x[rows][heads][head_dim] in place, element j with j + head_dim / 2, as Hugging Face does. Row r
      * is at position `position + r` of the tables cosine, sine [positions][head_dim / 2]. */
@@ -73,13 +73,11 @@ struct sms_kernels {
                        float *y, int64_t ldy);
     void (*embed_rhs)(const int32_t *ids, int64_t rows, const float *table, int64_t dim, float *y,
                       int64_t ldy);
-    /* Index of the first largest number; NaN never is. -1 where nothing compares above minus infinity or n is
-     * 0. */
+    /* Index of the first largest number, NaN passed over; -1 where none is above minus infinity. */
     int64_t (*argmax)(const float *x, int64_t n);
 
-    /* Attention of one batch element. kv_append writes the heads head0 .. head1 of k[tokens][kv_heads *
-     * head_dim] and v at positions past .. past + tokens of the caches, whose heads follow one another from
-     * head 0. */
+    /* One batch element's heads head0 .. head1 of k and v[tokens][kv_heads * head_dim] go to the positions
+     * past .. past + tokens of the caches, whose heads follow one another from head 0. */
     void (*kv_append)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
                       int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache,
                       float *v_cache);
@@ -93,11 +91,10 @@ struct sms_kernels {
     /* Scratch of attention, in elements. */
     int64_t (*attention_scratch)(int64_t group, int64_t head_dim);
 
-    /* Stages of attention, for pipelines. scores[rows][lds] of the keys key0 .. key0 + keys; key0 is a
-     * multiple of 16. qk_block: q [rows][head_dim], already scaled. softmax_block: scores become exp(score -
-     * peak), zero where a row does not see the key and its strip does; peak[rows] and total[rows] are the
-     * running maximum and sum, and the rows of acc[rows][head_dim] are rescaled as peak moves. pv_block: acc
-     * += scores * V. */
+    /* Stages of attention, for pipelines, on scores[rows][lds] of the keys key0 .. key0 + keys, key0 a multiple
+     * of 16. qk_block takes q[rows][head_dim] already scaled. softmax_block turns scores into exp(score - peak),
+     * zero where a row does not see a key that its strip does; peak[rows] and total[rows] are the running maximum
+     * and sum, and the rows of acc[rows][head_dim] shrink as peak grows. pv_block adds scores * V to acc. */
     void (*qk_block)(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0,
                      int64_t keys, float *scores, int64_t lds);
     void (*softmax_block)(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
