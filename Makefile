@@ -27,6 +27,7 @@ lint: build ## ruff
 
 types: build ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy --strict tools/bootstrap.py
 
 wheel: ## dist/*.whl, for every Python from 3.11 on
 	@$(SET_UP) --wheel

@@ -177,7 +177,7 @@ def build_environment() -> tuple[dict[str, str], str]:
     environment["CC"] = compiler
     headers = python_headers()
     if headers:
-        flags = [environment.get("CPPFLAGS", ""), *(f"-I{shlex.quote(str(folder))}" for folder in headers)]
+        flags = [*(f"-I{shlex.quote(str(folder))}" for folder in headers), environment.get("CPPFLAGS", "")]
         environment["CPPFLAGS"] = " ".join(flags).strip()
     return environment, "zig" if "ziglang" in compiler else compiler
 
@@ -210,6 +210,8 @@ def compiler_from_pip(environment: dict[str, str]) -> str:
     compiler = shlex.join([str(ENVIRONMENT_PYTHON), "-m", "ziglang", "cc", "-target", target])
     # Python remembers the linker flags of the compiler that built it; zig's linker knows only some of them.
     environment["LDSHARED"] = f"{compiler} -shared"
+    # Debian's Python.h takes a part of itself from here; zig's own C library stays first.
+    environment["CPPFLAGS"] = f"{environment.get('CPPFLAGS', '')} -idirafter /usr/include".strip()
     environment["ZIG_GLOBAL_CACHE_DIR"] = environment["ZIG_LOCAL_CACHE_DIR"] = str(CACHE / "zig")
     return compiler
 

@@ -173,15 +173,22 @@ class Tensors:
                 padded[:rows] = values.reshape(rows, columns)
                 flat[:] = padded.reshape(-1, 16, columns).transpose(0, 2, 1).ravel()
             case Layout.K_PACKED | Layout.V_PACKED as layout:
-                self._write_cache(flat, layout, values.reshape(-1, values.shape[-2], columns), rows, columns)
+                self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by pack tasks only")
 
     def _write_cache(
-        self, flat: npt.NDArray[np.float32], layout: Layout, values: npt.NDArray[np.float32], rows: int, columns: int
-    ) -> None:
-        heads, positions, _ = values.shape
-        width = len(flat) // (heads * rows)  # columns, and in V the padding of the last panel
+        self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,
+        columns: int,
+    ) -> None:  # fmt: skip
+        width = columns if layout is Layout.K_PACKED else -(-columns // 16) * 16
+        heads, positions = len(flat) // (rows * width), values.shape[-2]
+        if values.size != heads * positions * columns or positions > rows:
+            raise DeviceError(
+                f"array for {name!r} has shape {values.shape}; accepted: {heads} heads in all, at most {rows} positions,"
+                f" {columns} elements"
+            )
+        values = values.reshape(heads, positions, columns)
         full = np.zeros((heads, rows, width), np.float32)
         full[:, :positions, :columns] = values
         if layout is Layout.K_PACKED:

@@ -13,6 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 from smesim.exec._native import ffi, lib
 
+__all__ = [
+    "NR",
+    "Guarded",
+    "ffi",
+    "find",
+    "guarded_vector",
+    "isa_of",
+    "lib",
+    "pointer",
+    "runnable",
+    "strip_rows",
+    "tables",
+]
+
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 

@@ -52,7 +52,8 @@ def test_add_copy_and_triad(isa: str, n: int, seed: int) -> None:
 
 def silu_times(gate: ref.F32, up: ref.F32) -> ref.F64:
     with np.errstate(over="ignore"):
-        return gate.astype(np.float64) / (1 + np.exp(-gate.astype(np.float64))) * up
+        product: ref.F64 = gate.astype(np.float64) / (1 + np.exp(-gate.astype(np.float64))) * up
+    return product
 
 
 @pytest.mark.parametrize("isa", ISAS)

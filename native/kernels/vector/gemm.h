@@ -30,8 +30,8 @@ struct sms_tile {
     float *c;
     int64_t ldc;
     enum sms_begin begin;
-    const char *
-        prefetch; /* what later tiles read: touched once every k and panel, prefetch_step further each time */
+    /* What later tiles read: touched once every k and panel, prefetch_step further each time. */
+    const char *prefetch;
     int64_t prefetch_step;
 };
 

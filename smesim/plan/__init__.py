@@ -1,0 +1,1 @@
+"""How the work is divided: plans, planners, and the lowering of a plan to a program of tasks."""

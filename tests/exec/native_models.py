@@ -1,0 +1,171 @@
+"""Little models on this machine: drawn configurations, plans cut in odd ways, and weights as plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from smesim.exec.device import Device
+from smesim.exec.executor import NativeExecutor
+from smesim.exec.tensors import Tensors
+from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
+from smesim.plan.program import BufferRole, Program
+from smesim.plan.schema import OperatorPlan, Plan, TileShape
+from smesim.trace.schema import Trace
+from smesim.workload import ModelConfig, Phase, build_graph
+from smesim.workload.config import Llama3RopeScaling
+from tests.oracles.reference_model import Result, Shapes, forward
+from tests.sim.chips import two_core_chip
+
+DEVICE = Device.here()
+CHIP = two_core_chip()
+CORES = min(2, len(DEVICE.cores))
+ISAS = [table.isa for table in DEVICE.kernels if table.supported]
+STRIPS = {table.isa: table.mr for table in DEVICE.kernels}
+SCALING = Llama3RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=24)
+
+
+def little(**changes: Any) -> ModelConfig:
+    """A dense model of one layer whose widths are multiples of nothing."""
+    fields: dict[str, Any] = {
+        "name": "little", "architecture": "llama", "layers": 1, "d_model": 37, "d_ff": 53, "heads": 6, "kv_heads": 2,
+        "head_dim": 10, "vocab": 61, "tied_embeddings": True, "rms_eps": 1e-5, "rope_theta": 1e4, "max_position": 4096,
+    }  # fmt: skip
+    return ModelConfig(**(fields | changes))
+
+
+@st.composite
+def little_models(draw: st.DrawFn) -> ModelConfig:
+    kv_heads = draw(st.integers(1, 3))
+    architecture = draw(st.sampled_from(["llama", "qwen2", "qwen3"]))
+    return little(
+        architecture=architecture,
+        qkv_bias=architecture == "qwen2",
+        qk_norm=architecture == "qwen3",
+        layers=draw(st.integers(1, 3)),
+        d_model=draw(st.integers(2, 70)),
+        d_ff=draw(st.integers(1, 70)),
+        kv_heads=kv_heads,
+        heads=kv_heads * draw(st.integers(1, 4)),
+        head_dim=2 * draw(st.integers(1, 20)),
+        vocab=draw(st.integers(1, 90)),
+        tied_embeddings=draw(st.booleans()),
+        rope_scaling=draw(st.sampled_from([None, SCALING])),
+    )
+
+
+@st.composite
+def little_phases(draw: st.DrawFn) -> Phase:
+    batch = draw(st.integers(1, 3))
+    if draw(st.booleans()):
+        return Phase.decode(draw(st.integers(1, 40)), batch)
+    return Phase.prefill(draw(st.integers(1, 40)), draw(st.integers(0, 20)), batch)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a plan is cut: tile sizes (0: the planner's), assignment, threads, strip height, rows of the last layer."""
+
+    m: int = 0
+    n: int = 0
+    assignment: str = "static"
+    threads: int = 1
+    mr: int = STRIPS[DEVICE.isa]
+    last_layer_rows: str = "all"
+
+
+@st.composite
+def cuts(draw: st.DrawFn, isa: str = DEVICE.isa) -> Cut:
+    return Cut(
+        m=draw(st.integers(0, 9)),
+        n=draw(st.integers(0, 40)),
+        assignment=draw(st.sampled_from(["static", "shared", "static_then_shared"])),
+        threads=draw(st.integers(1, CORES)),
+        mr=STRIPS[isa],
+        last_layer_rows=draw(st.sampled_from(["all", "logits"])),
+    )
+
+
+def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
+    """The planner's plan with its tiles, assignments and strips replaced; all workers share every operator."""
+    graph = build_graph(model, phase, last_layer_rows=cut.last_layer_rows)  # type: ignore[arg-type]
+    plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows)
+
+    def replaced(entry: OperatorPlan) -> OperatorPlan:
+        packed = entry.lhs_layout.startswith("lhs_")
+        return entry.model_copy(
+            update={
+                "tile": TileShape(m=cut.m or entry.tile.m, n=cut.n or entry.tile.n),
+                "assignment": cut.assignment,
+                "workers": tuple(range(cut.threads)),
+                "lhs_layout": f"lhs_f32_m{cut.mr}" if packed else "row_major",
+            }
+        )
+
+    return plan.model_copy(update={"operators": tuple(replaced(entry) for entry in plan.operators)})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A plan, its program, and the arrays that go in, by buffer name; KV caches hold `past` positions."""
+
+    plan: Plan
+    program: Program
+    arrays: dict[str, NDArray[Any]]
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.parse(self.plan.phase)
+
+
+def make_case(model: ModelConfig, phase: Phase, cut: Cut, seed: int) -> Case:
+    """Weights of a size that keeps activations of order one; gains around one."""
+    plan = cut_plan(model, phase, cut)
+    graph, program = plan.graph(), lower(plan)
+    rng = np.random.default_rng(seed)
+    arrays: dict[str, NDArray[Any]] = {"tokens": rng.integers(0, model.vocab, phase.rows)}
+    for name, role in zip(program.buffer_names, program.buffers["role"], strict=True):
+        if role == BufferRole.WEIGHT:
+            shape = graph.tensors[name].shape
+            size = shape[-1] ** -0.5 if len(shape) == 2 else 0.2
+            centre = 1.0 if name.endswith("norm.weight") else 0.0
+            arrays[name] = (centre + size * rng.standard_normal(shape)).astype(np.float32)
+        elif role == BufferRole.KV:
+            shape = (phase.batch, model.kv_heads, phase.past, model.head_dim)
+            arrays[name] = rng.standard_normal(shape, dtype=np.float32)
+    return Case(plan, program, arrays)
+
+
+def execute(case: Case, isa: str | None = None, repeats: int = 1) -> tuple[Trace, Tensors]:
+    tensors = Tensors.from_arrays(case.program, case.plan.model, DEVICE, case.arrays)
+    trace = NativeExecutor(DEVICE, isa).run(case.program, tensors, case.plan, repeats=repeats, warmup=0)
+    return trace, tensors
+
+
+def reference(case: Case) -> Result:
+    model, phase = case.plan.model, case.phase
+    scaling = None if model.rope_scaling is None else model.rope_scaling.model_dump()
+    shapes = Shapes(
+        model.layers, model.heads, model.kv_heads, model.head_dim, model.rms_eps, model.rope_theta, scaling,
+        model.tied_embeddings,
+    )  # fmt: skip
+    past = {kind: [case.arrays[f"layers.{layer}.{kind}_cache"] for layer in range(model.layers)] for kind in ("k", "v")}
+    tokens = case.arrays["tokens"].reshape(phase.batch, phase.tokens)
+    return forward(shapes, case.arrays, tokens, past["k"], past["v"])
+
+
+def logits(case: Case, tensors: Tensors) -> NDArray[np.float32]:
+    name = next(name for name in case.program.buffer_names if name.startswith("lm_head.out["))
+    return np.asarray(tensors.read(name))
+
+
+def cache(case: Case, tensors: Tensors, name: str) -> NDArray[np.float32]:
+    """[batch][kv head][position][d] of a KV cache, as far as it is filled."""
+    model, phase = case.plan.model, case.phase
+    rows = tensors.read(name)
+    return np.asarray(rows.reshape(phase.batch, model.kv_heads, -1, model.head_dim)[:, :, : phase.context])
