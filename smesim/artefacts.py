@@ -71,6 +71,8 @@ def chip_numbers(chip: Chip) -> list[HardwareNumber]:
         for kernel in core.kernels:
             named += [(f"{kernel.name} {name}", value) for name, value in kernel.parameters.items()]
     return [
-        HardwareNumber(name, f"{q.value:.4g} {q.unit}", q.provenance, q.source if q.reason is None else f"{q.source}: {q.reason}")
+        HardwareNumber(
+            name, f"{q.value:.4g} {q.unit}", q.provenance, q.source if q.reason is None else f"{q.source}: {q.reason}"
+        )
         for name, q in named
     ]

@@ -176,6 +176,9 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")
     ] = None,
+    refresh: Annotated[
+        bool, typer.Option(help="Let a read loop between the runs say what the memory gives now.")
+    ] = True,
     json: JsonFlag = False,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
@@ -192,7 +195,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            progress=report,
+            refresh=refresh, progress=report,
         )  # fmt: skip
         if out is not None:
             write_study(result, out)

@@ -71,7 +71,9 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     table.add_row("processor", f"{device.processor} ({device.architecture})")
     table.add_row("usable cores", ", ".join(map(str, device.cores)))
     table.add_row("memory", f"{format_bytes(device.memory_bytes)}, {format_bytes(device.available_bytes)} available")
-    table.add_row("matrix extension", ", ".join(device.matrix_extensions) or "none: matrix units are only simulated here")
+    table.add_row(
+        "matrix extension", ", ".join(device.matrix_extensions) or "none: matrix units are only simulated here"
+    )
     for kernels in device.kernels:
         state = "chosen" if kernels.isa == device.isa else "runs here" if kernels.supported else "this CPU lacks it"
         table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
@@ -86,7 +88,19 @@ def models(json: bool) -> None:
     if json:
         _print_json([{"name": name, **model.model_dump(mode="json")} for name, model in loaded])
         return
-    table = _table("Models", "name", "architecture", "layers", "d_model", "d_ff", "heads", "KV heads", "experts", "vocabulary", text=2)
+    table = _table(
+        "Models",
+        "name",
+        "architecture",
+        "layers",
+        "d_model",
+        "d_ff",
+        "heads",
+        "KV heads",
+        "experts",
+        "vocabulary",
+        text=2,
+    )
     for name, m in loaded:
         numbers = (m.layers, m.d_model, m.d_expert or m.d_ff, m.heads, m.kv_heads, m.experts or "-", m.vocab)
         table.add_row(name, m.architecture, *map(str, numbers))

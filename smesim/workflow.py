@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
+from smesim.exec.probe.memory_reference import MemoryReference
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -85,24 +86,37 @@ def make_plan(
     return planner(planner_name)(graph, chip, threads, **options)
 
 
-def predict(plan: Plan, chip: Chip, effects: frozenset[str] = ALL_EFFECTS, program: Program | None = None) -> Trace:
-    """Simulate a plan on a chip. `program` is the plan lowered, if the caller has it already."""
-    return SimExecutor(chip, effects).run(program or lower(plan), plan)
+def predict(
+    plan: Plan, chip: Chip, effects: frozenset[str] = ALL_EFFECTS, program: Program | None = None, note: str = ""
+) -> Trace:
+    """Simulate a plan on a chip.
+
+    `program` is the plan lowered, if the caller has it already; `note` goes into the head of the trace.
+    """
+    trace = SimExecutor(chip, effects).run(program or lower(plan), plan)
+    if not note:
+        return trace
+    return replace(trace, meta=trace.meta.model_copy(update={"notes": (*trace.meta.notes, note)}))
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured trace, and the tensors it ran on (their weights can be shared with the next one)."""
+    """A measured trace, the tensors it ran on (their weights can be shared with the next one), and what a read loop on
+    as many threads drew from memory between the runs, bytes/s (None where it was not asked for)."""
 
     trace: Trace
     tensors: Tensors
+    memory_bytes_per_s: float | None
 
 
 def measure(
     plan: Plan, *, repeats: int = 5, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
-    program: Program | None = None, progress: Progress = _quiet,
+    program: Program | None = None, watch_memory: bool = False, progress: Progress = _quiet,
 ) -> Measurement:  # fmt: skip
-    """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit."""
+    """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit.
+
+    `watch_memory` runs a short read loop between the runs, to see what the memory gives at the time.
+    """
     program = program or lower(plan)
     executor = NativeExecutor(Device.here(), isa)
     bill = executor.check(program, share)
@@ -113,13 +127,40 @@ def measure(
         filled += n_bytes
         progress(f"{plan.phase}: weights", filled / max(bill.total_bytes, 1))
 
+    reference = MemoryReference(executor.device, len(plan.workers)) if watch_memory else None
+
     def run_progress() -> None:
         nonlocal runs
         runs += 1
+        if reference is not None:
+            reference.sample()
         progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
 
     tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
-    return Measurement(executor.run(program, tensors, plan, repeats=repeats, progress=run_progress), tensors)
+    trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress)
+    return Measurement(trace, tensors, None if reference is None else reference.take().median)
+
+
+def with_memory_of_now(chip: Chip, now_bytes_per_s: float) -> tuple[Chip, str]:
+    """The chip with the bandwidth that its memory has now, and a note that says so.
+
+    `now_bytes_per_s` is what the read loop draws; its ratio to what the same loop drew at the probe scales the DRAM
+    bandwidth. Nothing else of the chip changes.
+    """
+    memory = chip.memory
+    if memory.loop_bandwidth_bytes_per_s is None:
+        return chip, ""
+    drift = now_bytes_per_s / memory.loop_bandwidth_bytes_per_s.value
+    known = memory.bandwidth_bytes_per_s
+    value = known.value * drift
+    reason = f"the probe's {known.value:.4g} B/s times {drift:.3f}, the read loop's rate now over its rate then"
+    scaled = known.model_copy(update={"value": value, "provenance": "derived", "reason": reason, "spread": None})
+    loop = memory.loop_bandwidth_bytes_per_s.model_copy(update={"value": now_bytes_per_s, "spread": None})
+    update = {"bandwidth_bytes_per_s": scaled, "loop_bandwidth_bytes_per_s": loop}
+    note = (
+        f"memory gives {drift:.2f} of what it gave at the probe: DRAM at {value / 1e9:.1f} GB/s, seen between the runs"
+    )
+    return chip.model_copy(update={"memory": memory.model_copy(update=update)}), note
 
 
 @dataclass(frozen=True)
@@ -137,12 +178,14 @@ class Study:
 
 def study(
     model: ModelConfig, phases: Sequence[Phase], chip: Chip, *, planner_name: str = "cpu_only",
-    threads: int | None = None, layers: int | None = None, repeats: int = 5, seed: int = 0, progress: Progress = _quiet,
+    threads: int | None = None, layers: int | None = None, repeats: int = 5, seed: int = 0, refresh: bool = True,
+    progress: Progress = _quiet,
 ) -> Study:  # fmt: skip
     """Plan, predict and measure each phase on this machine with the same weights.
 
-    `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. The
-    prediction is made before the measurement.
+    `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. For a
+    chip that is this machine, `refresh` lets a read loop between the runs say what the memory gives at the time, and
+    predicts with that; no time of the program itself goes into the prediction.
     """
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
@@ -152,10 +195,16 @@ def study(
     for phase in phases:
         plan = make_plan(model, phase, chip, planner_name=planner_name, threads=threads, layers=layers)
         program = lower(plan)
-        progress(f"{phase}: predicting", 0.0)
-        predicted = predict(plan, chip, program=program)
-        measured = measure(plan, repeats=repeats, seed=seed, share=tensors, program=program, progress=progress)
+        watch = refresh and chip.host
+        measured = measure(
+            plan, repeats=repeats, seed=seed, share=tensors, program=program, watch_memory=watch, progress=progress
+        )
         tensors = measured.tensors
+        progress(f"{phase}: predicting", 0.5)
+        current, note = chip, ""
+        if measured.memory_bytes_per_s is not None:
+            current, note = with_memory_of_now(chip, measured.memory_bytes_per_s)
+        predicted = predict(plan, current, program=program, note=note)
         plans.append(plan)
         comparisons.append(compare(predicted, measured.trace))
     return Study(chip, tuple(plans), tuple(comparisons))

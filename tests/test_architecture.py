@@ -122,3 +122,10 @@ def test_tests_mirror_the_rooms() -> None:
     folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
     assert folders >= ROOMS
     assert folders - ROOMS <= {"native", "emulated", "oracles"}
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=name_of)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    first_folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "out")
+    named = re.findall(rf"`((?:{first_folders})/[\w./-]+\.\w+)`", page.read_text(encoding="utf-8"))
+    assert [path for path in named if not (ROOT / path).exists()] == []

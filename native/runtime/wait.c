@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "wait.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include "smesim/runtime.h"
@@ -41,6 +42,12 @@ bool sms_gate_wait(struct sms_gate *gate, bool (*ready)(const void *), const voi
         }
         now = sms_now_ns();
     } while (now - begin < SMS_SPIN_NS);
+    while (now - begin < SMS_YIELD_NS) {
+        sched_yield();
+        if (ready(context))
+            return true;
+        now = sms_now_ns();
+    }
 
     while (!timeout_ns || now - begin < timeout_ns) {
         uint32_t epoch = __atomic_load_n(&gate->epoch, __ATOMIC_SEQ_CST);

@@ -1,15 +1,18 @@
 /* Waiting that is quick when the machine is ours and polite when it is not.
  *
- * A waiter spins for SPIN_NS (a hand-over between two running threads takes well under a microsecond), then sleeps in
- * the kernel, so that a foreign process gets the core at once instead of racing a spinning thread for it. */
+ * A waiter spins for SPIN_NS (a hand-over between two running threads takes well under a microsecond), then offers its
+ * core to whoever wants it between looks, for YIELD_NS (waking a sleeper takes some 50 us, as long as a short task), and
+ * at last sleeps in the kernel. So a foreign process gets the core almost at once instead of racing a spinning thread. */
 #ifndef SMESIM_WAIT_H
 #define SMESIM_WAIT_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Long enough for the serial parts of a decode step (a norm is some 5 us), short beside a scheduler's time slice. */
-#define SMS_SPIN_NS 100000
+/* The serial parts of a decode step: a norm is some 5 us. */
+#define SMS_SPIN_NS 20000
+/* The wait for a neighbour's last tile: tiles take up to some 300 us. */
+#define SMS_YIELD_NS 500000
 
 struct sms_gate {
     uint32_t epoch;    /* changes with every wake-up call */

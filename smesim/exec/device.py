@@ -1,8 +1,8 @@
 """What this machine is: its processor, the kernels that run on it, the cores we may use, and its memory.
 
-    device = Device.here()
-    print(device.summary())
-    print(device.isa)          # the fastest kernels that run here, e.g. "avx2"
+device = Device.here()
+print(device.summary())
+print(device.isa)          # the fastest kernels that run here, e.g. "avx2"
 """
 
 from __future__ import annotations

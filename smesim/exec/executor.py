@@ -64,7 +64,7 @@ class NativeExecutor:
         """
         table = self._checked_table(program)
         bill = memory_bill(program, _scratch_bytes(program, table) * program.n_workers)
-        check_fits(bill, self.device.available_bytes + (0 if share is None else share.weight_bytes))
+        check_fits(bill, self.device.available_bytes + (0 if share is None else share.shared_bytes(program)))
         return bill
 
     def _checked_table(self, program: Program) -> KernelTable:

@@ -45,12 +45,7 @@ class Tensors:
     def __init__(self, program: Program, device: Device, share: Tensors | None = None) -> None:
         self._program = program
         self._device = device
-        theirs = {} if share is None else share._weights()
-        self._shared = {
-            index: theirs[name]
-            for index, (name, facts) in enumerate(zip(program.buffer_names, program.buffers, strict=True))
-            if facts["role"] == BufferRole.WEIGHT and len(theirs.get(name, ())) == facts["n_bytes"]
-        }
+        self._shared = {} if share is None else share._weights_for(program)
         self._arrays = [
             self._shared[i] if i in self._shared else allocate(int(n)) for i, n in enumerate(program.buffers["n_bytes"])
         ]
@@ -67,7 +62,7 @@ class Tensors:
     ) -> Tensors:
         """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size.
 
-        `progress` is called with the number of bytes that have just been filled. Weights of the same name and size in
+        `progress` is called with the number of bytes that have just been filled. Weights of the same name and shape in
         `share`, which must come from the same seed and model, are taken over instead of made again.
         """
         tensors = cls(program, device, share)
@@ -114,16 +109,18 @@ class Tensors:
                 f" {program.fingerprint()}; accepted: tensors made for it"
             )
 
-    def _weights(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """The weights by name; of another model's tensors none is of use, their sizes differ."""
-        roles = self._program.buffers["role"]
+    def _weights_for(self, program: Program) -> dict[int, npt.NDArray[np.uint8]]:
+        """The weights that are in another program as well, of the same name, shape and layout; by its buffers."""
+        mine = {name: i for i, name in enumerate(self._program.buffer_names)}
         return {
-            name: self._arrays[i] for i, name in enumerate(self._program.buffer_names) if roles[i] == BufferRole.WEIGHT
+            index: self._arrays[mine[name]]
+            for index, (name, facts) in enumerate(zip(program.buffer_names, program.buffers, strict=True))
+            if facts["role"] == BufferRole.WEIGHT and name in mine and facts == self._program.buffers[mine[name]]
         }
 
-    @property
-    def weight_bytes(self) -> int:
-        return sum(len(array) for array in self._weights().values())
+    def shared_bytes(self, program: Program) -> int:
+        """Bytes of the weights that another program's tensors can take over from these."""
+        return sum(len(array) for array in self._weights_for(program).values())
 
     @property
     def arrays(self) -> list[npt.NDArray[np.uint8]]:

@@ -25,6 +25,7 @@ COST_EFFECTS: dict[str, str] = {
     "edge_tiles": "micro-tiles that are lower than the kernel's full height run at their own, lower rate",
     "tile_overhead": "loading and storing the accumulators of a micro-tile for every block of K",
     "exposed_latency": "part of the time to fetch operands from DRAM is not hidden behind a kernel's arithmetic",
+    "shared_lines": "what another core wrote last has to be fetched from its cache",
     "write_allocate": "a written line that is in no cache is read from memory first",
     "kernel_efficiency": "kernels reach less than the peak rate of the core",
     "multi_core": "cores run slower when several of a cluster are busy",
@@ -140,7 +141,9 @@ class CoreCosts:
             for kernel in core.kernels
         }
         if "f32" not in core.flop_per_s:
-            raise ChipError(f"core {core.name}: flop_per_s has no f32 rate; accepted: one, f32 kernels are costed by it")
+            raise ChipError(
+                f"core {core.name}: flop_per_s has no f32 rate; accepted: one, f32 kernels are costed by it"
+            )
         self._peak_flop_per_s = core.flop_per_s["f32"].value
         gemm = self._kernels.get("gemm_f32", {})
         self.mr = int(gemm.get("mr", DEFAULT_MR))
@@ -178,6 +181,12 @@ class CoreCosts:
         if "exposed_latency" not in self._effects:
             return 0.0
         return streamed_bytes * self._parameter(kernel, "s_per_streamed_byte", 0.0)
+
+    def shared_s(self, kernel: str, shared_bytes: float) -> float:
+        """Time to fetch what another core wrote last from that core's cache."""
+        if "shared_lines" not in self._effects:
+            return 0.0
+        return shared_bytes * self._parameter(kernel, "s_per_shared_byte", 0.0)
 
     def gemv_s(self, panels: int, k: int) -> float:
         """One row times `panels` panels: two FLOP a weight."""

@@ -128,9 +128,7 @@ class _Lowering:
         columns.update(facts, flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
         return tuple(columns.values())
 
-    def add_tasks(
-        self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]
-    ) -> None:
+    def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
         """Add the tasks of one stage, after everything they depend on, and record what they touched."""
         after = self.dependencies(reads, writes)
         first = len(self.tasks)

@@ -27,10 +27,13 @@ from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
 
 TARGET_TASK_S = 300e-6
+TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
 TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
 QUERY_BLOCK_TOKENS = 64
-PANELS_TOGETHER = 4  # a GEMV reads this many panels side by side; a wide GEMM kernel takes two
+PANELS_TOGETHER = 4
+"""Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
+GEMM fetches its left operand from the shared cache once a tile."""
 
 
 def choose_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
@@ -40,7 +43,9 @@ def choose_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
     """
     wanted = chip.core_count if threads is None else threads
     if not 1 <= wanted <= chip.core_count:
-        raise PlanError(f"{wanted} threads asked for; chip {chip.name} has {chip.core_count} cores, accepted: 1..{chip.core_count}")
+        raise PlanError(
+            f"{wanted} threads asked for; chip {chip.name} has {chip.core_count} cores, accepted: 1..{chip.core_count}"
+        )
     return tuple(WorkerPlan(role="cpu", cluster=chip.instance_of(core).name, core=core) for core in range(wanted))
 
 
@@ -135,9 +140,9 @@ class _CpuRules:
         """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles."""
         panels = -(-n // NR)
         per_panel_s = max(guess.seconds * self.n_workers * row_share / panels, 1e-12)
-        by_time = max(1, round(TARGET_TASK_S / per_panel_s))
+        by_time = max(1, round((TARGET_STREAM_S if guess.bound == "bandwidth" else TARGET_TASK_S) / per_panel_s))
         by_balance = max(1, panels // (TILES_PER_WORKER * self.n_workers)) if self.n_workers > 1 else panels
-        columns = min(by_time, by_balance, panels)
+        columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
         return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
 
     def _rows(self, rows: int, guess: Estimate) -> int:

@@ -33,9 +33,7 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     buffers whole. Shapes (n_ops,).
     """
     n_ops = len(program.ops)
-    touched = [
-        sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)
-    ]
+    touched = [sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)]
     sizes = program.buffers["n_bytes"]
     of_op = np.array([int(sizes[buffers].sum()) for buffers in touched], np.int64)
     before = np.concatenate([[0], np.cumsum(of_op)])  # bytes touched before operator i, from the start of the pass
@@ -117,6 +115,11 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
         *(Operand(slot, n_bytes, False) for slot in read),
         *(Operand(slot, out_bytes, not in_place) for slot in written),
     )
+
+
+def shared_bytes(operands: tuple[Operand, ...], busy_cores: int) -> float:
+    """Bytes that a task reads and another core wrote, if the cores share the work that made them evenly."""
+    return sum(o.n_bytes for o in operands if not o.is_write) * (busy_cores - 1) / busy_cores
 
 
 def _appended(row: Any, op: Any, rows: int) -> tuple[Operand, ...]:

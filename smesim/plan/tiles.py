@@ -63,13 +63,32 @@ def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, total)
 
 
+def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, int]]:
+    """Ranges of `step`, and towards the end ever smaller ones: a worker's share of half of what is left.
+
+    Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling, Polychronopoulos
+    and Kuck, IEEE Transactions on Computers, 1987).
+    """
+    begin = 0
+    while begin < total:
+        end = begin + max(1, min(step, (total - begin) // (2 * workers)))
+        yield begin, end
+        begin = end
+
+
+def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int]]:
+    """Ranges of panels: even ones, or guided where the workers draw them."""
+    panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
+    if entry.assignment == "static" or len(entry.workers) == 1:
+        return list(_ranges(panels, step))
+    return list(_guided_ranges(panels, step, len(entry.workers)))
+
+
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
-    panels = -(-operator.n // NR)
-    panel_step = max(1, entry.tile.n // NR)
     if entry.kernel == "gemv_f32":
         if operator.m != 1:
             raise PlanError(f"operators[{entry.site}].kernel is 'gemv_f32' for {operator.m} rows; accepted: 'gemm_f32'")
-        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0)) for b, e in _ranges(panels, panel_step)]
+        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0)) for b, e in _column_ranges(operator, entry)]
     if entry.kernel != "gemm_f32":
         raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
     mr = lhs_mr(entry)
@@ -78,7 +97,7 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
     return [
         Tile(TaskKind.GEMM, (*rows, *columns, 0, 0))
-        for columns in _ranges(panels, panel_step)
+        for columns in _column_ranges(operator, entry)
         for rows in _ranges(strips, strip_step)
     ]
 
@@ -92,7 +111,7 @@ def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
         if strips:
             tiles += [
                 Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1))
-                for columns in _ranges(-(-operator.n // NR), max(1, entry.tile.n // NR))
+                for columns in _column_ranges(operator, entry)
             ]
     return tiles
 

@@ -17,7 +17,7 @@ from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, SLOTS, reuse_distances, row_operands
+from smesim.plan.reuse import F32_BYTES, SLOTS, reuse_distances, row_operands, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 
 _BY_ROWS = {
@@ -51,10 +51,9 @@ class Costing:
             if worker["role"] != CPU_ROLE:
                 raise ProgramError("a worker drives a matrix unit; accepted: 'cpu' workers, whose kernels have costs")
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
-        busy = Counter(instance.name for instance in self._instances)
+        busy = self._busy = Counter(instance.name for instance in self._instances)
         self._costs = {
-            instance.name: CoreCosts(instance.cluster, effects, busy[instance.name])
-            for instance in self._instances
+            instance.name: CoreCosts(instance.cluster, effects, busy[instance.name]) for instance in self._instances
         }
         self._levels = {
             instance.name: [
@@ -191,4 +190,5 @@ class Costing:
             transfers.append(Transfer(level, n_bytes))
         kernel = _BY_ROWS[kind]
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
+        compute_s += costs.shared_s(kernel, shared_bytes(operands, self._busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))

@@ -43,8 +43,8 @@ def format_layers(layers: int) -> str:
     return f"{layers} layer{'' if layers == 1 else 's'}"
 
 
-def statistics_lines(comparison: Comparison) -> tuple[str, str]:
-    """Two sentences: how good the prediction is, and what the difference of the totals is made of."""
+def statistics_lines(comparison: Comparison) -> tuple[str, ...]:
+    """How good the prediction is, what the difference of the totals is made of, and what the prediction notes."""
     found = comparison.statistics
     tau = UNKNOWN if math.isnan(found.kendall_tau) else f"{found.kendall_tau:.2f}"
     quality = (
@@ -61,4 +61,9 @@ def statistics_lines(comparison: Comparison) -> tuple[str, str]:
         ("waiting", budget.wait_s),
     )
     said = ", ".join(f"{name} {1e3 * seconds:+.3g}" for name, seconds in parts)
-    return quality, f"measured minus predicted: {1e3 * budget.total_s:+.3g} ms = {said} (ms)"
+    notes = comparison.predicted.meta.notes
+    return (
+        quality,
+        f"measured minus predicted: {1e3 * budget.total_s:+.3g} ms = {said} (ms)",
+        *([f"prediction: {'; '.join(notes)}"] if notes else []),
+    )

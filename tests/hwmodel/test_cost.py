@@ -63,7 +63,10 @@ def test_strip_heights_count_every_row_once(rows: int, mr: int, data: st.DataObj
 
 
 @given(
-    tokens=st.integers(1, 90), past=st.integers(0, 600), group=st.integers(1, 8), head_dim=st.sampled_from([64, 80, 128])
+    tokens=st.integers(1, 90),
+    past=st.integers(0, 600),
+    group=st.integers(1, 8),
+    head_dim=st.sampled_from([64, 80, 128]),
 )
 def test_attention_work_against_walking_every_row(tokens: int, past: int, group: int, head_dim: int) -> None:
     work = attention_work(AttentionShape(0, tokens, past, group, head_dim), MR, NR)

@@ -68,9 +68,11 @@ def probe(
     `quick` runs fewer little models. Takes some 20 s quick and 60 s whole on two cores. Raises DeviceError.
     """
     report = progress or (lambda what, done, total: None)
-    count = threads or len(device.cores)
+    count = len(device.cores) if threads is None else threads
     if not 1 <= count <= len(device.cores):
-        raise DeviceError(f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine")
+        raise DeviceError(
+            f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine"
+        )
     table = device.kernel_table(device.isa)
     steps = 4 + len(planned_runs(quick, count))
     done = 0
@@ -149,6 +151,7 @@ def _chip(
         machine=device.processor,
         memory=Memory(
             bandwidth_bytes_per_s=stamp.measured(dram_all, "B/s"),
+            loop_bandwidth_bytes_per_s=stamp.measured(fitted.dram_loop, "B/s") if fitted else None,
             capacity_bytes=stamp.reported(float(device.memory_bytes), "B"),
         ),
         sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=sync),

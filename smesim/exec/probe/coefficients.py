@@ -63,6 +63,7 @@ class Coefficients:
     all_threads_factor: Timing
     dram_one_thread: Timing
     dram_all_threads: Timing
+    dram_loop: Timing
     dispatch: Timing
     barrier: Timing
 
@@ -74,20 +75,23 @@ def fit_coefficients(
     """Fit all kernels. `kstep` are the warm times of a k-step by height 1 .. mr, seconds."""
     runs = quiet_runs(runs)
     warm = [0.0, *(t.median for t in kstep)]
-    one = Timing.of(stream_rates(runs, 1))
-    many = Timing.of(stream_rates(runs, threads))
+    loop = Timing.of([run.memory.median for run in runs if run.threads == threads])
+    alone = Timing.of([run.memory.median for run in runs if run.threads == 1])
+    one = Timing.of([alone.median * share for share in stream_rates(runs, 1)])
+    many = Timing.of([loop.median * share for share in stream_rates(runs, threads)])
     gemm_fit, gemm = _fit_gemm(runs, warm, one.median, mr, nr, kc)
     factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads)
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
-    kernels.append(_fit_attention(runs, in_place, one.median, mr))
-    kernels += [_fit_rows(runs, kind, name, last_cache_bytes) for kind, name in ROW_KERNELS.items()]
+    kernels.append(_fit_attention(runs, in_place, mr))
+    kernels += [_fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items()]
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
         all_threads_factor=factor,
         dram_one_thread=one,
         dram_all_threads=many,
+        dram_loop=loop,
         dispatch=Timing.of(dispatch),
         barrier=Timing.of(barrier or [0.0]),
     )
@@ -107,6 +111,12 @@ def _needed(samples: list[Sample], what: str) -> list[Sample]:
     if not samples:
         raise DeviceError(f"the probe has no usable samples of {what}; run it again when the machine is quieter")
     return samples
+
+
+def _needed_ratios(ratios: list[float]) -> list[float]:
+    if not ratios:
+        raise DeviceError("the probe has no compute-bound GEMM tasks; run it again when the machine is quieter")
+    return ratios
 
 
 def _fit_gemm(
@@ -129,28 +139,32 @@ def _fit_gemm(
 def _all_threads_factor(
     runs: Sequence[LittleRun], fit: Fit, warm: list[float], mr: int, kc: int, threads: int, bytes_per_s: float
 ) -> Timing:
-    """What a core's rate is multiplied by when all work: predicted with one thread over measured with all."""
+    """What a core's rate is multiplied by when all work: predicted with one thread over measured with all.
+
+    Taken over whole runs, not task by task: a median task knows nothing of the time that interruptions take from some.
+    """
     if threads == 1:
         return Timing(1.0, 0.0, 1)
-    ratios = []
-    for sample in _needed(samples_of(runs, TaskKind.GEMM, threads), "GEMM tasks"):
-        features = gemm_features(sample, warm, mr, kc)
-        if features[2] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
-            ratios.append(float(np.dot(features[:3], fit.coefficients)) / sample.seconds)
-    return Timing.of(ratios)
+    ratios: list[float] = []
+    for run in runs:
+        predicted_s, chosen = 0.0, []
+        for sample in samples_of([run], TaskKind.GEMM, threads):
+            features = gemm_features(sample, warm, mr, kc)
+            if features[2] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
+                predicted_s += float(np.dot(features[:3], fit.coefficients))
+                chosen.append(sample.task)
+        if chosen:
+            rows = np.isin(run.trace.by_run("task")[0], chosen)
+            seconds = run.trace.by_run("end_s") - run.trace.by_run("start_s")
+            ratios += (predicted_s / seconds[:, rows].sum(axis=1)).tolist()
+    return Timing.of(_needed_ratios(ratios))
 
 
-def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], bytes_per_s: float, mr: int) -> FittedKernel:
-    rows = []
-    for sample in samples_of(runs, TaskKind.ATTENTION, 1):
-        op, task = sample.op, sample.row
-        old_bytes = 8.0 * int(op["head_dim"]) * int(op["past"]) * (int(task["end1"]) - int(task["begin1"]))
-        if old_bytes / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
-            rows.append((attention_features(sample, kstep_s, mr), sample.seconds))
-    if not rows:
-        raise DeviceError("the probe has no compute-bound attention sample; run it again when the machine is quieter")
-    fit = non_negative_fit(np.array([f for f, _ in rows]), np.array([s for _, s in rows]))
-    factor, score, block, element = fit.coefficients
+def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], mr: int) -> FittedKernel:
+    samples = _needed(samples_of(runs, TaskKind.ATTENTION, 1), "attention tasks")
+    features = np.array([attention_features(sample, kstep_s, mr) for sample in samples])
+    fit = non_negative_fit(features, np.array([sample.seconds for sample in samples]))
+    factor, score, block, element, per_byte = fit.coefficients
     return FittedKernel(
         "attention_f32",
         {
@@ -158,20 +172,26 @@ def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], bytes_per_s:
             "s_per_score": (score, "s"),
             "s_per_row_block": (block, "s"),
             "s_per_query_element": (element, "s/element"),
+            "s_per_streamed_byte": (per_byte, "s/B"),
         },
         fit.residual,
         fit.samples,
     )
 
 
-def _fit_rows(runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float) -> FittedKernel:
-    samples = _needed(samples_of(runs, kind, 1), f"{kind.name} tasks")
+def _fit_rows(
+    runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float, threads: int
+) -> FittedKernel:
+    """With one thread and with all: only the latter read what another core wrote."""
+    samples = [s for count in {1, threads} for s in samples_of(runs, kind, count)]
+    samples = _needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])
     fit = non_negative_fit(features, np.array([s.seconds for s in samples]))
-    per_element, per_row, per_byte = fit.coefficients
+    per_element, per_row, per_byte, per_shared = fit.coefficients
     parameters = {
         "s_per_element": (per_element, "s/element"),
         "s_per_row": (per_row, "s"),
         "s_per_streamed_byte": (per_byte, "s/B"),
+        "s_per_shared_byte": (per_shared, "s/B"),
     }
     return FittedKernel(name, parameters, fit.residual, fit.samples)

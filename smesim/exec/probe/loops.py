@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from smesim.exec.device import Device, native
 from smesim.exec.probe.timing import Timing, repeat
@@ -59,24 +58,25 @@ def peak_flop_per_s(device: Device) -> dict[str, Timing]:
     return peaks
 
 
-def read_bandwidth(device: Device, working_set_bytes: int) -> Bandwidth:
-    """Read bandwidth of a working set of that many bytes a thread, over and over until the clock can see it."""
+def reader(device: Device, n_bytes: int, passes: int) -> Callable[[], None]:
+    """A call that reads a block of its own `passes` times."""
     ffi, lib = native()
     kernels = lib.sms_kernels_find(device.isa.encode())
+    block = allocate(n_bytes)
+    block[:] = 1
+    pointer = ffi.from_buffer("float *", block)
+
+    def read() -> None:
+        for _ in range(passes):
+            kernels.read_bandwidth(pointer, n_bytes // 4)
+
+    return read
+
+
+def read_bandwidth(device: Device, working_set_bytes: int) -> Bandwidth:
+    """Read bandwidth of a working set of that many bytes a thread, over and over until the clock can see it."""
     passes = max(1, READ_AT_LEAST_BYTES // working_set_bytes)
-    blocks = [allocate(working_set_bytes) for _ in device.cores]
-
-    def reader(block: npt.NDArray[np.uint8]) -> Callable[[], None]:
-        block[:] = 1
-        pointer = ffi.from_buffer("float *", block)
-
-        def read() -> None:
-            for _ in range(passes):
-                kernels.read_bandwidth(pointer, working_set_bytes // 4)
-
-        return read
-
-    readers = [reader(block) for block in blocks]
+    readers = [reader(device, working_set_bytes, passes) for _ in device.cores]
     amount = float(passes * working_set_bytes)
     return Bandwidth(
         working_set_bytes,
@@ -106,7 +106,11 @@ def kstep_seconds(device: Device) -> list[Timing]:
         passes = max(1, 400 // (strips * height))
 
         def multiply(
-            rows: int = rows, strips: int = strips, lhs: object = lhs_pointer, out: object = out_pointer, passes: int = passes
+            rows: int = rows,
+            strips: int = strips,
+            lhs: object = lhs_pointer,
+            out: object = out_pointer,
+            passes: int = passes,
         ) -> None:
             for _ in range(passes):
                 kernels.gemm(lhs, rows, WARM_K, rhs_pointer, n, ffi.NULL, out, n, 0, strips, 0, WARM_PANELS)

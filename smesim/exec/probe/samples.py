@@ -12,7 +12,7 @@ import numpy.typing as npt
 from smesim.exec.probe.little_models import LittleRun
 from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
 from smesim.plan.program import BufferRole, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands
+from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, shared_bytes
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,11 +66,16 @@ def gemm_features(sample: Sample, kstep_s: list[float], mr: int, kc: int) -> tup
     return steps_s, float(tiles), weight_bytes if row["begin0"] == 0 else 0.0, weight_bytes
 
 
-def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[float, float, float, float]:
-    """(k-step seconds by the warm rates, pairs, row visits to key blocks, query elements)."""
+def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[float, float, float, float, float]:
+    """(k-step seconds by the warm rates, pairs, row visits to key blocks, query elements, bytes of old keys and values
+    that are new to the caches)."""
     row, op = sample.row, sample.op
     shape = AttentionShape(
-        int(row["begin0"]), int(row["end0"]), int(op["past"]), int(op["heads"]) // int(op["kv_heads"]), int(op["head_dim"])
+        int(row["begin0"]),
+        int(row["end0"]),
+        int(op["past"]),
+        int(op["heads"]) // int(op["kv_heads"]),
+        int(op["head_dim"]),
     )
     work = attention_work(shape, mr, 16)
     units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
@@ -80,11 +85,12 @@ def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[f
         float(units * work.pairs),
         float(units * work.row_blocks),
         float(units * work.rows * shape.head_dim),
+        8.0 * units * shape.head_dim * shape.past if shape.end == int(op["tokens"]) else 0.0,
     )
 
 
-def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float]:
-    """(elements of the mean operand, rows, bytes to and from DRAM) of a task that works row by row."""
+def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float]:
+    """(elements of the mean operand, rows, bytes to and from DRAM, bytes another core wrote) of a row-wise task."""
     operands = row_operands(sample.program, sample.task)
     row = sample.row
     streamed = 0.0
@@ -93,11 +99,15 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
         if distance + operand.n_bytes > last_cache_bytes:
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
-    return elements, float(int(row["end0"]) - int(row["begin0"])), streamed
+    shared = shared_bytes(operands, sample.threads)
+    return elements, float(int(row["end0"]) - int(row["begin0"])), streamed, shared
 
 
 def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
-    """DRAM bandwidth of every large GEMV operator, bytes/s: its weights over the time from first start to last end."""
+    """DRAM bandwidth of every large GEMV operator as a share of what the read loop drew meanwhile.
+
+    An operator's bandwidth is its weights over the time from first start to last end.
+    """
     rates = []
     for run in runs:
         if run.threads != threads:
@@ -114,7 +124,7 @@ def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
                 continue
             mine = ops == op
             elapsed = np.median(end[:, mine].max(axis=1) - start[:, mine].min(axis=1))
-            rates.append(n_bytes / float(elapsed))
+            rates.append(n_bytes / float(elapsed) / run.memory.median)
     return rates
 
 

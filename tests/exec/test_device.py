@@ -1,0 +1,158 @@
+"""What this machine is, read from files that pretend to be another one."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+
+from smesim.errors import DeviceError
+from smesim.exec import device as device_module
+from smesim.exec.device import Device, KernelTable
+from smesim.exec.probe import topology
+from smesim.exec.probe.topology import CacheFacts, caches
+
+HERE = Device.here()
+
+
+def test_this_machine_has_what_every_machine_has() -> None:
+    assert HERE.cores
+    assert 0 < HERE.available_bytes <= HERE.memory_bytes
+    assert HERE.processor
+    assert "portable" in {k.isa for k in HERE.kernels if k.supported}
+    assert HERE.kernel_table(HERE.isa).supported
+    assert not HERE.kernel_table(HERE.isa).test_only
+
+
+def table(isa: str, supported: bool = True, test_only: bool = False) -> KernelTable:
+    return KernelTable(isa, lanes=4, mr=4, nr=16, kc=256, supported=supported, test_only=test_only)
+
+
+def test_the_fastest_kernels_that_run_and_are_not_for_tests_are_chosen() -> None:
+    kernels = (table("wide", supported=False), table("test", test_only=True), table("fast"), table("slow"))
+    assert dataclasses.replace(HERE, kernels=kernels).isa == "fast"
+
+
+@pytest.mark.parametrize(
+    ("isa", "why"), [("wide", "this CPU lacks the instructions"), ("magic", "there are no such kernels in this build")]
+)
+def test_kernels_that_cannot_run_are_refused_with_those_that_can(isa: str, why: str) -> None:
+    machine = dataclasses.replace(HERE, kernels=(table("wide", supported=False), table("fast"), table("slow")))
+    with pytest.raises(DeviceError, match=f"kernels '{isa}' cannot run here: {why}; accepted: fast, slow"):
+        machine.kernel_table(isa)
+
+
+class FakeFiles:
+    """Stands in for the Path class: texts by path, everything else is missing."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self._texts = texts
+
+    def __call__(self, path: str) -> FakeFiles:
+        return FakeFiles({"": self._texts[path]} if path in self._texts else {})
+
+    def exists(self) -> bool:
+        return "" in self._texts
+
+    def read_text(self, encoding: str) -> str:
+        if not self.exists():
+            raise FileNotFoundError
+        return self._texts[""]
+
+
+ARM = "processor : 0\nFeatures : fp asimd sve sme sme2 i8mm\nCPU implementer : 0x41\n"
+SAPPHIRE = "model name : Xeon\nflags : avx2 avx512f amx_tile amx_bf16\n"
+PLAIN = "model name : Plain CPU\nflags : sse2 smep\n"
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [(ARM, ("Arm SME", "Arm SME2")), (SAPPHIRE, ("Intel AMX",)), (PLAIN, ()), ("", ())],
+    ids=["sme2", "amx", "none", "empty"],
+)
+def test_matrix_extensions_are_read_from_the_processors_flags(
+    cpuinfo: str, found: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "Path", FakeFiles({"/proc/cpuinfo": cpuinfo}))
+    assert Device.here().matrix_extensions == found
+
+
+def test_the_summary_says_whether_there_is_sme() -> None:
+    without = dataclasses.replace(HERE, matrix_extensions=())
+    assert "no matrix extension (no SME)" in without.summary()
+    assert "Arm SME2" in dataclasses.replace(HERE, matrix_extensions=("Arm SME2",)).summary()
+
+
+def test_a_control_group_may_leave_less_memory_than_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:   8000 kB\n", "/sys/fs/cgroup/memory.max": "1000000\n"}
+    monkeypatch.setattr(device_module, "Path", FakeFiles(files))
+    machine = Device.here()
+    assert (machine.memory_bytes, machine.available_bytes) == (1_000_000, 1_000_000)
+    files["/sys/fs/cgroup/memory.max"] = "max\n"
+    monkeypatch.setattr(device_module, "Path", FakeFiles(files))
+    assert Device.here().available_bytes == 8000 * 1024
+
+
+# -- caches
+
+
+def fake_sysfs(folder: Path, core: int, entries: list[dict[str, str]]) -> None:
+    for i, entry in enumerate(entries):
+        index = folder / f"cpu{core}" / "cache" / f"index{i}"
+        index.mkdir(parents=True)
+        for name, text in entry.items():
+            (index / name).write_text(text + "\n")
+
+
+def test_caches_are_read_nearest_first_without_those_for_instructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topology, "_SYSFS", tmp_path)
+    entries = [
+        {"level": "3", "type": "Unified", "size": "32M", "shared_cpu_list": "0-3,8-11"},
+        {"level": "1", "type": "Instruction", "size": "64K", "shared_cpu_list": "2"},
+        {"level": "1", "type": "Data", "size": "32K", "shared_cpu_list": "2"},
+        {"level": "2", "type": "Unified", "size": "512K", "shared_cpu_list": "2,10"},
+    ]
+    fake_sysfs(tmp_path, 2, entries)
+    assert caches(2) == (
+        CacheFacts(1, 32 * 1024, frozenset({2})),
+        CacheFacts(2, 512 * 1024, frozenset({2, 10})),
+        CacheFacts(3, 32 * 1024**2, frozenset({0, 1, 2, 3, 8, 9, 10, 11})),
+    )
+
+
+@pytest.mark.parametrize(
+    "broken", [{"size": ""}, {"size": "big"}, {"size": "3X"}, {"level": "one"}, {"shared_cpu_list": "a-b"}], ids=str
+)
+def test_a_cache_that_is_not_described_is_left_out(
+    broken: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(topology, "_SYSFS", tmp_path)
+    good = {"level": "1", "type": "Data", "size": "32K", "shared_cpu_list": "0"}
+    fake_sysfs(tmp_path, 0, [good, good | {"level": "2"} | broken, {"level": "3"}])
+    assert [cache.level for cache in caches(0)] == [1]
+
+
+def test_a_system_that_says_nothing_has_no_known_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topology, "_SYSFS", tmp_path)
+    assert caches(0) == ()
+
+
+def test_foreign_load_is_what_the_machine_did_beyond_us(monkeypatch: pytest.MonkeyPatch) -> None:
+    from smesim.exec import executor
+
+    monkeypatch.setattr(executor.os, "cpu_count", lambda: 2)
+    before = executor._CpuTime(wall_s=10.0, machine_s=100.0, own_s=1.0)
+    assert before.foreign_share(executor._CpuTime(12.0, 102.0, 2.0)) == pytest.approx(0.25)  # 1 s of 2 s on 2 cores
+    assert before.foreign_share(executor._CpuTime(12.0, 101.0, 2.5)) == 0.0
+    assert before.foreign_share(executor._CpuTime(12.0, 199.0, 1.0)) == 1.0
+
+
+def test_a_system_without_accounts_has_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    from smesim.exec import executor
+
+    monkeypatch.setattr(executor, "open", lambda *args, **kwargs: io.StringIO("nonsense"), raising=False)
+    assert executor._CpuTime.now().machine_s == 0.0

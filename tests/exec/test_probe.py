@@ -1,0 +1,119 @@
+"""The probe of this machine, once: a valid chip whose every number says how it was got, and none is a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from smesim.errors import DeviceError
+from smesim.exec.device import Device
+from smesim.exec.probe import probe
+from smesim.exec.probe.little_models import NARROW, WIDE, planned_runs
+from smesim.hwmodel import library
+from smesim.hwmodel.chip import Chip
+from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
+from smesim.sim import SimExecutor
+from smesim.workload import ModelConfig, Phase, build_graph, catalog
+from smesim.workload.operators import Linear
+
+HERE = Device.here()
+
+
+@pytest.fixture(scope="module")
+def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
+    steps: list[tuple[str, int, int]] = []
+    chip = probe(HERE, quick=True, progress=lambda *step: steps.append(step), command="a test")
+    return chip, steps
+
+
+def evidence(value: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Everything in a chip that has a provenance, with its key."""
+    if isinstance(value, dict):
+        if "provenance" in value:
+            yield key, value
+        for name, inner in value.items():
+            yield from evidence(inner, f"{key}.{name}")
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from evidence(inner, f"{key}[{i}]")
+
+
+@pytest.mark.slow
+def test_every_number_says_how_it_was_got_and_none_is_guessed(probed) -> None:
+    chip, _ = probed
+    found = dict(evidence(chip.model_dump(mode="json")))
+    assert len(found) > 20
+    for key, fact in found.items():
+        assert fact["provenance"] in ("measured", "fitted", "derived", "data_sheet"), key
+        assert fact["source"], key
+        if fact["provenance"] == "measured":
+            assert fact["command"] == "a test", key
+            assert fact["repeats"] >= 1, key
+            assert fact["spread"] is not None, key
+            assert fact["date"], key
+        if fact["provenance"] in ("fitted", "derived"):
+            assert fact["reason"], key
+
+
+@pytest.mark.slow
+def test_the_chip_is_this_machine(probed) -> None:
+    chip, _ = probed
+    assert chip.host
+    assert chip.machine == HERE.processor
+    assert chip.core_count == len(HERE.cores)
+    assert {kernel.isa for kernel in chip.clusters[0].core.kernels} == {HERE.isa}
+    assert "quick probe" in chip.provenance_note
+
+
+@pytest.mark.slow
+def test_the_chip_survives_its_file(probed, tmp_path: Path) -> None:
+    chip, _ = probed
+    library.save(chip, tmp_path / "host.toml")
+    assert library.load(tmp_path / "host.toml") == chip
+
+
+@pytest.mark.slow
+def test_the_chip_predicts_a_model(probed) -> None:
+    chip, _ = probed
+    plan = cpu_only(build_graph(catalog.load("smollm2-135m"), Phase.prefill(16), layers=2), chip)
+    trace = SimExecutor(chip).run(lower(plan), plan)
+    assert trace.makespans_s()[0] > 0
+
+
+@pytest.mark.slow
+def test_progress_counts_to_its_end(probed) -> None:
+    _, steps = probed
+    done = [count for _, count, _ in steps]
+    total = steps[-1][2]
+    assert done == sorted(done)
+    assert steps[-1] == ("done", total, total)
+    assert {count for _, _, count in steps} == {total}
+
+
+@pytest.mark.parametrize("threads", [0, -1, len(HERE.cores) + 1])
+def test_a_number_of_threads_that_this_machine_has_not_is_refused(threads: int) -> None:
+    with pytest.raises(DeviceError, match=rf"{threads} threads asked for; accepted: 1\.\.{len(HERE.cores)}"):
+        probe(HERE, threads=threads)
+
+
+def test_the_quick_runs_are_part_of_the_whole() -> None:
+    quick, whole = planned_runs(True, 2), planned_runs(False, 2)
+    assert set(quick) < set(whole)
+    assert {threads for _, _, threads in quick} == {1, 2}
+    assert {threads for _, _, threads in planned_runs(True, 1)} == {1}
+
+
+def products(model: ModelConfig) -> set[tuple[int, int]]:
+    graph = build_graph(model, Phase.prefill(2))
+    return {(o.n, o.k) for o in graph.operators if isinstance(o, Linear)}
+
+
+def test_no_product_of_the_little_models_is_one_of_a_catalogue_model() -> None:
+    """A prediction of a published model must not be the repetition of a measurement."""
+    published = set().union(*(products(catalog.load(name)) for name in catalog.names()))
+    for model in (WIDE, NARROW):
+        assert not published & products(model)

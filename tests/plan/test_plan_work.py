@@ -1,0 +1,86 @@
+"""Invariant 2: all bytes and FLOP of the operators are in the program's tasks, nothing lost, nothing twice."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+
+from smesim.plan.lower import lower
+from smesim.plan.program import TaskKind
+from smesim.plan.schema import Plan
+from smesim.plan.work import dependency_pairs, task_bytes, task_flop, trace_columns
+from smesim.workload import catalog
+from tests.plan.plans import plans, small_plan
+
+drawn = settings(max_examples=25, deadline=None)
+
+
+@drawn
+@given(plan=plans())
+def test_the_tasks_of_each_operator_add_up_to_it(plan: Plan) -> None:
+    graph, program = plan.graph(), lower(plan)
+    flop, moved = task_flop(program), task_bytes(program)
+    packing = program.tasks["kind"] == TaskKind.PACK_LHS
+    assert (flop >= 0).all()
+    assert (moved >= 0).all()
+    for index, operator in enumerate(graph.operators):
+        mine = program.tasks["op"] == index
+        assert flop[mine].sum() == operator.flop
+        assert moved[mine & ~packing].sum() == round(graph.moved_bytes(operator))
+    joins = program.tasks["kind"] == TaskKind.JOIN
+    assert not flop[joins | packing].any()
+    assert not moved[joins].any()
+
+
+@drawn
+@given(plan=plans())
+def test_packing_reads_and_writes_the_whole_operand_once(plan: Plan) -> None:
+    program = lower(plan)
+    moved = task_bytes(program)
+    packing = program.tasks["kind"] == TaskKind.PACK_LHS
+    for op in np.unique(program.tasks["op"][packing]):
+        facts = program.ops[op]
+        assert moved[packing & (program.tasks["op"] == op)].sum() == 2 * 4 * int(facts["m"]) * int(facts["k"])
+
+
+def test_work_beyond_64_bits_of_intermediate_results_is_divided_exactly() -> None:
+    plan = small_plan("prefill:8000", catalog.load("llama-3.1-8b"), layers=1)
+    graph, program = plan.graph(), lower(plan)
+    assert graph.operator("layers.0.gate_proj").flop * 8000 * 14336 > 2**63
+    assert int(task_flop(program).sum()) == graph.total_flop()
+
+
+def test_equal_tiles_do_equal_work() -> None:
+    program = lower(small_plan("prefill:24", threads=1, layers=1))
+    gemm = program.tasks[(program.tasks["kind"] == TaskKind.GEMM) & (program.tasks["op"] == 2)]
+    assert program.op_sites[2] == "q_proj"
+    flop = task_flop(program)[(program.tasks["kind"] == TaskKind.GEMM) & (program.tasks["op"] == 2)]
+    tiles = (gemm["end0"] - gemm["begin0"]) * (gemm["end1"] - gemm["begin1"])
+    assert len(set((flop / tiles).tolist())) == 1
+
+
+@drawn
+@given(plan=plans())
+def test_a_trace_has_a_row_for_each_task_and_none_for_joins(plan: Plan) -> None:
+    program = lower(plan)
+    columns = trace_columns(program)
+    assert columns["task"].tolist() == np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN).tolist()
+    ops = columns["op"].tolist()
+    assert list(columns["op_name"]) == [program.op_names[op] for op in ops]
+    assert list(columns["site"]) == [program.op_sites[op] for op in ops]
+    kinds = [TaskKind(kind).name.lower() for kind in program.tasks["kind"][columns["task"]]]
+    assert list(columns["kind"]) == kinds
+
+
+@drawn
+@given(plan=plans())
+def test_every_task_behind_a_join_depends_on_one_of_those_before_it(plan: Plan) -> None:
+    program = lower(plan)
+    pairs = dependency_pairs(program)
+    before, after = pairs["predecessor"].tolist(), pairs["successor"].tolist()
+    is_join = program.tasks["kind"] == TaskKind.JOIN
+    assert not is_join[before].any()
+    assert not is_join[after].any()
+    assert all(b < a for b, a in zip(before, after, strict=True))
+    waiting = np.flatnonzero((program.tasks["predecessor_count"] > 0) & ~is_join)
+    assert set(after) == set(waiting.tolist())
