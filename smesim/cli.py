@@ -270,7 +270,8 @@ def main() -> None:
     except SmesimError as error:
         _fail(str(error))
     except USAGE_ERROR as error:
-        _fail(f"{error.format_message()}; 'smesim --help' shows what is accepted")  # type: ignore[attr-defined]
+        what = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        _fail(f"{what}; 'smesim --help' shows what is accepted")
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
     except MemoryError:

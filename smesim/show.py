@@ -27,11 +27,12 @@ _console = Console()
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, float], None]]:
-    """A progress bar on standard error; yields what to call with (what is going on, share done)."""
+    """A progress bar on standard error, if that is a terminal; yields what to call with (what is going on, share)."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description:<44}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=1.0, visible=False)
 
         def report(what: str, share: float) -> None:
@@ -48,7 +49,8 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
     """A table whose first `text` columns are left-aligned, the others right."""
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i < text else "right")
+        # A name that is cut off names nothing; the other columns give way.
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=i == 0)
     return table
 
 
@@ -244,7 +246,7 @@ def written(folder: Path, json: bool) -> None:
 
 
 def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
-    """Every site under the roofs of the cores, the matrix units, and both together."""
+    """Every site under the roofs of the cores, and of the matrix units and both together if they compute its dtype."""
     from smesim.hwmodel.roofline import Demand, Roofline, cooperative_agents, core_agents, matrix_unit_agents
 
     dtype = str(graph.dtypes.weights)
@@ -253,7 +255,7 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
         for site, ops in graph.sites.items()
     ]
     roofs = {"cores": Roofline(c, core_agents(c))}
-    if matrix_unit_agents(c):
+    if any(dtype in unit.unit.flop_per_s for unit in c.unit_instances):
         roofs |= {"matrix": Roofline(c, matrix_unit_agents(c)), "both": Roofline(c, cooperative_agents(c))}
     points = {name: roof.points(demands) for name, roof in roofs.items()}
     if json:

@@ -182,8 +182,8 @@ class Tensors:
         heads, positions = len(flat) // (rows * width), values.shape[-2]
         if values.size != heads * positions * columns or positions > rows:
             raise DeviceError(
-                f"array for {name!r} has shape {values.shape}; accepted: {heads} heads in all, at most {rows} positions,"
-                f" {columns} elements"
+                f"array for {name!r} has shape {values.shape};"
+                f" accepted: {heads} heads in all, at most {rows} positions, {columns} elements"
             )
         values = values.reshape(heads, positions, columns)
         full = np.zeros((heads, rows, width), np.float32)

@@ -195,6 +195,7 @@ class CoreCosts:
         return seconds / self._rate_factor
 
     def pack_s(self, elements: int) -> float:
+        """Packing so many elements of a left operand, where that is part of another task."""
         guess = 2.0 / self._peak_flop_per_s
         return elements * self._parameter("pack_lhs_f32", "s_per_element", guess) / self._rate_factor
 
@@ -216,7 +217,8 @@ class CoreCosts:
         return seconds / self._rate_factor
 
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
-        """Norms, rotations, activations, copies: by element, and by row where the kernel has a cost per row."""
+        """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task."""
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
-        return (seconds + rows * self._parameter(kernel, "s_per_row", 0.0)) / self._rate_factor
+        seconds += self._parameter(kernel, "s_per_task", 0.0) + rows * self._parameter(kernel, "s_per_row", 0.0)
+        return seconds / self._rate_factor

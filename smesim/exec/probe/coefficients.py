@@ -16,11 +16,12 @@ from smesim.errors import DeviceError
 from smesim.exec.probe.fit import Fit, non_negative_fit
 from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.samples import (
+    Floats,
     Sample,
     attention_features,
-    row_features,
     gemm_features,
     handover_gaps,
+    row_features,
     samples_of,
     stream_rates,
 )
@@ -113,6 +114,10 @@ def _needed(samples: list[Sample], what: str) -> list[Sample]:
     return samples
 
 
+def _fit(features: Floats, samples: Sequence[Sample]) -> Fit:
+    return non_negative_fit(features, np.array([s.seconds for s in samples]), np.array([s.weight for s in samples]))
+
+
 def _needed_ratios(ratios: list[float]) -> list[float]:
     if not ratios:
         raise DeviceError("the probe has no compute-bound GEMM tasks; run it again when the machine is quieter")
@@ -123,12 +128,10 @@ def _fit_gemm(
     runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, mr: int, nr: int, kc: int
 ) -> tuple[Fit, FittedKernel]:
     samples = samples_of(runs, TaskKind.GEMM, 1)
-    rows = [(gemm_features(s, warm, mr, kc), s.seconds) for s in samples]
-    rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s]
-    if not rows:
-        raise DeviceError("the probe has no compute-bound GEMM sample; run it again when the machine is quieter")
-    features = np.array([f[:3] for f, _ in rows])
-    fit = non_negative_fit(features, np.array([s for _, s in rows]))
+    rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
+    rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
+    _needed([s for _, s in rows], "compute-bound GEMM tasks")
+    fit = _fit(np.array([f[:3] for f, _ in rows]), [s for _, s in rows])
     stretch, per_tile, per_byte = fit.coefficients
     parameters = {f"s_per_kstep_h{h}": (stretch * warm[h], "s") for h in range(1, mr + 1)}
     parameters |= {"s_per_tile": (per_tile, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
@@ -163,7 +166,7 @@ def _all_threads_factor(
 def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], mr: int) -> FittedKernel:
     samples = _needed(samples_of(runs, TaskKind.ATTENTION, 1), "attention tasks")
     features = np.array([attention_features(sample, kstep_s, mr) for sample in samples])
-    fit = non_negative_fit(features, np.array([sample.seconds for sample in samples]))
+    fit = _fit(features, samples)
     factor, score, block, element, per_byte = fit.coefficients
     return FittedKernel(
         "attention_f32",
@@ -186,9 +189,10 @@ def _fit_rows(
     samples = [s for count in {1, threads} for s in samples_of(runs, kind, count)]
     samples = _needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])
-    fit = non_negative_fit(features, np.array([s.seconds for s in samples]))
-    per_element, per_row, per_byte, per_shared = fit.coefficients
+    fit = _fit(features, samples)
+    per_task, per_element, per_row, per_byte, per_shared = fit.coefficients
     parameters = {
+        "s_per_task": (per_task, "s"),
         "s_per_element": (per_element, "s/element"),
         "s_per_row": (per_row, "s"),
         "s_per_streamed_byte": (per_byte, "s/B"),

@@ -25,15 +25,16 @@ class Fit:
     samples: int
 
 
-def non_negative_fit(features: Floats, seconds: Floats) -> Fit:
-    """Coefficients c >= 0 that minimise the squared *relative* error of features @ c against seconds.
+def non_negative_fit(features: Floats, seconds: Floats, weights: Floats | None = None) -> Fit:
+    """Coefficients c >= 0 that minimise the weighted squared *relative* error of features @ c against seconds.
 
-    features: (samples, coefficients); seconds: (samples,), all positive. Relative, so that short tasks count as much
+    features: (samples, coefficients); seconds: (samples,), all positive; weights: (samples,), equal if None. Relative, so that short tasks count as much
     as long ones. Samples far off (a foreign process was in the way) are left out once and the fit repeated.
     """
     keep = np.ones(len(seconds), bool)
     for _ in range(2):
-        best = _best_subset(features[keep] / seconds[keep, None])
+        roots = np.ones(int(keep.sum())) if weights is None else np.sqrt(weights[keep])
+        best = _best_subset(features[keep] / seconds[keep, None], roots)
         relative = features @ best / seconds - 1.0
         middle = np.median(relative)
         spread = np.median(np.abs(relative - middle))
@@ -44,9 +45,10 @@ def non_negative_fit(features: Floats, seconds: Floats) -> Fit:
 OUTLIER_SPREADS = 6.0
 
 
-def _best_subset(scaled: Floats) -> Floats:
+def _best_subset(scaled: Floats, roots: Floats) -> Floats:
+    """The subset fit of scaled @ c to ones; each row counts with the square of its entry in `roots`."""
     n_samples, n = scaled.shape
-    ones = np.ones(n_samples)
+    scaled, ones = scaled * roots[:, None], roots
     best, least = np.zeros(n), np.inf
     for size in range(1, n + 1):
         for subset in combinations(range(n), size):
@@ -57,7 +59,7 @@ def _best_subset(scaled: Floats) -> Floats:
             solution = np.linalg.lstsq(columns / scale, ones, rcond=None)[0] / scale
             if (solution < 0).any():
                 continue
-            error = float(((columns @ solution - 1.0) ** 2).sum())
+            error = float(((columns @ solution - ones) ** 2).sum())
             if error < least * (1 - 1e-9):
                 least = error
                 best = np.zeros(n)

@@ -27,24 +27,25 @@ from smesim.workload.phase import Phase
 REPEATS = 5
 
 
-def _little(name: str, d_model: int, d_ff: int, heads: int, kv_heads: int) -> ModelConfig:
+def _little(name: str, d_model: int, d_ff: int, heads: int, kv_heads: int, vocab: int) -> ModelConfig:
     return ModelConfig(
         name=name, architecture="llama", layers=2, d_model=d_model, d_ff=d_ff, heads=heads, kv_heads=kv_heads,
-        head_dim=d_model // heads, vocab=24000, tied_embeddings=True, rms_eps=1e-5, rope_theta=1e4, max_position=4096,
+        head_dim=d_model // heads, vocab=vocab, tied_embeddings=True, rms_eps=1e-5, rope_theta=1e4, max_position=4096,
     )  # fmt: skip
 
 
-WIDE = _little("probe-wide", d_model=2304, d_ff=5888, heads=18, kv_heads=9)
-NARROW = _little("probe-narrow", d_model=1792, d_ff=4864, heads=28, kv_heads=4)
+WIDE = _little("probe-wide", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
+NARROW = _little("probe-narrow", d_model=1792, d_ff=4864, heads=28, kv_heads=4, vocab=44000)
 
 QUICK_RUNS = (
-    (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380", "decode:60", "decode:700")),
-    (NARROW, ("prefill:76", "prefill:210", "decode:400")),
-)  # fmt: skip
+    (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380")),
+    (WIDE, ("decode:60", "decode:300", "decode:700", "decode:1500")),
+    (NARROW, ("prefill:76", "prefill:210", "decode:400", "decode:1900")),
+)
 MORE_RUNS = (
-    (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "prefill:260,past=300", "decode:1500")),
-    (NARROW, ("prefill:20", "prefill:340", "decode:90", "decode:1900")),
-)  # fmt: skip
+    (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "prefill:260,past=300", "decode:1100")),
+    (NARROW, ("prefill:20", "prefill:340", "decode:90", "decode:850")),
+)
 
 
 @dataclass(frozen=True)

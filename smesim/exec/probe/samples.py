@@ -19,10 +19,12 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Sample:
-    """One task: seconds it took (median over repeats), on how many threads the run had."""
+    """One task: seconds it took (median over repeats), on how many threads the run had; `weight` is its share of all
+    samples of its run, so that a run of few tasks (a decode step) counts as much as one of many."""
 
     task: int
     seconds: float
+    weight: float
     threads: int
     program: Program
     distances: dict[str, npt.NDArray[np.int64]]
@@ -49,7 +51,7 @@ def samples_of(runs: Iterable[LittleRun], kind: TaskKind, threads: int) -> list[
         chosen = run.program.tasks["kind"][tasks] == kind
         distances = reuse_distances(run.program)
         found += [
-            Sample(int(t), float(s), threads, run.program, distances)
+            Sample(int(t), float(s), 1.0 / float(chosen.sum()), threads, run.program, distances)
             for t, s in zip(tasks[chosen], seconds[chosen], strict=True)
         ]
     return found
@@ -89,8 +91,8 @@ def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[f
     )
 
 
-def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float]:
-    """(elements of the mean operand, rows, bytes to and from DRAM, bytes another core wrote) of a row-wise task."""
+def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float]:
+    """(1, elements of the mean operand, rows, bytes to and from DRAM, bytes another core wrote) of a row-wise task."""
     operands = row_operands(sample.program, sample.task)
     row = sample.row
     streamed = 0.0
@@ -100,7 +102,7 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
-    return elements, float(int(row["end0"]) - int(row["begin0"])), streamed, shared
+    return 1.0, elements, float(int(row["end0"]) - int(row["begin0"])), streamed, shared
 
 
 def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
