@@ -1,4 +1,4 @@
-"""The files that a study leaves: chip, plans, traces, one Perfetto document and report, each written whole or not at all."""
+"""The files that a study leaves: chip, plans, traces, Perfetto and report, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ def _entry(study: Study) -> LabEntry:
     plan = study.plans[0]
     phases = " and ".join(p.phase for p in study.plans)
     asked = (
-        f"How long do {phases} of {plan.model.name} take on this machine, with {len(plan.workers)} threads and plan"
-        f" '{plan.planner}'? {plan.layers} of {plan.model.layers} layers at their true widths, random weights from a seed."
+        f"How long do {phases} of {plan.model.name} take on this machine, with {len(plan.workers)} threads and"
+        f" plan '{plan.planner}'? {plan.layers} of {plan.model.layers} layers at their true widths, random weights"
+        " from a seed."
     )
     trust = (
         f"Chip file: {study.chip.provenance_note}.",
-        "Kernel coefficients were fitted to little models of other widths, row counts and contexts than those shown here.",
+        "Kernel coefficients were fitted to little models of other widths, row counts and contexts than those shown.",
     )
     return LabEntry(
         title=f"{plan.model.name}: predicted and measured",

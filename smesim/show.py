@@ -49,8 +49,8 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
     """A table whose first `text` columns are left-aligned, the others right."""
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
-        # A name that is cut off names nothing; the other columns give way.
-        table.add_column(column, justify="left" if i < text else "right", no_wrap=i == 0)
+        # A name or a number that is cut off says nothing, or something wrong; other texts give way.
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=i == 0 or i >= text)
     return table
 
 
@@ -90,21 +90,10 @@ def models(json: bool) -> None:
     if json:
         _print_json([{"name": name, **model.model_dump(mode="json")} for name, model in loaded])
         return
-    table = _table(
-        "Models",
-        "name",
-        "architecture",
-        "layers",
-        "d_model",
-        "d_ff",
-        "heads",
-        "KV heads",
-        "experts",
-        "vocabulary",
-        text=2,
-    )
+    table = _table("Models", "name", "family", "layers", "d_model", "d_ff", "heads/KV", "vocab", text=2)
     for name, m in loaded:
-        numbers = (m.layers, m.d_model, m.d_expert or m.d_ff, m.heads, m.kv_heads, m.experts or "-", m.vocab)
+        d_ff = f"{m.experts} x {m.d_expert}" if m.is_moe else m.d_ff
+        numbers = (m.layers, m.d_model, d_ff, f"{m.heads}/{m.kv_heads}", m.vocab)
         table.add_row(name, m.architecture, *map(str, numbers))
     _console.print(table)
 
@@ -153,7 +142,10 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
     if json:
         print(made.to_json(), end="")
         return
-    title = f"{made.model.name}, {made.phase}, {made.layers} layers on {made.chip}: {made.planner}, {len(made.workers)} workers"
+    title = (
+        f"{made.model.name}, {made.phase}, {made.layers} layers on {made.chip}:"
+        f" {made.planner}, {len(made.workers)} workers"
+    )
     table = _table(title, "operator", "mode", "kernel", "tiles by", "tile", "bound", "estimate", text=4)
     for o in made.operators:
         reason = (o.reason.bound, format_seconds(o.reason.predicted_s)) if o.reason else ("", "")
@@ -233,8 +225,8 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
     lines = [what_is_shown(Device.here())] if with_first_line else []
     if not study.chip.host:
         lines.append(
-            f"Predicted for {study.chip.name}, measured on this machine: what differs is the machines, and no error of the"
-            " prediction."
+            f"Predicted for {study.chip.name}, measured on this machine:"
+            " what differs is the machines, and no error of the prediction."
         )
     lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights")
     print_report(study.report, "\n".join(lines), _console)
@@ -276,8 +268,8 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
         )  # fmt: skip
         return
     table = _table(
-        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: bounds, not predictions",
-        "operator", "FLOP/B", *(f"{name}: time, bound" for name in roofs),
+        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: least time and what bounds it",
+        "operator", "FLOP/B", *roofs,
     )  # fmt: skip
     for i, demand in enumerate(demands):
         cells = [f"{format_seconds(points[name][i].time_s)} {points[name][i].bound}" for name in roofs]
@@ -288,6 +280,7 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
     for name, roof in roofs.items():
         _console.print(
             f"{name}: {format_rate(roof.peak_flop_per_s(dtype), 'FLOP')},"
-            f" {format_rate(roof.bandwidth_bytes_per_s(dtype), 'B')}, ridge at {roof.ridge_flop_per_byte(dtype):.1f} FLOP/B",
+            f" {format_rate(roof.bandwidth_bytes_per_s(dtype), 'B')},"
+            f" ridge at {roof.ridge_flop_per_byte(dtype):.1f} FLOP/B",
             highlight=False,
         )

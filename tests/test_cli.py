@@ -64,7 +64,8 @@ def test_models(smesim: CommandLine) -> None:
     found = {model["name"]: model for model in smesim("models", "--json").json()}
     assert set(found) == set(catalog.names())
     assert found["llama-3.2-3b"]["layers"] == 28
-    assert "qwen3-4b" in smesim("models").out
+    table = smesim("models").out
+    assert all(name in table for name in catalog.names())
 
 
 def test_chips(smesim: CommandLine) -> None:
@@ -72,7 +73,8 @@ def test_chips(smesim: CommandLine) -> None:
     assert set(found) == set(library.names())
     assert found["apple-m4"]["matrix_units"]
     assert found["apple-m4"]["dram_provenance"]
-    assert "server-lx2" in smesim("chips").out
+    table = smesim("chips").out
+    assert all(name in table for name in library.names())
 
 
 def plan_arguments(smesim: CommandLine, *more: str | Path) -> list[str | Path]:
@@ -173,10 +175,8 @@ def test_compare_writes_everything_that_a_study_leaves(smesim: CommandLine) -> N
     predicted, measured = (read_trace(f"study/{what}-decode-8.json") for what in ("predicted", "measured"))
     assert (predicted.meta.layers, len(predicted.meta.workers)) == (1, 1)
     assert predicted.meta.program_fingerprint == measured.meta.program_fingerprint
-    names = {
-        e["args"]["name"] for e in json.loads(Path("study/perfetto.json").read_text())["traceEvents"] if e["ph"] == "M"
-    }
-    assert any("predict" in name.lower() for name in names)
+    events = json.loads(Path("study/perfetto.json").read_text())["traceEvents"]
+    assert len({event["pid"] for event in events}) >= 2
 
 
 def test_comparing_a_preset_says_that_the_machines_differ(smesim: CommandLine) -> None:

@@ -59,6 +59,8 @@ def loads(text: str, *, where: str) -> Chip:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ChipError(f"{where}: not TOML: {error}") from error
+    except RecursionError:
+        raise ChipError(f"{where}: nested too deeply; accepted: a chip file as 'smesim probe' writes it") from None
     try:
         return Chip.model_validate(data)
     except ValidationError as error:

@@ -66,8 +66,8 @@ def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
 def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, int]]:
     """Ranges of `step`, and towards the end ever smaller ones: a worker's share of half of what is left.
 
-    Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling, Polychronopoulos
-    and Kuck, IEEE Transactions on Computers, 1987).
+    Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
+    Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
     begin = 0
     while begin < total:

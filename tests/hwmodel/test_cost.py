@@ -1,4 +1,4 @@
-"""What a task costs on a core: counted work against brute force, coefficients against closed forms, effects one by one."""
+"""What a task costs on a core: counted work by brute force, coefficients by closed forms, effects one by one."""
 
 from __future__ import annotations
 

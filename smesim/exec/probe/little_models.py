@@ -43,8 +43,8 @@ QUICK_RUNS = (
     (NARROW, ("prefill:76", "prefill:210", "decode:400", "decode:1900")),
 )
 MORE_RUNS = (
-    (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "prefill:260,past=300", "decode:1100")),
-    (NARROW, ("prefill:20", "prefill:340", "decode:90", "decode:850")),
+    (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "decode:1100")),
+    (NARROW, ("prefill:20", "prefill:340,past=300", "decode:90", "decode:850")),
 )
 
 

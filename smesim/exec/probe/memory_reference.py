@@ -1,9 +1,9 @@
 """What the memory gives right now: a short read loop on as many threads as the run has.
 
 On a virtual machine this changes while one looks: the host moves the virtual cores, or gives the bandwidth to others,
-and for ten seconds or a minute all threads together draw a third more or less, while arithmetic runs as before. So the
-loop is run between the repeats of a measurement, in the probe and in a comparison; the ratio of the two says how far the
-memory has drifted in between.
+and for ten seconds or a minute all threads together draw a third more or less, while arithmetic runs as before. So
+the loop is run between the repeats of a measurement, in the probe and in a comparison; the ratio of the two says how
+far the memory has drifted in between.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def samples_of(runs: Iterable[LittleRun], kind: TaskKind, threads: int) -> list[
 
 
 def gemm_features(sample: Sample, kstep_s: list[float], mr: int, kc: int) -> tuple[float, float, float, float]:
-    """(k-step seconds by the warm rates, micro-tiles times depth blocks, weight bytes new to the caches, weight bytes)."""
+    """(warm k-step seconds, micro-tiles times depth blocks, weight bytes new to the caches, all weight bytes)."""
     row, op = sample.row, sample.op
     panels, k = int(row["end1"]) - int(row["begin1"]), int(op["k"])
     heights = strip_heights(int(op["m"]), mr, int(row["begin0"]), int(row["end0"]))
