@@ -268,7 +268,7 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
         )  # fmt: skip
         return
     table = _table(
-        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: least time and what bounds it",
+        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: least times, bounds",
         "operator", "FLOP/B", *roofs,
     )  # fmt: skip
     for i, demand in enumerate(demands):

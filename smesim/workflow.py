@@ -226,10 +226,15 @@ def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, thre
         return model.layers
     for phase in phases:
         executor.check(lower(make_plan(model, phase, chip, threads=threads, layers=1)))
-    low, high = 1, model.layers
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+    return _most(model.layers, fits)
+
+
+def _most(limit: int, holds: Callable[[int], bool]) -> int:
+    """The largest of 1 .. limit that holds, 1 if none does; what holds for a number holds for all below it."""
+    low, above = 1, limit + 1
+    while above - low > 1:
+        middle = (low + above) // 2
+        low, above = (middle, above) if holds(middle) else (low, middle)
     return low
 
 
@@ -243,6 +248,4 @@ def layers_in_time(
         predictions = (predict(make_plan(model, phase, chip, layers=n), chip) for phase in phases)
         return (repeats + 1) * sum(float(p.makespans_s()[0]) for p in predictions)
 
-    one, two = seconds(1), seconds(min(2, model.layers))
-    per_layer_s = max(two - one, 1e-9)
-    return max(1, min(layers, int((budget_s - (one - per_layer_s)) / per_layer_s)))
+    return layers if seconds(layers) <= budget_s else _most(layers - 1, lambda n: seconds(n) <= budget_s)

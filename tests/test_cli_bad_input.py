@@ -346,7 +346,7 @@ def test_ctrl_c_ends_a_measurement_with_one_line_and_no_file(smesim: CommandLine
 
 
 def wait_until_it_computes(process: int) -> None:
-    """Until a second thread, a worker's, has used the processor."""
+    """Until a thread beside the first, a worker, has used the processor for longer than any import does."""
     for _ in range(600):
         threads = list(Path(f"/proc/{process}/task").glob("*/stat"))
         ticks = [

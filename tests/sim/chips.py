@@ -45,7 +45,15 @@ def two_core_chip(*, cores: int = 2, with_caches: bool = True) -> Chip:
                 "name": "gemm_f32",
                 "isa": "avx2",
                 "parameters": {name: _quantity(value, "1") for name, value in gemm.items()},
-            }
+            },
+            {
+                "name": "add_f32",
+                "isa": "avx2",
+                "parameters": {
+                    "s_per_element": _quantity(2e-10, "s/element"),
+                    "s_per_shared_byte": _quantity(1e-9, "s/B"),
+                },
+            },
         ],
     }
     caches = [

@@ -29,7 +29,8 @@ def non_negative_fit(features: Floats, seconds: Floats, weights: Floats | None =
     """Coefficients c >= 0 that minimise the weighted squared *relative* error of features @ c against seconds.
 
     features: (samples, coefficients); seconds: (samples,), all positive; weights: (samples,), equal if None.
-    Relative, so that short tasks count as much as long ones. Samples far off (a foreign process was in the way) are left out once and the fit repeated.
+    Relative, so that short tasks count as much as long ones. Samples far off (a foreign process was in the way) are
+    left out once and the fit repeated.
     """
     keep = np.ones(len(seconds), bool)
     for _ in range(2):
