@@ -186,7 +186,7 @@ class Bench:
                 lambda p0, p1: kernels.gemv(self.pointer(x), address, n, k, none, self.pointer(y), p0, p1),
             ),
             "reading alone": lambda: self.split(
-                n, self.threads, lambda n0, n1: kernels.read_bandwidth(address + n0 * k, (n1 - n0) * k)
+                n, self.threads, lambda n0, n1: kernels.read_bandwidth(address + n0 * k, (n1 - n0) * k, 1)
             ),
             "numpy": lambda: self.np.dot(weights, x, out=y),
         }

@@ -70,7 +70,7 @@ def chip_numbers(chip: Chip) -> list[HardwareNumber]:
         named += [(f"{cluster.name} core load from {level}", rate) for level, rate in core.load_bytes_per_s.items()]
         named += [(f"all cores' factor ({p.threads} threads)", p.factor) for p in cluster.multi_core_factors]
         for kernel in core.kernels:
-            named += [(f"{kernel.name} {name}", value) for name, value in kernel.parameters.items()]
+            named += [(f"{kernel.name} ({kernel.isa}) {name}", value) for name, value in kernel.parameters.items()]
     return [
         HardwareNumber(
             name, f"{q.value:.4g} {q.unit}", q.provenance, q.source if q.reason is None else f"{q.source}: {q.reason}"

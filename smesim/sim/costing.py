@@ -97,9 +97,10 @@ class Costing:
                 return level
         return DRAM
 
-    def _slot_level(self, cluster: str, op: int, slot: str, own_bytes: float) -> str:
-        """Where the operator finds (or puts) `own_bytes` of one of its buffers."""
-        return self._level(cluster, float(self._distances[slot][op]) + own_bytes)
+    def _slot_level(self, cluster: str, op: int, slot: str) -> str:
+        """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
+        buffer = int(self._program.ops[slot][op])
+        return self._level(cluster, float(self._distances[slot][op] + self._program.buffers["n_bytes"][buffer]))
 
     def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
         kind = TaskKind(row["kind"])
@@ -114,7 +115,7 @@ class Costing:
             case TaskKind.ROUTER:
                 rows, panels = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR)
                 weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-                level = self._slot_level(cluster, int(row["op"]), "weight", weight_bytes)
+                level = self._slot_level(cluster, int(row["op"]), "weight")
                 return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
             case _ if kind in _BY_ROWS:
                 return self._by_rows(task, kind, cluster, costs)
@@ -133,11 +134,11 @@ class Costing:
         lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
-            weights = Transfer(self._slot_level(cluster, index, "weight", weight_bytes), weight_bytes)
+            weights = Transfer(self._slot_level(cluster, index, "weight"), weight_bytes)
         else:
             weights = Transfer(self._level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
-        lhs = Transfer(self._slot_level(cluster, index, "input0" if expert else "packed", lhs_bytes), lhs_bytes)
-        out_level = self._slot_level(cluster, index, "output0", out_bytes)
+        lhs = Transfer(self._slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
+        out_level = self._slot_level(cluster, index, "output0")
         compute_s = costs.gemm_s(m, mr, strips, panels, k) + (costs.pack_s(rows * k) if expert else 0.0)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
@@ -146,7 +147,7 @@ class Costing:
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
         weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-        level = self._slot_level(cluster, int(row["op"]), "weight", weight_bytes)
+        level = self._slot_level(cluster, int(row["op"]), "weight")
         return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -163,8 +164,8 @@ class Costing:
         kv_bytes = float(self._program.buffers["n_bytes"][op["input1"]])
         old = self._level(cluster, float(self._pass_bytes) + kv_bytes) if first else near
         query_bytes = rows * head_dim * F32_BYTES
-        query = self._slot_level(cluster, index, "input0", query_bytes)
-        out = self._slot_level(cluster, index, "output0", query_bytes)
+        query = self._slot_level(cluster, index, "input0")
+        out = self._slot_level(cluster, index, "output0")
         transfers = (
             Transfer(old, per_key * past),
             Transfer(near, per_key * end),
@@ -184,7 +185,7 @@ class Costing:
         transfers = []
         streamed_bytes = 0.0
         for operand in operands:
-            level = self._slot_level(cluster, int(row["op"]), operand.slot, operand.n_bytes)
+            level = self._slot_level(cluster, int(row["op"]), operand.slot)
             n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))

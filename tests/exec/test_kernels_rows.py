@@ -131,7 +131,8 @@ def test_argmax_passes_over_nan(isa: str, n: int, holes: set[int]) -> None:
 def test_measuring_loops_do_the_work_they_are_timed_for(isa: str, n: int) -> None:
     kernels = find(isa)
     x = np.random.default_rng(n).integers(-8, 9, n).astype(np.float32)
-    assert kernels.read_bandwidth(pointer(x), n) == x.sum(dtype=np.float64)
+    assert kernels.read_bandwidth(pointer(x), n, 1) == x.sum(dtype=np.float64)
+    assert kernels.read_bandwidth(pointer(x), n, 3) == pytest.approx(3 * x.sum(dtype=np.float64))
     out = guarded_vector(n)
     kernels.write_bandwidth(pointer(out.view), n, 2.5)
     assert np.all(out.view == 2.5)
@@ -147,3 +148,7 @@ def test_fma_peak_iterates_every_chain(isa: str) -> None:
     still = np.float64(np.float32(1e-4)) * (1 - shrink**iterations) / (1 - shrink)
     expected = kernels.lanes * sum(chain * shrink**iterations + still for chain in range(chains))
     assert kernels.fma_peak(iterations) == pytest.approx(expected, rel=1e-3)
+    lanes = kernels.fma_flop_f64 // (2 * chains)
+    assert lanes == max(kernels.lanes // 2, 1)
+    expected = lanes * sum(chain * 0.9999**iterations + 1 - 0.9999**iterations for chain in range(chains))
+    assert kernels.fma_peak_f64(iterations) == pytest.approx(expected, rel=1e-9)

@@ -33,6 +33,7 @@ struct sms_kernels {
     int32_t kc;        /* depth of a block */
     int32_t test_only; /* wide code on narrow hardware, to check its numbers; never the best */
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
+    int32_t fma_flop_f64;
 
     /* Packing. */
     void (*pack_lhs)(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1,
@@ -104,7 +105,8 @@ struct sms_kernels {
 
     /* Loops that measure the machine. Each does work that the compiler cannot drop. */
     float (*fma_peak)(int64_t iterations);
-    float (*read_bandwidth)(const float *x, int64_t n); /* returns the sum */
+    double (*fma_peak_f64)(int64_t iterations);
+    float (*read_bandwidth)(const float *x, int64_t n, int64_t passes); /* returns the sum over all passes */
     void (*write_bandwidth)(float *y, int64_t n, float value);
     void (*triad)(const float *a, const float *b, float scale, float *y, int64_t n); /* y = a + scale * b */
 };

@@ -23,8 +23,29 @@ static float sms_fma_peak(int64_t iterations) {
     return v_sum(sum);
 }
 
+/* The same with half as many lanes of twice the width. */
+static double sms_fma_peak_f64(int64_t iterations) {
+    vd acc[SMS_FMA_CHAINS];
+    for (int j = 0; j < SMS_FMA_CHAINS; j++)
+        acc[j] = (double)j - (vd){0};
+    const vd shrink = 0.9999 - (vd){0}, shift = 1.0e-4 - (vd){0};
+    for (int64_t i = 0; i < iterations; i++) {
+        SMS_UNROLL(64)
+        for (int j = 0; j < SMS_FMA_CHAINS; j++)
+            acc[j] = acc[j] * shrink + shift;
+    }
+    vd sum = acc[0];
+    for (int j = 1; j < SMS_FMA_CHAINS; j++)
+        sum += acc[j];
+    double lanes[sizeof sum / sizeof(double)], total = 0.0;
+    memcpy(lanes, &sum, sizeof sum);
+    for (size_t j = 0; j < sizeof sum / sizeof(double); j++)
+        total += lanes[j];
+    return total;
+}
+
 /* Reads as gemv does: 4 streams, each within its quarter of a block. */
-static float sms_read_bandwidth(const float *x, int64_t n) {
+static float sms_read_once(const float *x, int64_t n) {
     enum { STREAMS = 4, LINE = 16, VECTORS = LINE / SMS_LANES, BLOCK_LINES = 1024 };
     vf acc[STREAMS][VECTORS];
     for (int s = 0; s < STREAMS; s++)
@@ -50,6 +71,16 @@ static float sms_read_bandwidth(const float *x, int64_t n) {
             sum += v_sum(acc[s][j]);
     for (int64_t i = 0; i < left; i++)
         sum += x[i];
+    return sum;
+}
+
+/* Many passes in one call: what fits into a near cache is read faster than it could be asked for again. */
+static float sms_read_bandwidth(const float *x, int64_t n, int64_t passes) {
+    float sum = 0.0f;
+    for (int64_t pass = 0; pass < passes; pass++) {
+        __asm__ volatile("" : "+r"(x) : : "memory"); /* the compiler must not know that a pass repeats the last */
+        sum += sms_read_once(x, n);
+    }
     return sum;
 }
 

@@ -20,12 +20,14 @@
 
 #if SMS_LANES == 1
 typedef float vf;
+typedef double vd;
 typedef int32_t vi;
 typedef uint32_t vu;
 typedef float vf_unaligned;
 SMS_INLINE vf v_set(float s) { return s; }
 #else
 typedef float vf __attribute__((vector_size(4 * SMS_LANES)));
+typedef double vd __attribute__((vector_size(4 * SMS_LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * SMS_LANES)));
 typedef uint32_t vu __attribute__((vector_size(4 * SMS_LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * SMS_LANES), aligned(4), may_alias));

@@ -25,6 +25,9 @@ from smesim.exec.probe.timing import Timing
 from smesim.hwmodel.chip import DRAM, Cache, Chip, Cluster, CoreSpec, FactorPoint, KernelModel, Memory, Sync
 from smesim.hwmodel.quantity import Evidence, Quantity
 
+Peaks = dict[str, dict[str, Timing]]
+"""Peak rates by instruction set and dtype."""
+
 Progress = Callable[[str, int, int], None]
 """Called with (what is measured, steps done, steps in all)."""
 
@@ -117,7 +120,7 @@ BUSY_SHARE = 0.05
 
 
 def _chip(
-    device: Device, stamp: _Stamp, peaks: dict[str, Timing], bandwidths: dict[str, Bandwidth],
+    device: Device, stamp: _Stamp, peaks: Peaks, bandwidths: dict[str, Bandwidth],
     levels: tuple[topology.CacheFacts, ...], threads: int, fitted: Coefficients | None, note: str,
 ) -> Chip:  # fmt: skip
     cores = len(device.cores)
@@ -164,14 +167,29 @@ def _chip(
                 core=CoreSpec(
                     name=CLUSTER,
                     isa=device.isa,
-                    clock_hz=_clock(stamp, device, peaks[device.isa]),
-                    flop_per_s={"f32": stamp.measured(peaks[device.isa], "FLOP/s")},
+                    clock_hz=_clock(stamp, device, peaks[device.isa]["f32"]),
+                    flop_per_s={
+                        "f32": stamp.measured(peaks[device.isa]["f32"], "FLOP/s"),
+                        "f64": stamp.measured(peaks[device.isa]["f64"], "FLOP/s"),
+                    },
                     load_bytes_per_s=loads,
-                    kernels=kernels,
+                    kernels=(*_peak_models(stamp, peaks), *kernels),
                 ),
                 multi_core_factors=factors,
             ),
         ),
+    )
+
+
+def _peak_models(stamp: _Stamp, peaks: Peaks) -> tuple[KernelModel, ...]:
+    """The multiply-add peaks of every instruction set that runs here, also of those that the kernels do not use."""
+    return tuple(
+        KernelModel(
+            name="fma_peak",
+            isa=isa,
+            parameters={f"{dtype}_flop_per_s": stamp.measured(t, "FLOP/s") for dtype, t in by_dtype.items()},
+        )
+        for isa, by_dtype in peaks.items()
     )
 
 

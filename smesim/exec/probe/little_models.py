@@ -35,7 +35,7 @@ def _little(name: str, d_model: int, d_ff: int, heads: int, kv_heads: int, vocab
 
 
 WIDE = _little("probe-wide", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
-NARROW = _little("probe-narrow", d_model=1792, d_ff=4864, heads=28, kv_heads=4, vocab=44000)
+NARROW = _little("probe-narrow", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
 
 QUICK_RUNS = (
     (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380")),

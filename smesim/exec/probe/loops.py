@@ -45,16 +45,20 @@ def at_once(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
     return run
 
 
-def peak_flop_per_s(device: Device) -> dict[str, Timing]:
-    """f32 multiply-add peak of one core by instruction set, FLOP/s."""
+def peak_flop_per_s(device: Device) -> dict[str, dict[str, Timing]]:
+    """Multiply-add peaks of one core by instruction set and dtype ("f32", "f64"), FLOP/s."""
     _, lib = native()
     peaks = {}
     for table in device.kernels:
         if not table.supported or table.test_only:
             continue
         kernels = lib.sms_kernels_find(table.isa.encode())
-        timing = repeat(partial(kernels.fma_peak, FMA_ITERATIONS), REPEATS)
-        peaks[table.isa] = timing.rate(FMA_ITERATIONS * kernels.fma_flop)
+        f32 = repeat(partial(kernels.fma_peak, FMA_ITERATIONS), REPEATS)
+        f64 = repeat(partial(kernels.fma_peak_f64, FMA_ITERATIONS), REPEATS)
+        peaks[table.isa] = {
+            "f32": f32.rate(FMA_ITERATIONS * kernels.fma_flop),
+            "f64": f64.rate(FMA_ITERATIONS * kernels.fma_flop_f64),
+        }
     return peaks
 
 
@@ -67,8 +71,7 @@ def reader(device: Device, n_bytes: int, passes: int) -> Callable[[], None]:
     pointer = ffi.from_buffer("float *", block)
 
     def read() -> None:
-        for _ in range(passes):
-            kernels.read_bandwidth(pointer, n_bytes // 4)
+        kernels.read_bandwidth(pointer, n_bytes // 4, passes)
 
     return read
 

@@ -98,7 +98,8 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
     streamed = 0.0
     for operand in operands:
         distance = sample.distances[operand.slot][row["op"]]
-        if distance + operand.n_bytes > last_cache_bytes:
+        whole = sample.program.buffers["n_bytes"][sample.op[operand.slot]]
+        if distance + whole > last_cache_bytes:
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
