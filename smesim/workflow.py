@@ -17,7 +17,8 @@ from pathlib import Path
 from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
-from smesim.exec.probe.memory_reference import MemoryReference
+from smesim.exec.probe.drift import chip_of_now
+from smesim.exec.probe.reference import Reference, ReferenceLoops
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -101,21 +102,21 @@ def predict(
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured trace, the tensors it ran on (their weights can be shared with the next one), and what a read loop on
-    as many threads drew from memory between the runs, bytes/s (None where it was not asked for)."""
+    """A measured trace, the tensors it ran on (their weights can be shared with the next one), and what the reference
+    loops gave on as many threads between the runs (None where that was not asked for)."""
 
     trace: Trace
     tensors: Tensors
-    memory_bytes_per_s: float | None
+    reference: Reference | None
 
 
 def measure(
     plan: Plan, *, repeats: int = 5, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
-    program: Program | None = None, watch_memory: bool = False, progress: Progress = _quiet,
+    program: Program | None = None, watch: bool = False, progress: Progress = _quiet,
 ) -> Measurement:  # fmt: skip
     """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit.
 
-    `watch_memory` runs a short read loop between the runs, to see what the memory gives at the time.
+    `watch` runs two short loops between the runs, to see what the machine gives at the time.
     """
     program = program or lower(plan)
     executor = NativeExecutor(Device.here(), isa)
@@ -127,40 +128,18 @@ def measure(
         filled += n_bytes
         progress(f"{plan.phase}: weights", filled / max(bill.total_bytes, 1))
 
-    reference = MemoryReference(executor.device, len(plan.workers)) if watch_memory else None
+    loops = ReferenceLoops(executor.device, len(plan.workers)) if watch else None
 
     def run_progress() -> None:
         nonlocal runs
         runs += 1
-        if reference is not None:
-            reference.sample()
+        if loops is not None:
+            loops.sample()
         progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
 
     tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
     trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress)
-    return Measurement(trace, tensors, None if reference is None else reference.take().median)
-
-
-def with_memory_of_now(chip: Chip, now_bytes_per_s: float) -> tuple[Chip, str]:
-    """The chip with the bandwidth that its memory has now, and a note that says so.
-
-    `now_bytes_per_s` is what the read loop draws; its ratio to what the same loop drew at the probe scales the DRAM
-    bandwidth. Nothing else of the chip changes.
-    """
-    memory = chip.memory
-    if memory.loop_bandwidth_bytes_per_s is None:
-        return chip, ""
-    drift = now_bytes_per_s / memory.loop_bandwidth_bytes_per_s.value
-    known = memory.bandwidth_bytes_per_s
-    value = known.value * drift
-    reason = f"the probe's {known.value:.4g} B/s times {drift:.3f}, the read loop's rate now over its rate then"
-    scaled = known.model_copy(update={"value": value, "provenance": "derived", "reason": reason, "spread": None})
-    loop = memory.loop_bandwidth_bytes_per_s.model_copy(update={"value": now_bytes_per_s, "spread": None})
-    update = {"bandwidth_bytes_per_s": scaled, "loop_bandwidth_bytes_per_s": loop}
-    note = (
-        f"memory gives {drift:.2f} of what it gave at the probe: DRAM at {value / 1e9:.1f} GB/s, seen between the runs"
-    )
-    return chip.model_copy(update={"memory": memory.model_copy(update=update)}), note
+    return Measurement(trace, tensors, None if loops is None else loops.take())
 
 
 @dataclass(frozen=True)
@@ -184,8 +163,8 @@ def study(
     """Plan, predict and measure each phase on this machine with the same weights.
 
     `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. For a
-    chip that is this machine, `refresh` lets a read loop between the runs say what the memory gives at the time, and
-    predicts with that; no time of the program itself goes into the prediction.
+    chip that is this machine, `refresh` lets two short loops between the runs say what the machine gives at the time,
+    and predicts with that; no time of the program itself goes into the prediction.
     """
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
@@ -197,13 +176,13 @@ def study(
         program = lower(plan)
         watch = refresh and chip.host
         measured = measure(
-            plan, repeats=repeats, seed=seed, share=tensors, program=program, watch_memory=watch, progress=progress
+            plan, repeats=repeats, seed=seed, share=tensors, program=program, watch=watch, progress=progress
         )
         tensors = measured.tensors
         progress(f"{phase}: predicting", 0.5)
         current, note = chip, ""
-        if measured.memory_bytes_per_s is not None:
-            current, note = with_memory_of_now(chip, measured.memory_bytes_per_s)
+        if measured.reference is not None:
+            current, note = chip_of_now(chip, measured.reference, len(plan.workers))
         predicted = predict(plan, current, program=program, note=note)
         plans.append(plan)
         comparisons.append(compare(predicted, measured.trace))

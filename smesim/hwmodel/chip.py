@@ -196,14 +196,9 @@ class Cache(Record):
 
 
 class Memory(Record):
-    """DRAM: what the whole chip can sustain, what the data sheet says, and how much there is.
-
-    `loop_bandwidth_bytes_per_s` is what a plain read loop drew while the bandwidth was measured; the same loop run
-    later says how far the memory has drifted.
-    """
+    """DRAM: what the whole chip can sustain, what the data sheet says, and how much there is."""
 
     bandwidth_bytes_per_s: BytesPerS
-    loop_bandwidth_bytes_per_s: BytesPerS | None = None
     spec_bandwidth_bytes_per_s: BytesPerS | None = None
     capacity_bytes: Bytes
 

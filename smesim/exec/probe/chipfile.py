@@ -12,6 +12,7 @@ from smesim.errors import DeviceError
 from smesim.exec.device import Device
 from smesim.exec.probe import topology
 from smesim.exec.probe.coefficients import Coefficients, FittedKernel, fit_coefficients
+from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, run_all
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
@@ -154,7 +155,6 @@ def _chip(
         machine=device.processor,
         memory=Memory(
             bandwidth_bytes_per_s=stamp.measured(dram_all, "B/s"),
-            loop_bandwidth_bytes_per_s=stamp.measured(fitted.dram_loop, "B/s") if fitted else None,
             capacity_bytes=stamp.reported(float(device.memory_bytes), "B"),
         ),
         sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=sync),
@@ -173,7 +173,7 @@ def _chip(
                         "f64": stamp.measured(peaks[device.isa]["f64"], "FLOP/s"),
                     },
                     load_bytes_per_s=loads,
-                    kernels=(*_peak_models(stamp, peaks), *kernels),
+                    kernels=(*_peak_models(stamp, peaks), *_reference_models(stamp, device.isa, fitted), *kernels),
                 ),
                 multi_core_factors=factors,
             ),
@@ -191,6 +191,17 @@ def _peak_models(stamp: _Stamp, peaks: Peaks) -> tuple[KernelModel, ...]:
         )
         for isa, by_dtype in peaks.items()
     )
+
+
+def _reference_models(stamp: _Stamp, isa: str, fitted: Coefficients | None) -> tuple[KernelModel, ...]:
+    """What the reference loops gave between the runs, by how many threads ran them."""
+    if fitted is None:
+        return ()
+    parameters: dict[str, Quantity] = {}
+    for threads, reference in fitted.references.items():
+        parameters[f"memory_t{threads}"] = stamp.measured(reference.memory, "B/s")
+        parameters[f"arithmetic_t{threads}"] = stamp.measured(reference.arithmetic, "FLOP/s")
+    return (KernelModel(name=REFERENCE_KERNEL, isa=isa, parameters=parameters),)
 
 
 def _cache(stamp: _Stamp, facts: topology.CacheFacts, bandwidth: Bandwidth, cores: int) -> Cache:

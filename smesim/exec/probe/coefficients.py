@@ -15,6 +15,7 @@ import numpy as np
 from smesim.errors import DeviceError
 from smesim.exec.probe.fit import Fit, non_negative_fit
 from smesim.exec.probe.little_models import LittleRun
+from smesim.exec.probe.reference import Reference, typical
 from smesim.exec.probe.samples import (
     Floats,
     Sample,
@@ -64,7 +65,7 @@ class Coefficients:
     all_threads_factor: Timing
     dram_one_thread: Timing
     dram_all_threads: Timing
-    dram_loop: Timing
+    references: dict[int, Reference]
     dispatch: Timing
     barrier: Timing
 
@@ -76,12 +77,11 @@ def fit_coefficients(
     """Fit all kernels. `kstep` are the warm times of a k-step by height 1 .. mr, seconds."""
     runs = quiet_runs(runs)
     warm = [0.0, *(t.median for t in kstep)]
-    loop = Timing.of([run.memory.median for run in runs if run.threads == threads])
-    alone = Timing.of([run.memory.median for run in runs if run.threads == 1])
-    one = Timing.of([alone.median * share for share in stream_rates(runs, 1)])
-    many = Timing.of([loop.median * share for share in stream_rates(runs, threads)])
-    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, mr, nr, kc)
-    factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads)
+    references = {t: typical([run.reference for run in runs if run.threads == t]) for t in {1, threads}}
+    one = Timing.of([references[1].memory.median * share for share in stream_rates(runs, 1)])
+    many = Timing.of([references[threads].memory.median * share for share in stream_rates(runs, threads)])
+    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, references[1], mr, nr, kc)
+    factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
     kernels.append(_fit_attention(runs, in_place, mr))
@@ -92,7 +92,7 @@ def fit_coefficients(
         all_threads_factor=factor,
         dram_one_thread=one,
         dram_all_threads=many,
-        dram_loop=loop,
+        references=references,
         dispatch=Timing.of(dispatch),
         barrier=Timing.of(barrier or [0.0]),
     )
@@ -125,9 +125,9 @@ def _needed_ratios(ratios: list[float]) -> list[float]:
 
 
 def _fit_gemm(
-    runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, mr: int, nr: int, kc: int
+    runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, steady: Reference, mr: int, nr: int, kc: int
 ) -> tuple[Fit, FittedKernel]:
-    samples = samples_of(runs, TaskKind.GEMM, 1)
+    samples = samples_of(runs, TaskKind.GEMM, 1, steady.arithmetic.median)
     rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
     rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
     _needed([s for _, s in rows], "compute-bound GEMM tasks")
@@ -140,11 +140,13 @@ def _fit_gemm(
 
 
 def _all_threads_factor(
-    runs: Sequence[LittleRun], fit: Fit, warm: list[float], mr: int, kc: int, threads: int, bytes_per_s: float
-) -> Timing:
+    runs: Sequence[LittleRun], fit: Fit, warm: list[float], mr: int, kc: int, threads: int, bytes_per_s: float,
+    steady: Reference,
+) -> Timing:  # fmt: skip
     """What a core's rate is multiplied by when all work: predicted with one thread over measured with all.
 
     Taken over whole runs, not task by task: a median task knows nothing of the time that interruptions take from some.
+    A run in which the multiply-add loop was slow is taken for as much faster as that loop usually is.
     """
     if threads == 1:
         return Timing(1.0, 0.0, 1)
@@ -159,6 +161,7 @@ def _all_threads_factor(
         if chosen:
             rows = np.isin(run.trace.by_run("task")[0], chosen)
             seconds = run.trace.by_run("end_s") - run.trace.by_run("start_s")
+            seconds = seconds * run.reference.arithmetic.median / steady.arithmetic.median
             ratios += (predicted_s / seconds[:, rows].sum(axis=1)).tolist()
     return Timing.of(_needed_ratios(ratios))
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
-from smesim.exec.probe.memory_reference import MemoryReference
-from smesim.exec.probe.timing import Timing
+from smesim.exec.probe.reference import Reference, ReferenceLoops
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
@@ -50,12 +49,12 @@ MORE_RUNS = (
 
 @dataclass(frozen=True)
 class LittleRun:
-    """What was run, what was seen, and what the memory gave meanwhile to the read loop on as many threads, bytes/s."""
+    """What was run, what was seen, and what the machine gave meanwhile to the reference loops on as many threads."""
 
     program: Program
     trace: Trace
     threads: int
-    memory: Timing
+    reference: Reference
 
 
 def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]]:
@@ -70,7 +69,7 @@ def run_all(
 ) -> Iterator[LittleRun]:
     """Run the little models; `sketch` is a chip with what is known so far, for the planner to choose tile sizes by."""
     executor = NativeExecutor(device)
-    references = {count: MemoryReference(device, count) for count in {1, threads}}
+    references = {count: ReferenceLoops(device, count) for count in {1, threads}}
     tensors: Tensors | None = None
     for model, phase, count in planned_runs(quick, threads):
         graph = build_graph(model, Phase.parse(phase))
@@ -78,7 +77,7 @@ def run_all(
         program = lower(plan, graph)
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
-        reference = references[count]
-        trace = executor.run(program, tensors, plan, repeats=REPEATS, progress=reference.sample)
-        yield LittleRun(program, trace, count, reference.take())
+        loops = references[count]
+        trace = executor.run(program, tensors, plan, repeats=REPEATS, progress=loops.sample)
+        yield LittleRun(program, trace, count, loops.take())
         progress()

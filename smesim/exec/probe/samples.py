@@ -40,13 +40,21 @@ class Sample:
         return self.program.ops[self.row["op"]]
 
 
-def samples_of(runs: Iterable[LittleRun], kind: TaskKind, threads: int) -> list[Sample]:
-    """All tasks of one kind in the runs with so many threads."""
+def samples_of(
+    runs: Iterable[LittleRun], kind: TaskKind, threads: int, steady_flop_per_s: float | None = None
+) -> list[Sample]:
+    """All tasks of one kind in the runs with so many threads.
+
+    With `steady_flop_per_s`, times are those that the tasks would have taken while the multiply-add loop ran at that
+    rate; for tasks that arithmetic bounds.
+    """
     found = []
     for run in runs:
         if run.threads != threads:
             continue
         seconds = np.median(run.trace.by_run("end_s") - run.trace.by_run("start_s"), axis=0)
+        if steady_flop_per_s is not None:
+            seconds = seconds * run.reference.arithmetic.median / steady_flop_per_s
         tasks = run.trace.by_run("task")[0]
         chosen = run.program.tasks["kind"][tasks] == kind
         distances = reuse_distances(run.program)
@@ -127,7 +135,7 @@ def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
                 continue
             mine = ops == op
             elapsed = np.median(end[:, mine].max(axis=1) - start[:, mine].min(axis=1))
-            rates.append(n_bytes / float(elapsed) / run.memory.median)
+            rates.append(n_bytes / float(elapsed) / run.reference.memory.median)
     return rates
 
 
