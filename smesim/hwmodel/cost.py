@@ -56,10 +56,13 @@ class Transfer:
 
 @dataclass(frozen=True)
 class TaskCost:
-    """What a task asks of its worker and of the links; all of it overlaps except `overhead_s`, which comes first."""
+    """What a task asks of its worker and of the links.
+
+    `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first.
+    """
 
     compute_s: float
-    overhead_s: float
+    serial_s: float
     transfers: tuple[Transfer, ...]
 
 
@@ -181,6 +184,10 @@ class CoreCosts:
         if "exposed_latency" not in self._effects:
             return 0.0
         return streamed_bytes * self._parameter(kernel, "s_per_streamed_byte", 0.0)
+
+    def serial_share(self, kernel: str) -> float:
+        """Share of a kernel's arithmetic that waits for streamed operands instead of overlapping with them, 0 .. 1."""
+        return self._parameter(kernel, "serial_share", 0.0) if "exposed_latency" in self._effects else 0.0
 
     def shared_s(self, kernel: str, shared_bytes: float) -> float:
         """Time to fetch what another core wrote last from that core's cache."""

@@ -39,7 +39,7 @@ class Costing:
 
     >>> costing = Costing(chip, program, effects)
     >>> costing.cost(task=17, worker=0)
-    TaskCost(compute_s=0.00031, overhead_s=0.0, transfers=(Transfer(level='DRAM', n_bytes=3145728.0), ...))
+    TaskCost(compute_s=0.00031, serial_s=0.0, transfers=(Transfer(level='DRAM', n_bytes=3145728.0), ...))
 
     Equal tasks on equal cores are costed once.
     """
@@ -172,9 +172,8 @@ class Costing:
             Transfer(query, query_bytes),
             Transfer(out, self._write_factor * query_bytes),
         )
-        if old == DRAM:
-            compute_s += costs.exposed_s("attention_f32", per_key * past)
-        return TaskCost(compute_s, 0.0, tuple(t for t in transfers if t.n_bytes > 0))
+        serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
+        return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
     def _by_rows(self, task: int, kind: TaskKind, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""

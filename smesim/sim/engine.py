@@ -39,10 +39,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a task asks for: `overhead_s` first, then `compute_s` and all flows at once; in whole ticks."""
+    """What a task asks for: `serial_s` first, then `compute_s` and all flows at once; in whole ticks."""
 
     compute_s: float
-    overhead_s: float = 0.0
+    serial_s: float = 0.0
     flows: tuple[Flow, ...] = ()
 
 
@@ -70,7 +70,7 @@ class PartResult:
     end_of_task_s: list[float]
     compute_s: list[float]
     transfer_s: list[float]
-    overhead_s: list[float]
+    serial_s: list[float]
     worker: list[int]
     end_s: float
     arrivals: tuple[int, ...]
@@ -113,7 +113,7 @@ class _Simulation:
         self._end_s = [math.nan] * n_tasks
         self._compute_s = [math.nan] * n_tasks
         self._transfer_s = [math.nan] * n_tasks
-        self._overhead_s = [math.nan] * n_tasks
+        self._serial_s = [math.nan] * n_tasks
         self._worker = [NOBODY] * n_tasks
 
     def run(self, arrivals: Sequence[int]) -> PartResult:
@@ -128,7 +128,7 @@ class _Simulation:
             end_of_task_s=self._end_s,
             compute_s=self._compute_s,
             transfer_s=self._transfer_s,
-            overhead_s=self._overhead_s,
+            serial_s=self._serial_s,
             worker=self._worker,
             end_s=self._released_s,
             arrivals=tuple(self._arrivals),
@@ -159,8 +159,8 @@ class _Simulation:
             work = self._work(task, worker)
             self._worker[task] = worker
             self._start_s[task] = env.now + dispatch_s
-            if dispatch_s or work.overhead_s:
-                yield env.timeout(dispatch_s + work.overhead_s)
+            if dispatch_s or work.serial_s:
+                yield env.timeout(dispatch_s + work.serial_s)
             began = env.now
             transfers = [self._network.transfer(flow.path, flow.n_bytes, flow.cap_bytes_per_s) for flow in work.flows]
             arithmetic = env.timeout(work.compute_s)
@@ -168,7 +168,7 @@ class _Simulation:
             self._transfer_s[task] = env.now - began
             yield arithmetic
             self._compute_s[task] = work.compute_s
-            self._overhead_s[task] = work.overhead_s
+            self._serial_s[task] = work.serial_s
             self._end_s[task] = env.now
             self._end(task)
             yield PhaseEvent(env, WORKER_GOES_ON + worker)

@@ -114,10 +114,8 @@ def _categorical(codes: npt.NDArray[np.intp], names: list[str]) -> pd.Categorica
 
 
 def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, Any]:
-    compute_s, transfer_s, overhead_s = (
-        values[rows] for values in (timeline.compute_s, timeline.transfer_s, timeline.overhead_s)
-    )
-    parts_s = np.stack([compute_s, transfer_s, overhead_s])
+    compute_s = (timeline.compute_s + timeline.serial_s)[rows]
+    transfer_s = timeline.transfer_s[rows]
     return {
         "worker": timeline.worker[rows],
         "ready_s": timeline.ready_s[rows],
@@ -125,8 +123,8 @@ def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, An
         "end_s": timeline.end_s[rows],
         "compute_s": compute_s,
         "transfer_s": transfer_s,
-        "overhead_s": overhead_s,
-        "bound": _categorical(parts_s.argmax(axis=0), ["compute", "bandwidth", "overhead"]),
+        "overhead_s": np.zeros(len(rows)),  # hand-over is the gap before a task, not a part of it
+        "bound": _categorical((transfer_s > compute_s).astype(np.intp), ["compute", "bandwidth"]),
     }
 
 
@@ -158,7 +156,7 @@ class _Works:
             route = self._network.route(agent, level)
             flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
             flows.append(flow if self._capped else Flow(route.links, n_bytes))
-        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.overhead_s), tuple(flows))
+        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows))
 
 
 def _places(program: Program) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ class Timeline:
     """What happened in a program, seconds since its start.
 
     Shape (n_tasks,), NaN and worker -1 for joins: `ready_s` (last dependency ended), `start_s` (handed out),
-    `end_s`, `compute_s`, `transfer_s` (these two overlap), `overhead_s` (before them), `worker`. The links,
+    `end_s`, `compute_s`, `transfer_s` (these two overlap), `serial_s` (before them), `worker`. The links,
     in the machine's order, carry `granted_bytes_per_s[i]` (shape (changes, links)) from `granted_at_s[i]`
     until the next change. `simulated` counts the segments that were really simulated.
     """
@@ -38,7 +38,7 @@ class Timeline:
     end_s: Floats
     compute_s: Floats
     transfer_s: Floats
-    overhead_s: Floats
+    serial_s: Floats
     worker: npt.NDArray[np.int16]
     granted_at_s: Floats
     granted_bytes_per_s: Floats
@@ -90,14 +90,14 @@ def simulate(
     granted = np.concatenate([course.granted for _, course in courses])
     lasts = np.append(at[1:] > at[:-1], True) if len(at) else np.zeros(0, bool)
     ready_s, start_s, end_s = times
-    compute_s, transfer_s, overhead_s = amounts
+    compute_s, transfer_s, serial_s = amounts
     return Timeline(
         ready_s=ready_s,
         start_s=start_s,
         end_s=end_s,
         compute_s=compute_s,
         transfer_s=transfer_s,
-        overhead_s=overhead_s,
+        serial_s=serial_s,
         worker=np.concatenate([course.worker for _, course in courses]),
         granted_at_s=at[lasts],
         granted_bytes_per_s=granted[lasts],
@@ -111,7 +111,7 @@ def _simulate_part(
     result: PartResult = run_part(part, machine, lambda task, worker: work(part.first_task + task, worker), arrivals)
     return _Course(
         times=np.array([result.ready_s, result.start_s, result.end_of_task_s]),
-        amounts=np.array([result.compute_s, result.transfer_s, result.overhead_s]),
+        amounts=np.array([result.compute_s, result.transfer_s, result.serial_s]),
         worker=np.array(result.worker, np.int16),
         granted_at_s=np.array([at for at, _ in result.grants], np.float64),
         granted=np.array([granted for _, granted in result.grants], np.float64).reshape(-1, len(machine.links)),

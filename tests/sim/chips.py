@@ -47,6 +47,11 @@ def two_core_chip(*, cores: int = 2, with_caches: bool = True) -> Chip:
                 "parameters": {name: _quantity(value, "1") for name, value in gemm.items()},
             },
             {
+                "name": "attention_f32",
+                "isa": "avx2",
+                "parameters": {"serial_share": _quantity(0.5, "1")},
+            },
+            {
                 "name": "add_f32",
                 "isa": "avx2",
                 "parameters": {

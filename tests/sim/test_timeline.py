@@ -86,7 +86,7 @@ def test_a_drawn_task_waits_for_its_predecessors() -> None:
 def test_dispatch_is_paid_before_a_task_and_overhead_inside_it() -> None:
     machine = dataclasses.replace(FREE, dispatch_s=2 * US)
     program = write_program([T(0), T(0)], 1)
-    works = [Work(3 * US, overhead_s=4 * US), Work(1 * US)]
+    works = [Work(3 * US, serial_s=4 * US), Work(1 * US)]
     assert schedule(program, works, machine) == [(0, 0, 2, 9), (1, 0, 11, 12)]
 
 
@@ -172,7 +172,7 @@ def draw_work(draw: st.DrawFn, links: list[str]) -> Work:
 
     return Work(
         compute_s=whole_ticks(draw(st.one_of(st.just(0.0), st.just(5e-5), st.floats(0, 1e-3)))),
-        overhead_s=whole_ticks(draw(st.sampled_from([0.0, 1e-6]))),
+        serial_s=whole_ticks(draw(st.sampled_from([0.0, 1e-6]))),
         flows=tuple(flow() for _ in range(draw(st.integers(0, 2)))),
     )
 
@@ -295,7 +295,7 @@ def test_invariant_5_no_schedule_beats_the_critical_path_or_the_roofline(case: C
                 flow.n_bytes / min([flow.cap_bytes_per_s, *(case.machine.links[link] for link in flow.path)])
                 for flow in work.flows
             ]
-            alone_s[index] = work.overhead_s + max([work.compute_s, *flows_s])
+            alone_s[index] = work.serial_s + max([work.compute_s, *flows_s])
         path_s.append(alone_s[index] + max((path_s[other] for other in task.after), default=0.0))
     slack_s = 1e-12 * (1 + len(case.tasks))
     assert makespan_s >= max(path_s) - slack_s

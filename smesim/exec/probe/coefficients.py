@@ -84,7 +84,7 @@ def fit_coefficients(
     factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
-    kernels.append(_fit_attention(runs, in_place, mr))
+    kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}))
     kernels += [_fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items()]
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
@@ -166,11 +166,25 @@ def _all_threads_factor(
     return Timing.of(_needed_ratios(ratios))
 
 
-def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], mr: int) -> FittedKernel:
-    samples = _needed(samples_of(runs, TaskKind.ATTENTION, 1), "attention tasks")
-    features = np.array([attention_features(sample, kstep_s, mr) for sample in samples])
-    fit = _fit(features, samples)
-    factor, score, block, element, per_byte = fit.coefficients
+def _fit_attention(
+    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, bytes_per_s: dict[int, float]
+) -> FittedKernel:
+    """The loops' coefficients where memory does not matter; then how much of the arithmetic waits where it does.
+
+    `bytes_per_s`: what one thread draws from DRAM, by how many are at it.
+    """
+    rows = [(attention_features(s, kstep_s, mr), s) for s in samples_of(runs, TaskKind.ATTENTION, 1)]
+    near = [(f, s) for f, s in rows if f[-1] / bytes_per_s[1] < COMPUTE_BOUND_SHARE / 2 * s.seconds]
+    _needed([s for _, s in near], "compute-bound attention tasks")
+    fit = _fit(np.array([f[:-1] for f, _ in near]), [s for _, s in near])
+    waiting = [0.0]
+    for threads, rate in bytes_per_s.items():
+        for sample in samples_of(runs, TaskKind.ATTENTION, threads):
+            features = attention_features(sample, kstep_s, mr)
+            transfer_s, compute_s = features[-1] / rate, float(np.dot(features[:-1], fit.coefficients))
+            if transfer_s > compute_s:  # then the task lasts as long as its transfer and what does not overlap with it
+                waiting.append((sample.seconds - transfer_s) / compute_s)
+    factor, score, block, element = fit.coefficients
     return FittedKernel(
         "attention_f32",
         {
@@ -178,7 +192,7 @@ def _fit_attention(runs: Sequence[LittleRun], kstep_s: list[float], mr: int) -> 
             "s_per_score": (score, "s"),
             "s_per_row_block": (block, "s"),
             "s_per_query_element": (element, "s/element"),
-            "s_per_streamed_byte": (per_byte, "s/B"),
+            "serial_share": (float(np.clip(np.median(waiting), 0.0, 1.0)), "1"),
         },
         fit.residual,
         fit.samples,
