@@ -224,8 +224,10 @@ class CoreCosts:
         return seconds / self._rate_factor
 
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
-        """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task."""
+        """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task.
+
+        They wait for memory more than they compute, so busy neighbours are felt through the links, not here.
+        """
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
-        seconds += self._parameter(kernel, "s_per_task", 0.0) + rows * self._parameter(kernel, "s_per_row", 0.0)
-        return seconds / self._rate_factor
+        return seconds + self._parameter(kernel, "s_per_task", 0.0) + rows * self._parameter(kernel, "s_per_row", 0.0)
