@@ -333,16 +333,29 @@ def test_standard_output_that_is_full_is_said() -> None:
 def test_ctrl_c_ends_a_measurement_with_one_line_and_no_file(smesim: CommandLine) -> None:
     path = smesim.plan("prefill:512")
     command = [sys.executable, "-m", "smesim", "execute", str(path), "--repeats", "1000000", "--trace", "trace.json"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_interrupts,
+    )
     try:
         wait_until_it_computes(run.pid)
         run.send_signal(signal.SIGINT)
         out, err = run.communicate(timeout=60)
     finally:
         run.kill()
+        run.communicate()
     assert run.returncode == 2
     assert (out, err) == ("", "smesim: interrupted; nothing half-written is left\n")
     assert smesim.files() == {"model/config.json", "plan.json"}
+
+
+def heed_interrupts() -> None:
+    """A shell starts its background jobs with Ctrl-C ignored, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_until_it_computes(process: int) -> None:
