@@ -339,7 +339,7 @@ def test_ctrl_c_ends_a_measurement_with_one_line_and_no_file(smesim: CommandLine
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=heed_interrupts,
+        preexec_fn=heed_interrupts,  # noqa: PLW1509 - no threads are running here
     )
     try:
         wait_until_it_computes(run.pid)
