@@ -25,10 +25,15 @@ def what_is_shown(device: Device) -> str:
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """Write chip.toml, perfetto.json and report.html, and for each phase its plan, predicted and measured trace."""
+    """Write chip.toml, perfetto.json and report.html, and for each phase its plan, predicted and measured trace.
+
+    Where the machine had drifted since the probe, chip-<phase>.toml is the chip that the phase was predicted on.
+    """
     library.save(study.chip, folder / "chip.toml")
-    for plan, comparison in zip(study.plans, study.comparisons, strict=True):
+    for plan, chip, comparison in zip(study.plans, study.chips, study.comparisons, strict=True):
         phase = plan.phase.translate(str.maketrans(":,=", "---"))
+        if chip != study.chip:
+            library.save(chip, folder / f"chip-{phase}.toml")
         plan.save(folder / f"plan-{phase}.json")
         write_trace(comparison.predicted, folder / f"predicted-{phase}.json")
         write_trace(comparison.measured, folder / f"measured-{phase}.json")
@@ -46,7 +51,7 @@ def _entry(study: Study) -> LabEntry:
     )
     trust = (
         f"Chip file: {study.chip.provenance_note}.",
-        "Kernel coefficients were fitted to little models of other widths, row counts and contexts than those shown.",
+        "Kernel coefficients were fitted to two little models, none of whose products has a catalogue model's shape.",
     )
     return LabEntry(
         title=f"{plan.model.name}: predicted and measured",

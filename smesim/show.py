@@ -220,10 +220,11 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
     from smesim.artefacts import what_is_shown
     from smesim.exec.device import Device
     from smesim.trace.table import print_report
+    from smesim.workflow import is_this_machine
 
     made = study.plans[0]
     lines = [what_is_shown(Device.here())] if with_first_line else []
-    if not study.chip.host:
+    if not is_this_machine(study.chip):
         lines.append(
             f"Predicted for {study.chip.name}, measured on this machine:"
             " what differs is the machines, and no error of the prediction."

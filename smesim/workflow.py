@@ -18,7 +18,7 @@ from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.probe.drift import chip_of_now
-from smesim.exec.probe.reference import Reference, ReferenceLoops
+from smesim.exec.probe.reference import READ_BYTES, Reference, ReferenceLoops
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -75,6 +75,11 @@ def probe_host(
     return chip
 
 
+def is_this_machine(chip: Chip) -> bool:
+    """Whether a chip is a probe of the machine that we are on."""
+    return chip.host and chip.machine == Device.here().processor
+
+
 def make_plan(
     model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
     layers: int | None = None, last_layer_rows: str = "all",
@@ -120,7 +125,7 @@ def measure(
     """
     program = program or lower(plan)
     executor = NativeExecutor(Device.here(), isa)
-    bill = executor.check(program, share)
+    bill = executor.check(program, share, reserve_bytes=READ_BYTES * len(plan.workers) if watch else 0)
     filled, runs = 0, 0
 
     def weights_progress(n_bytes: int) -> None:
@@ -133,21 +138,22 @@ def measure(
     def run_progress() -> None:
         nonlocal runs
         runs += 1
-        if loops is not None:
-            loops.sample()
         progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
 
     tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
-    trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress)
+    between = None if loops is None else loops.sample
+    trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress, between=between)
     return Measurement(trace, tensors, None if loops is None else loops.take())
 
 
 @dataclass(frozen=True)
 class Study:
-    """One model on this machine, predicted and measured: a plan and a comparison for each phase."""
+    """One model on this machine, predicted and measured: a plan, the chip that it was predicted on, and a comparison
+    for each phase. `chip` is what was asked for; those of the phases are that one as the machine was at the time."""
 
     chip: Chip
     plans: tuple[Plan, ...]
+    chips: tuple[Chip, ...]
     comparisons: tuple[Comparison, ...]
 
     @property
@@ -170,33 +176,39 @@ def study(
         threads = min(chip.core_count, len(Device.here().cores))
     if layers is None:
         layers = fitting_layers(model, phases, chip, threads)
-    plans, comparisons, tensors = [], [], None
+    plans, chips, comparisons, tensors = [], [], [], None
     for phase in phases:
         plan = make_plan(model, phase, chip, planner_name=planner_name, threads=threads, layers=layers)
         program = lower(plan)
-        watch = refresh and chip.host
+        watch = refresh and is_this_machine(chip)
         measured = measure(
             plan, repeats=repeats, seed=seed, share=tensors, program=program, watch=watch, progress=progress
         )
         tensors = measured.tensors
+        tensors.keep_weights_only()
         progress(f"{phase}: predicting", 0.5)
         current, note = chip, ""
         if measured.reference is not None:
             current, note = chip_of_now(chip, measured.reference, len(plan.workers))
         predicted = predict(plan, current, program=program, note=note)
         plans.append(plan)
+        chips.append(current)
         comparisons.append(compare(predicted, measured.trace))
-    return Study(chip, tuple(plans), tuple(comparisons))
+    return Study(chip, tuple(plans), tuple(chips), tuple(comparisons))
 
 
 def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None) -> int:
     """The most layers of a model whose phases fit into this machine's memory, or DeviceError with the bill for one."""
     executor = NativeExecutor(Device.here())
 
+    def check(phase: Phase, layers: int) -> None:
+        plan = make_plan(model, phase, chip, threads=threads, layers=layers)
+        executor.check(lower(plan), reserve_bytes=READ_BYTES * len(plan.workers) if chip.host else 0)
+
     def fits(layers: int) -> bool:
         try:
             for phase in phases:
-                executor.check(lower(make_plan(model, phase, chip, threads=threads, layers=layers)))
+                check(phase, layers)
         except DeviceError:
             return False
         return True
@@ -204,7 +216,7 @@ def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, thre
     if fits(model.layers):
         return model.layers
     for phase in phases:
-        executor.check(lower(make_plan(model, phase, chip, threads=threads, layers=1)))
+        check(phase, 1)
     return _most(model.layers, fits)
 
 

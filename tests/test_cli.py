@@ -25,7 +25,9 @@ COMMANDS = ["doctor", "models", "chips", "probe", "plan", "simulate", "execute",
 
 def install_host_chip() -> None:
     """A made-up chip as this machine's last probe, so that nothing has to be measured."""
-    chip = two_core_chip(cores=CORES).model_copy(update={"name": "host", "host": True})
+    chip = two_core_chip(cores=CORES).model_copy(
+        update={"name": "host", "host": True, "machine": Device.here().processor}
+    )
     library.save(chip, workflow.host_chip_path())
 
 

@@ -145,5 +145,7 @@ def _memory() -> tuple[int, int]:
                 available = int(line.split()[1]) * 1024
     limit = Path("/sys/fs/cgroup/memory.max")
     if limit.exists() and (text := limit.read_text(encoding="utf-8").strip()) != "max":
-        total, available = min(total, int(text)), min(available, int(text))
+        used = Path("/sys/fs/cgroup/memory.current")
+        free = int(text) - (int(used.read_text(encoding="utf-8")) if used.exists() else 0)
+        total, available = min(total, int(text)), max(0, min(available, free))
     return total, available

@@ -29,6 +29,10 @@ from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
 
+SHORT_RUN_S = 0.05
+"""A run shorter than this may live on what the one before it left in the caches."""
+OBSERVABLE_S = 0.2
+"""Below this, the system's count of busy time is too coarse to say what others took."""
 WAIT_MS = 200
 """How often the calling thread looks for Ctrl-C."""
 
@@ -43,7 +47,10 @@ class _RunTimes:
     start_ns: npt.NDArray[np.int64]
     end_ns: npt.NDArray[np.int64]
     ran_on: npt.NDArray[np.int32]
-    foreign_load: float
+
+    @property
+    def seconds(self) -> float:
+        return float(self.end_ns.max() - self.begin_ns) * 1e-9
 
 
 class NativeExecutor:
@@ -57,14 +64,16 @@ class NativeExecutor:
         self.device = device
         self._forced = None if isa is None else device.kernel_table(isa)
 
-    def check(self, program: Program, share: Tensors | None = None) -> MemoryBill:
+    def check(self, program: Program, share: Tensors | None = None, reserve_bytes: int = 0) -> MemoryBill:
         """Everything that can be refused before memory is taken; returns the bill.
 
-        Weights that can be taken over from `share` are in memory already and not counted against what is free.
+        Weights that can be taken over from `share` are in memory already and not counted against what is free;
+        `reserve_bytes` of that are for something else.
         """
         table = self._checked_table(program)
         bill = memory_bill(program, _scratch_bytes(program, table) * program.n_workers)
-        check_fits(bill, self.device.available_bytes + (0 if share is None else share.shared_bytes(program)))
+        shared_bytes = 0 if share is None else share.shared_bytes(program)
+        check_fits(bill, self.device.available_bytes + shared_bytes - reserve_bytes)
         return bill
 
     def _checked_table(self, program: Program) -> KernelTable:
@@ -106,10 +115,12 @@ class NativeExecutor:
         repeats: int = 1,
         warmup: int = 1,
         progress: Callable[[], None] | None = None,
+        between: Callable[[], None] | None = None,
     ) -> Trace:
         """Execute a program `repeats` times after `warmup` uncounted runs; one trace with all counted runs.
 
-        `plan` is what the program was lowered from; the trace's head names it. `progress` is called after every run.
+        `plan` is what the program was lowered from; the trace's head names it. `progress` is called after every run;
+        so is `between`, which may disturb the caches: a short program then runs once uncounted to warm them again.
         Raises DeviceError if the program cannot run here, or if the numbers that come out are not finite.
         """
         table = self._checked_table(program)
@@ -121,17 +132,25 @@ class NativeExecutor:
             raise DeviceError(f"the system refused to start {len(cores)} threads")
         run = _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
         counted: list[_RunTimes] = []
+        before = _CpuTime.now()
         for i in range(warmup + repeats):
+            if i == warmup:
+                before = _CpuTime.now()
             times = run.execute(team)
             if i >= warmup:
                 counted.append(times)
             if progress is not None:
                 progress()
+            if between is not None:
+                between()
+                if times.seconds < SHORT_RUN_S and i + 1 < warmup + repeats:
+                    run.execute(team)
+        foreign_load = before.foreign_share(_CpuTime.now())
         _check_finite(program, tensors)
         notes = [] if table.isa == self.device.isa else [f"{table.isa} kernels, not {self.device.isa}"]
         if (pinned := lib.sms_team_pinned(team)) < len(cores):
             notes.append(f"{len(cores) - pinned} of {len(cores)} threads could not be pinned to a core")
-        return self._trace(program, plan, counted, table, tuple(notes))
+        return self._trace(program, plan, counted, table, foreign_load, tuple(notes))
 
     def _cores(self, program: Program) -> list[int]:
         """The core of each worker: the one the plan says if this machine has them all, else one after the other."""
@@ -139,7 +158,13 @@ class NativeExecutor:
         return [usable[c] for c in wanted] if max(wanted) < len(usable) else list(usable[: len(wanted)])
 
     def _trace(
-        self, program: Program, plan: Plan, runs: list[_RunTimes], table: KernelTable, notes: tuple[str, ...]
+        self,
+        program: Program,
+        plan: Plan,
+        runs: list[_RunTimes],
+        table: KernelTable,
+        foreign_load: float | None,
+        notes: tuple[str, ...],
     ) -> Trace:
         columns = trace_columns(program)
         rows = columns["task"]
@@ -176,7 +201,7 @@ class NativeExecutor:
             workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
             runs=len(runs),
             kernels=dict.fromkeys(sorted(set(program.op_kinds)), table.isa),
-            foreign_load=float(np.median([times.foreign_load for times in runs])),
+            foreign_load=foreign_load,
             notes=notes,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -236,7 +261,6 @@ class _NativeRun:
 
     def execute(self, team: Any) -> _RunTimes:
         _, lib = native()
-        before = _CpuTime.now()
         lib.sms_team_start(team, self.struct)
         try:
             while (status := lib.sms_team_wait(team, WAIT_MS)) == lib.SMS_RUNNING:
@@ -248,10 +272,7 @@ class _NativeRun:
             raise
         if status != lib.SMS_DONE:
             raise DeviceError("the run stopped at a task that has no native kernel")
-        foreign = before.foreign_share(_CpuTime.now())
-        return _RunTimes(
-            int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy(), foreign
-        )
+        return _RunTimes(int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy())
 
 
 @dataclass(frozen=True)
@@ -259,26 +280,31 @@ class _CpuTime:
     """Busy time of the machine and of this process, seconds."""
 
     wall_s: float
-    machine_s: float
+    machine_s: float | None
     own_s: float
 
     @classmethod
     def now(cls) -> _CpuTime:
-        busy = 0.0
+        busy: float | None = None
         try:
             with open("/proc/stat", encoding="ascii") as file:
                 ticks = [int(t) for t in file.readline().split()[1:]]
             idle = ticks[3] + ticks[4]
             busy = (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")  # includes steal: time the host took
         except (OSError, ValueError, IndexError):
-            busy = 0.0
+            busy = None
         return cls(time.monotonic(), busy, time.process_time())
 
-    def foreign_share(self, later: _CpuTime) -> float:
-        """Share of all cores that others took between two readings, 0 .. 1. The clock ticks 100 times a second."""
-        wall = (later.wall_s - self.wall_s) * (os.cpu_count() or 1)
+    def foreign_share(self, later: _CpuTime) -> float | None:
+        """Share of all cores that others took between two readings, 0 .. 1.
+
+        None where the system does not say, or in so short a time that its clock of 100 ticks a second decides.
+        """
+        wall = later.wall_s - self.wall_s
+        if self.machine_s is None or later.machine_s is None or wall < OBSERVABLE_S:
+            return None
         foreign = (later.machine_s - self.machine_s) - (later.own_s - self.own_s)
-        return float(np.clip(foreign / max(wall, 0.01), 0.0, 1.0))
+        return float(np.clip(foreign / (wall * (os.cpu_count() or 1)), 0.0, 1.0))
 
 
 def _tile(values: Any, times: int) -> Any:
@@ -297,16 +323,16 @@ def _ready_ns(program: Program, times: _RunTimes) -> npt.NDArray[np.int64]:
 
 
 def _check_finite(program: Program, tensors: Tensors) -> None:
-    """A NaN on the way shows in the last activation; it would make every time that we report a time of nonsense."""
-    for op in range(len(program.ops) - 1, -1, -1):
-        output = int(program.ops["output0"][op])
-        name = program.buffer_names[output]
-        if program.ops["kind"][op] == TaskKind.ARGMAX:
-            continue
+    """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
+    last_writer: dict[int, int] = {}
+    for op in range(len(program.ops)):
+        if program.ops["kind"][op] != TaskKind.ARGMAX:
+            last_writer[int(program.ops["output0"][op])] = op
+    for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise DeviceError(
-                f"{program.op_names[op]} computed {values[bad]} at element {bad} of {name!r}; expected finite numbers"
+                f"{program.op_names[op]} computed {values[bad]} at element {bad} of {program.buffer_names[output]!r};"
+                " expected finite numbers"
             )
-        return

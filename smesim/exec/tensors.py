@@ -118,6 +118,11 @@ class Tensors:
             if facts["role"] == BufferRole.WEIGHT and name in mine and facts == self._program.buffers[mine[name]]
         }
 
+    def keep_weights_only(self) -> None:
+        """Give back the memory of everything but the weights; what is left can only be shared."""
+        roles = self._program.buffers["role"]
+        self._arrays = [a if role == BufferRole.WEIGHT else a[:0] for a, role in zip(self._arrays, roles, strict=True)]
+
     def shared_bytes(self, program: Program) -> int:
         """Bytes of the weights that another program's tensors can take over from these."""
         return sum(len(array) for array in self._weights_for(program).values())

@@ -36,7 +36,7 @@ from smesim.plan.program import (
 from smesim.plan.schema import OperatorPlan, Plan, check_plan
 from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Operator, Rope
+from smesim.workload.operators import Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -96,7 +96,7 @@ class _Lowering:
         writes = [self.buffers.of(name) for name in operator.outputs]
         op = len(self.ops)
         packed = NO_BUFFER
-        if entry.lhs_layout.startswith("lhs_"):
+        if isinstance(operator, Linear) and entry.lhs_layout.startswith("lhs_"):
             packed = self.packed_lhs(op, operator, entry, reads[0])
             reads = [packed, *reads[1:]]
         self.ops.append(self.op_row(operator, facts, packed))

@@ -50,6 +50,8 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
                 distances[slot][op] = before[op] - last_end[buffer]
         for buffer in touched[op]:
             last_end[buffer] = int(before[op + 1])
+    packing = program.tasks["op"][program.tasks["kind"] == TaskKind.PACK_LHS]
+    distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     _settle(program, distances)
     return distances
 

@@ -139,7 +139,9 @@ class Costing:
             weights = Transfer(self._level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
         lhs = Transfer(self._slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
         out_level = self._slot_level(cluster, index, "output0")
-        compute_s = costs.gemm_s(m, mr, strips, panels, k) + (costs.pack_s(rows * k) if expert else 0.0)
+        compute_s = costs.gemm_s(m, mr, strips, panels, k)
+        if expert and row["begin1"] == 0:  # the first tile of an expert's columns packs the rows that it was sent
+            compute_s += costs.pack_s(rows * k)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._write_factor * out_bytes)))

@@ -114,7 +114,8 @@ def _categorical(codes: npt.NDArray[np.intp], names: list[str]) -> pd.Categorica
 
 
 def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, Any]:
-    compute_s = (timeline.compute_s + timeline.serial_s)[rows]
+    serial_s = timeline.serial_s[rows]
+    compute_s = timeline.compute_s[rows] + serial_s
     transfer_s = timeline.transfer_s[rows]
     return {
         "worker": timeline.worker[rows],
@@ -124,7 +125,7 @@ def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, An
         "compute_s": compute_s,
         "transfer_s": transfer_s,
         "overhead_s": np.zeros(len(rows)),  # hand-over is the gap before a task, not a part of it
-        "bound": _categorical((transfer_s > compute_s).astype(np.intp), ["compute", "bandwidth"]),
+        "bound": _categorical((transfer_s > compute_s - serial_s).astype(np.intp), ["compute", "bandwidth"]),
     }
 
 

@@ -155,4 +155,6 @@ def test_a_system_without_accounts_has_no_foreign_load(monkeypatch: pytest.Monke
     from smesim.exec import executor
 
     monkeypatch.setattr(executor, "open", lambda *args, **kwargs: io.StringIO("nonsense"), raising=False)
-    assert executor._CpuTime.now().machine_s == 0.0
+    now = executor._CpuTime.now()
+    assert now.machine_s is None
+    assert now.foreign_share(dataclasses.replace(now, wall_s=now.wall_s + 10.0)) is None

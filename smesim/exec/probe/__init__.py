@@ -7,8 +7,8 @@ Three kinds of measurement, each by the code that later does the work:
   their tasks timed one by one;
 - `fit`: the coefficients of `hwmodel.cost` that explain those times best.
 
-The widths, row counts and contexts of the little models are none that a real model has, so that predicting a real
-model is never repeating a measurement.
+No product in the little models has the shape of one of a catalogue model, so predicting one is never repeating a
+measurement.
 """
 
 from smesim.exec.probe.chipfile import probe

@@ -67,7 +67,7 @@ def probe(
     device: Device, *, threads: int | None = None, quick: bool = False, seed: int = 0, command: str = "smesim probe",
     progress: Progress | None = None,
 ) -> Chip:  # fmt: skip
-    """Measure this machine; a chip of one cluster whose cores are those that this process may use.
+    """Measure this machine; a chip of one cluster of `threads` cores, by default all that this process may use.
 
     `quick` runs fewer little models. Takes some 20 s quick and 60 s whole on two cores. Raises DeviceError.
     """
@@ -92,8 +92,8 @@ def probe(
     kstep, gemv = kstep_seconds(device), gemv_seconds_per_element(device)
     step("bandwidth of caches and memory")
     levels = topology.caches(device.cores[0])
-    bandwidths = {f"L{c.level}": read_bandwidth(device, _working_set(c, count)) for c in levels}
-    bandwidths[DRAM] = read_bandwidth(device, DRAM_BYTES)
+    bandwidths = {f"L{c.level}": read_bandwidth(device, _working_set(c, count), count) for c in levels}
+    bandwidths[DRAM] = read_bandwidth(device, DRAM_BYTES, count)
     stamp = _Stamp(command)
     sketch = _chip(device, stamp, peaks, bandwidths, levels, count, None, "before the little models ran")
     runs = list(run_all(device, sketch, quick, count, seed, lambda: step("little models")))
@@ -105,9 +105,9 @@ def probe(
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:
-    """Half of a core's own cache; of a shared one a share that leaves room for the other threads and for others."""
-    sharers = threads if len(cache.shared_by) > 1 else 1
-    return int(cache.size_bytes * 0.5 / sharers) // 4096 * 4096
+    """Half of a core's own cache; of a shared one a share that leaves room for those of the threads that share it."""
+    sharers = max(1, min(threads, len(cache.shared_by)))
+    return max(4096, int(cache.size_bytes * 0.5 / sharers) // 4096 * 4096)
 
 
 def _note(device: Device, runs: list[LittleRun], quick: bool) -> str:
@@ -124,7 +124,6 @@ def _chip(
     device: Device, stamp: _Stamp, peaks: Peaks, bandwidths: dict[str, Bandwidth],
     levels: tuple[topology.CacheFacts, ...], threads: int, fitted: Coefficients | None, note: str,
 ) -> Chip:  # fmt: skip
-    cores = len(device.cores)
     dram_one = fitted.dram_one_thread if fitted else bandwidths[DRAM].one_thread
     dram_all = fitted.dram_all_threads if fitted else bandwidths[DRAM].all_threads
     dram_all = dram_all if dram_all.median >= dram_one.median else dram_one
@@ -158,12 +157,12 @@ def _chip(
             capacity_bytes=stamp.reported(float(device.memory_bytes), "B"),
         ),
         sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=sync),
-        caches=tuple(_cache(stamp, c, bandwidths[f"L{c.level}"], cores) for c in levels),
+        caches=tuple(_cache(stamp, c, bandwidths[f"L{c.level}"], threads) for c in levels),
         clusters=(
             Cluster(
                 name=CLUSTER,
                 structure=Evidence(provenance="data_sheet", source="the operating system"),
-                core_count=cores,
+                core_count=threads,
                 core=CoreSpec(
                     name=CLUSTER,
                     isa=device.isa,
@@ -205,12 +204,14 @@ def _reference_models(stamp: _Stamp, isa: str, fitted: Coefficients | None) -> t
 
 
 def _cache(stamp: _Stamp, facts: topology.CacheFacts, bandwidth: Bandwidth, cores: int) -> Cache:
-    own = len(facts.shared_by) == 1 and cores > 1
+    # What only the hardware threads of one core share is that core's own, and each has its part of it.
+    siblings = len(facts.shared_by)
+    own = siblings <= topology.threads_per_core() and cores > 1
     return Cache(
         name=f"L{facts.level}",
         scope="core" if own else "chip",
         clusters=(CLUSTER,),
-        size_bytes=stamp.reported(float(facts.size_bytes), "B"),
+        size_bytes=stamp.reported(facts.size_bytes / siblings if own else float(facts.size_bytes), "B"),
         bandwidth_bytes_per_s=None if own else stamp.measured(bandwidth.all_threads, "B/s"),
     )
 

@@ -118,6 +118,24 @@ def _fit(features: Floats, samples: Sequence[Sample]) -> Fit:
     return non_negative_fit(features, np.array([s.seconds for s in samples]), np.array([s.weight for s in samples]))
 
 
+def _fit_above_peak(features: Floats, samples: Sequence[Sample], least: float) -> Fit:
+    """The fit of a GEMM's coefficients with the first, the k-steps' stretch, no lower than `least`.
+
+    K-steps and micro-tiles grow almost together, so noise can shift time from one to the other; but no k-step is
+    faster than the multiply-add loop.
+    """
+    fit = _fit(features, samples)
+    if fit.coefficients[0] >= least:
+        return fit
+    seconds = np.array([s.seconds for s in samples])
+    rest_s = np.maximum(seconds - least * features[:, 0], 1e-3 * seconds)
+    weights = np.array([s.weight for s in samples]) * (rest_s / seconds) ** 2
+    rest = non_negative_fit(features[:, 1:], rest_s, weights)
+    coefficients = (least, *rest.coefficients)
+    residual = float(np.median(np.abs(features @ np.array(coefficients) / seconds - 1.0)))
+    return Fit(coefficients, residual, len(samples))
+
+
 def _needed_ratios(ratios: list[float]) -> list[float]:
     if not ratios:
         raise DeviceError("the probe has no compute-bound GEMM tasks; run it again when the machine is quieter")
@@ -127,11 +145,12 @@ def _needed_ratios(ratios: list[float]) -> list[float]:
 def _fit_gemm(
     runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, steady: Reference, mr: int, nr: int, kc: int
 ) -> tuple[Fit, FittedKernel]:
+    least_stretch = 2.0 * mr * nr / steady.arithmetic.median / warm[mr]
     samples = samples_of(runs, TaskKind.GEMM, 1, steady.arithmetic.median)
     rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
     rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
     _needed([s for _, s in rows], "compute-bound GEMM tasks")
-    fit = _fit(np.array([f[:3] for f, _ in rows]), [s for _, s in rows])
+    fit = _fit_above_peak(np.array([f[:3] for f, _ in rows]), [s for _, s in rows], least_stretch)
     stretch, per_tile, per_byte = fit.coefficients
     parameters = {f"s_per_kstep_h{h}": (stretch * warm[h], "s") for h in range(1, mr + 1)}
     parameters |= {"s_per_tile": (per_tile, "s"), "s_per_streamed_byte": (per_byte, "s/B")}

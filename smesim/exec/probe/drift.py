@@ -17,12 +17,12 @@ REFERENCE_KERNEL = "reference_loops"
 def chip_of_now(chip: Chip, now: Reference, threads: int) -> tuple[Chip, str]:
     """The chip as it is now for a plan of so many threads, and a note that says what was changed.
 
-    The chip itself and no note if it was not probed with that many threads.
+    The chip itself if it was not probed with that many threads.
     """
     cluster = chip.clusters[0]
     then = next((k.parameters for k in cluster.core.kernels if k.name == REFERENCE_KERNEL), {})
     if f"memory_t{threads}" not in then:
-        return chip, ""
+        return chip, f"the probe ran no loops on {threads} threads, so it is not known how far the machine has drifted"
     memory_drift = now.memory.median / then[f"memory_t{threads}"].value
     compute_drift = now.arithmetic.median / then[f"arithmetic_t{threads}"].value
     memory = chip.memory.model_copy(

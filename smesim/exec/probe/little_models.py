@@ -1,8 +1,8 @@
 """Two little transformers of odd widths, run for real: the samples that the cost function is fitted to.
 
 They go the whole way that a real model goes (graph, plan, program, executor), so a sample is the time of a task under
-the conditions of a run: weights cold, the other workers busy. Widths, group sizes, head sizes, row counts and contexts
-are chosen between those of published models.
+the conditions of a run: weights cold, the other workers busy. No product in them has the shape of one of a catalogue
+model (a test holds that), and their row counts and contexts are not those that one usually asks for.
 """
 
 from __future__ import annotations
@@ -78,6 +78,6 @@ def run_all(
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
         loops = references[count]
-        trace = executor.run(program, tensors, plan, repeats=REPEATS, progress=loops.sample)
+        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=loops.sample)
         yield LittleRun(program, trace, count, loops.take())
         progress()

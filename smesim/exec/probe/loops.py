@@ -76,10 +76,10 @@ def reader(device: Device, n_bytes: int, passes: int) -> Callable[[], None]:
     return read
 
 
-def read_bandwidth(device: Device, working_set_bytes: int) -> Bandwidth:
+def read_bandwidth(device: Device, working_set_bytes: int, threads: int) -> Bandwidth:
     """Read bandwidth of a working set of that many bytes a thread, over and over until the clock can see it."""
     passes = max(1, READ_AT_LEAST_BYTES // working_set_bytes)
-    readers = [reader(device, working_set_bytes, passes) for _ in device.cores]
+    readers = [reader(device, working_set_bytes, passes) for _ in range(threads)]
     amount = float(passes * working_set_bytes)
     return Bandwidth(
         working_set_bytes,

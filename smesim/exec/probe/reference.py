@@ -18,7 +18,7 @@ from smesim.exec.probe.timing import Timing, repeat
 
 READ_BYTES = 128 << 20
 """A thread's block: too large for any cache, and read in some 10 ms."""
-ITERATIONS = 400_000
+ITERATIONS = 8_000_000
 """Of the multiply-add loop: some 10 ms, so that it meets its share of interruptions."""
 
 

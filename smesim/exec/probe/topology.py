@@ -38,6 +38,14 @@ def caches(core: int) -> tuple[CacheFacts, ...]:
     return tuple(sorted(found, key=lambda cache: cache.level))
 
 
+def threads_per_core() -> int:
+    """Hardware threads of the first core; 1 where the system does not say."""
+    try:
+        return len(_cpu_list((_SYSFS / "cpu0" / "topology" / "thread_siblings_list").read_text()))
+    except (OSError, ValueError):
+        return 1
+
+
 def _cpu_list(text: str) -> list[int]:
     cores: list[int] = []
     for part in text.strip().split(","):
