@@ -9,9 +9,10 @@ from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.quantity import Quantity
 from smesim.trace import write_trace
+from smesim.trace.figures import plotly
 from smesim.trace.perfetto import write_perfetto_sequence
 from smesim.trace.report import HardwareNumber, LabEntry, write_report
-from smesim.workflow import Study
+from smesim.workflow import Study, is_this_machine
 
 
 def what_is_shown(device: Device) -> str:
@@ -20,8 +21,13 @@ def what_is_shown(device: Device) -> str:
         return f"This machine: {device.summary()}. Its matrix unit is not used by this plan: what follows is CPU only."
     return (
         f"This machine has no SME ({device.summary()}): what follows predicts and measures the same plan on its CPU"
-        " cores; matrix units are predicted from presets only."
+        " cores. Matrix units are described in presets and seen in 'smesim roofline'; no plan uses one yet."
     )
+
+
+def check_report_can_be_made() -> None:
+    """TraceError before anything is measured if the package that draws the report is not installed."""
+    plotly("offline")
 
 
 def write_study(study: Study, folder: Path) -> None:
@@ -49,15 +55,21 @@ def _entry(study: Study) -> LabEntry:
         f" plan '{plan.planner}'? {plan.layers} of {plan.model.layers} layers at their true widths, random weights"
         " from a seed."
     )
-    trust = (
-        f"Chip file: {study.chip.provenance_note}.",
-        "Kernel coefficients were fitted to two little models, none of whose products has a catalogue model's shape.",
-    )
+    trust = [f"Chip file: {study.chip.provenance_note}."]
+    if is_this_machine(study.chip):
+        trust.append(
+            "Kernel coefficients were fitted to two little models; no catalogue model has products of their shapes."
+        )
+    else:
+        trust.append(
+            f"Predicted for {study.chip.name}, measured on this machine: what differs is the machines, and no error of"
+            " the prediction."
+        )
     return LabEntry(
         title=f"{plan.model.name}: predicted and measured",
         first_line=what_is_shown(Device.here()),
         asked=asked,
-        trust=trust,
+        trust=tuple(trust),
         numbers=tuple(chip_numbers(study.chip)),
     )
 

@@ -183,13 +183,16 @@ def compare(
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
     from smesim import show, workflow
-    from smesim.artefacts import write_study
+    from smesim.artefacts import check_report_can_be_made, write_study
     from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
     phases = [Phase.parse(text) for text in phase]
+    if len(set(phases)) < len(phases):
+        raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
     if out is not None:
+        check_report_can_be_made()
         check_writable(out / "chip.toml")
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
@@ -197,9 +200,9 @@ def compare(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
             refresh=refresh, progress=report,
         )  # fmt: skip
-        if out is not None:
-            write_study(result, out)
     show.comparison(result, json)
+    if out is not None:
+        write_study(result, out)
 
 
 @app.command(epilog="Example: smesim roofline --model qwen3-4b --phase decode:1024 --chip apple-m4")

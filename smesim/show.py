@@ -74,7 +74,7 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     table.add_row("usable cores", ", ".join(map(str, device.cores)))
     table.add_row("memory", f"{format_bytes(device.memory_bytes)}, {format_bytes(device.available_bytes)} available")
     table.add_row(
-        "matrix extension", ", ".join(device.matrix_extensions) or "none: matrix units are only simulated here"
+        "matrix extension", ", ".join(device.matrix_extensions) or "none"
     )
     for kernels in device.kernels:
         state = "chosen" if kernels.isa == device.isa else "runs here" if kernels.supported else "this CPU lacks it"
@@ -186,13 +186,15 @@ def run(trace: Trace, of: Plan, json: bool) -> None:
         _print_json(
             {
                 "source": meta.source, "machine": meta.machine, "chip": meta.chip, "model": meta.model,
-                "phase": meta.phase, "layers": meta.layers, "planner": meta.planner, "workers": len(meta.workers),
+                "phase": meta.phase, "layers": meta.layers, "model_layers": of.model.layers,
+                "planner": meta.planner, "workers": len(meta.workers),
                 "runs": meta.runs, "total_s": total_s, "tokens_per_s": phase.rows / total_s, "operators": rows,
                 "kernels": meta.kernels, "foreign_load": meta.foreign_load, "notes": list(meta.notes),
             }
         )  # fmt: skip
         return
-    title = f"{meta.model}, {meta.phase}, {meta.layers} layers, {meta.source} on {meta.machine}"
+    layers = f"{meta.layers} of {of.model.layers} layers"
+    title = f"{meta.model}, {meta.phase}, {layers}, {meta.source} on {meta.machine}"
     table = _table(title, "operator", "time", "spread", "FLOP/s", "bytes/s")
     for row in rows:
         uncertain = "-" if row["spread_s"] is None else format_seconds(row["spread_s"])
@@ -201,7 +203,11 @@ def run(trace: Trace, of: Plan, json: bool) -> None:
         table.add_row(row["name"], format_seconds(row["time_s"]), uncertain, *rates)
     _console.print(table)
     notes = f" ({', '.join(meta.notes)})" if meta.notes else ""
-    _console.print(f"total {format_seconds(total_s)}, {phase.rows / total_s:.1f} tokens/s{notes}", highlight=False)
+    whole = meta.layers == of.model.layers
+    rate = f"{phase.rows / total_s:.1f} tokens/s" + ("" if whole else f" with {layers}")
+    _console.print(f"total {format_seconds(total_s)}, {rate}{notes}", highlight=False)
+    if meta.foreign_load is not None:
+        _console.print(f"other processes took {meta.foreign_load:.0%} of the machine", highlight=False)
 
 
 def first_line(json: bool) -> None:

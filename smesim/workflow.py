@@ -1,6 +1,6 @@
 """The way through the house in one call each: plan, predict, measure, compare, and the files that a study leaves.
 
-The command line, the scenarios and the dashboard all go through here.
+The command line goes through here.
 
     model, chip = catalog.load("llama-3.2-3b"), resolve_chip("host")
     plan = make_plan(model, Phase.parse("prefill:128"), chip, threads=2, layers=4)
@@ -53,8 +53,8 @@ def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
     if name_or_path != HOST:
         return library.load(name_or_path)
     path = host_chip_path()
-    if path.exists():
-        return library.load(path)
+    if path.exists() and is_this_machine(kept := library.load(path)):
+        return kept
     return probe_host(path, quick=True, progress=progress)
 
 
@@ -70,7 +70,8 @@ def probe_host(
         progress=lambda what, done, total: progress(what, done / total),
     )  # fmt: skip
     library.save(chip, path)
-    if path != host_chip_path():
+    whole = chip.core_count == len(Device.here().cores)
+    if path != host_chip_path() and whole:  # a probe of some cores only does not stand for the machine
         library.save(chip, host_chip_path())
     return chip
 

@@ -20,6 +20,9 @@ from tests.workload.workload_models import tiny
 
 CORES = len(Device.here().cores)
 CHIP = two_core_chip(cores=CORES)
+PROBED = two_core_chip(cores=len(Device.here().cores)).model_copy(
+    update={"name": "host", "host": True, "machine": Device.here().processor}
+)
 MODEL = tiny(layers=4)
 PHASES = (Phase.prefill(12), Phase.decode(12))
 
@@ -46,10 +49,10 @@ def test_the_last_probe_is_kept_where_the_user_wants_it(home: Path, monkeypatch:
 def test_a_chip_is_a_preset_a_file_or_the_last_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smesim.exec.probe.probe", lambda *_, **__: pytest.fail("probed although there is a probe"))
     library.save(CHIP, tmp_path / "mine.toml")
-    library.save(CHIP, workflow.host_chip_path())
+    library.save(PROBED, workflow.host_chip_path())
     assert workflow.resolve_chip("apple-m4").name == "apple-m4"
     assert workflow.resolve_chip(str(tmp_path / "mine.toml")) == CHIP
-    assert workflow.resolve_chip("host") == CHIP
+    assert workflow.resolve_chip("host") == PROBED
     with pytest.raises(ChipError, match="unknown chip 'hots'"):
         workflow.resolve_chip("hots")
 
@@ -59,17 +62,23 @@ def test_a_machine_without_a_probe_is_probed_quickly_once(monkeypatch: pytest.Mo
 
     def fake_probe(device: Device, *, quick: bool, command: str, **_: object) -> Chip:
         asked.append((quick, command))
-        return CHIP
+        return PROBED
 
     monkeypatch.setattr("smesim.exec.probe.probe", fake_probe)
-    assert workflow.resolve_chip("host") == workflow.resolve_chip("host") == CHIP
+    assert workflow.resolve_chip("host") == workflow.resolve_chip("host") == PROBED
     assert asked == [(True, "smesim probe --quick")]
 
 
 def test_a_probe_is_written_where_asked_and_kept_as_the_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smesim.exec.probe.probe", lambda *_, **__: CHIP)
+    monkeypatch.setattr("smesim.exec.probe.probe", lambda *_, **__: PROBED)
     workflow.probe_host(tmp_path / "chip.toml")
-    assert library.load(tmp_path / "chip.toml") == library.load(workflow.host_chip_path()) == CHIP
+    assert library.load(tmp_path / "chip.toml") == library.load(workflow.host_chip_path()) == PROBED
+
+
+def test_a_probe_of_another_machine_is_not_taken_for_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smesim.exec.probe.probe", lambda *_, **__: PROBED)
+    library.save(PROBED.model_copy(update={"machine": "Some Other CPU"}), workflow.host_chip_path())
+    assert workflow.resolve_chip("host") == PROBED
 
 
 # -- plans and predictions

@@ -172,6 +172,13 @@ def load_plan(path: Path) -> Plan:
 
 def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
+    for key in ("weights_dtype", "activations_dtype", "kv_dtype"):
+        if getattr(plan, key) is not DType.F32:
+            raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")
+    cores = [worker.core for worker in plan.workers]
+    for core in cores:
+        if cores.count(core) > 1:
+            raise PlanError(f"{where}: workers name core {core} twice; accepted: a core of its own for each worker")
     given = [operator.site for operator in plan.operators]
     sites = ", ".join(graph.sites)
     for site in graph.sites:

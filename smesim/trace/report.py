@@ -31,7 +31,7 @@ from smesim.trace.text import (
 ProvenanceKind = Literal["measured", "fitted", "data_sheet", "derived", "guessed"]
 
 _PROVENANCE: dict[str, tuple[str, str]] = {
-    "measured": ("●", "measured on this machine"),
+    "measured": ("●", "measured on the chip that it describes"),
     "fitted": ("◐", "fitted to measurements"),
     "data_sheet": ("▤", "from a data sheet"),
     "derived": ("→", "derived from other numbers"),

@@ -62,8 +62,10 @@ def statistics_lines(comparison: Comparison) -> tuple[str, ...]:
     )
     said = ", ".join(f"{name} {1e3 * seconds:+.3g}" for name, seconds in parts)
     notes = comparison.predicted.meta.notes
+    load = comparison.measured.meta.foreign_load
     return (
         quality,
         f"measured minus predicted: {1e3 * budget.total_s:+.3g} ms = {said} (ms)",
         *([f"prediction: {'; '.join(notes)}"] if notes else []),
+        *([] if load is None else [f"measurement: other processes took {load:.0%} of the machine"]),
     )

@@ -55,6 +55,19 @@ def test_a_plan_builds_the_graph_that_it_was_made_for() -> None:
     assert tuple(graph.sites) == tuple(entry.site for entry in plan.operators)
 
 
+def test_what_can_be_written_but_not_lowered_is_refused() -> None:
+    pipeline = PipelinePlan(depth=2, query_block=32, key_block=64)
+    for change, key in (({"mode": "cooperative"}, "mode"), ({"pipeline": pipeline}, "pipeline")):
+        with pytest.raises(PlanError, match=rf"operators\[attention\]\.{key} is .* accepted so far"):
+            lower(with_entry(small_plan(), "attention", **change))
+
+
+@pytest.mark.parametrize("key", ["weights_dtype", "activations_dtype", "kv_dtype"])
+def test_a_dtype_without_kernels_is_refused(key: str) -> None:
+    with pytest.raises(PlanError, match=rf"{key} is f16; accepted: f32"):
+        lower(small_plan().model_copy(update={key: DType.F16}))
+
+
 # -- bad plans
 
 

@@ -101,7 +101,7 @@ def test_page_says_what_was_asked_predicted_and_measured_and_how_far_to_trust_it
     ):
         assert expected in text
     assert "guessed: nobody has measured it (1)" in text
-    assert "● measured on this machine (1)" in text
+    assert "● measured on the chip that it describes (1)" in text
 
 
 def test_a_guess_does_not_look_like_a_measurement(page: str) -> None:

@@ -16,6 +16,7 @@ from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, run_all
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
+    REPEATS,
     Bandwidth,
     gemv_seconds_per_element,
     kstep_seconds,
@@ -51,6 +52,12 @@ class _Stamp:
         )  # fmt: skip
 
     def fitted(self, value: float, unit: str, kernel: FittedKernel) -> Quantity:
+        if not kernel.samples:  # a loop of its own, not a fit
+            return self.measured(Timing(value, kernel.residual, REPEATS), unit)
+        if unit == "1" and value.is_integer() and value > 1:
+            return Quantity(
+                value=value, unit=unit, provenance="data_sheet", source="the native kernels: a constant of theirs"
+            )
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
@@ -69,7 +76,7 @@ def probe(
 ) -> Chip:  # fmt: skip
     """Measure this machine; a chip of one cluster of `threads` cores, by default all that this process may use.
 
-    `quick` runs fewer little models. Takes some 20 s quick and 60 s whole on two cores. Raises DeviceError.
+    `quick` runs fewer little models. Takes some 40 s quick and 90 s whole on two cores. Raises DeviceError.
     """
     report = progress or (lambda what, done, total: None)
     count = len(device.cores) if threads is None else threads
@@ -145,6 +152,7 @@ def _chip(
         if threads > 1:
             factors = (FactorPoint(threads=threads, factor=stamp.measured(fitted.all_threads_factor, "1")),)
     sync = stamp.measured(barrier, "s")
+    fork = sync.model_copy(update={"provenance": "derived", "reason": "taken to be as long as a barrier"})
     return Chip(
         schema_version=1,
         name="host",
@@ -156,7 +164,7 @@ def _chip(
             bandwidth_bytes_per_s=stamp.measured(dram_all, "B/s"),
             capacity_bytes=stamp.reported(float(device.memory_bytes), "B"),
         ),
-        sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=sync),
+        sync=Sync(dispatch_s=stamp.measured(dispatch, "s"), barrier_s=sync, fork_s=fork),
         caches=tuple(_cache(stamp, c, bandwidths[f"L{c.level}"], threads) for c in levels),
         clusters=(
             Cluster(
