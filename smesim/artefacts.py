@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from smesim.exec.device import Device
+from smesim.files import write_atomically
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.quantity import Quantity
@@ -31,7 +32,7 @@ def check_report_can_be_made() -> None:
 
 
 def write_study(study: Study, folder: Path) -> None:
-    """Write chip.toml, perfetto.json and report.html, and for each phase its plan, predicted and measured trace.
+    """Write chip.toml, perfetto.json, comparison.json and report.html; for each phase its plan and both traces.
 
     Where the machine had drifted since the probe, chip-<phase>.toml is the chip that the phase was predicted on.
     """
@@ -44,6 +45,7 @@ def write_study(study: Study, folder: Path) -> None:
         write_trace(comparison.predicted, folder / f"predicted-{phase}.json")
         write_trace(comparison.measured, folder / f"measured-{phase}.json")
     write_perfetto_sequence(folder / "perfetto.json", [(c.predicted, c.measured) for c in study.comparisons])
+    write_atomically(folder / "comparison.json", study.report.to_json() + "\n")
     write_report(study.report, _entry(study), folder / "report.html")
 
 

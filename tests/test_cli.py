@@ -171,7 +171,7 @@ def test_compare_writes_everything_that_a_study_leaves(smesim: CommandLine) -> N
         f"study/{what}-{p}.json" for what in ("plan", "predicted", "measured") for p in ("prefill-8", "decode-8")
     }
     assert smesim.files() == per_phase | {
-        "model/config.json", "study/chip.toml", "study/perfetto.json", "study/report.html"
+        "model/config.json", "study/chip.toml", "study/perfetto.json", "study/comparison.json", "study/report.html"
     }  # fmt: skip
     assert library.load("study/chip.toml") == library.load(workflow.host_chip_path())
     predicted, measured = (read_trace(f"study/{what}-decode-8.json") for what in ("predicted", "measured"))
