@@ -25,6 +25,20 @@ SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "o
 
 Int64s = npt.NDArray[np.int64]
 
+ROW_KERNELS = {
+    TaskKind.PACK_LHS: "pack_lhs_f32",
+    TaskKind.EMBED: "embed_f32",
+    TaskKind.RMSNORM: "rms_norm_f32",
+    TaskKind.ROPE: "rope_f32",
+    TaskKind.KV_APPEND: "kv_append_f32",
+    TaskKind.ADD: "add_f32",
+    TaskKind.SWIGLU: "swiglu_f32",
+    TaskKind.ARGMAX: "argmax_f32",
+    TaskKind.EXPERT_COMBINE: "expert_combine_f32",
+    TaskKind.QUANTIZE: "quantize_f32",
+}
+"""Kernels that work row by row: the names by which the probe fits them and the simulator costs them."""
+
 
 def reuse_distances(program: Program) -> dict[str, Int64s]:
     """For each slot, per operator: bytes that other operators touched since its buffer was touched last.

@@ -17,21 +17,8 @@ from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, SLOTS, reuse_distances, row_operands, shared_bytes
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_operands, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
-
-_BY_ROWS = {
-    TaskKind.PACK_LHS: "pack_lhs_f32",
-    TaskKind.EMBED: "embed_f32",
-    TaskKind.RMSNORM: "rms_norm_f32",
-    TaskKind.ROPE: "rope_f32",
-    TaskKind.KV_APPEND: "kv_append_f32",
-    TaskKind.ADD: "add_f32",
-    TaskKind.SWIGLU: "swiglu_f32",
-    TaskKind.ARGMAX: "argmax_f32",
-    TaskKind.EXPERT_COMBINE: "expert_combine_f32",
-    TaskKind.QUANTIZE: "quantize_f32",
-}
 
 
 class Costing:
@@ -117,7 +104,7 @@ class Costing:
                 weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
                 level = self._slot_level(cluster, int(row["op"]), "weight")
                 return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
-            case _ if kind in _BY_ROWS:
+            case _ if kind in ROW_KERNELS:
                 return self._by_rows(task, kind, cluster, costs)
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
@@ -190,7 +177,7 @@ class Costing:
             n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
-        kernel = _BY_ROWS[kind]
+        kernel = ROW_KERNELS[kind]
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
         compute_s += costs.shared_s(kernel, shared_bytes(operands, self._busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))

@@ -18,7 +18,7 @@ def cut(count: int, begin: float, end: float) -> tuple[int, int]:
     return round(first * count), round(last * count)
 
 
-def gemm_part(isa: str, x: ref.F32, w: ref.F32, bias: ref.F32 | None, gap: int, part: tuple[float, ...]) -> None:
+def check_gemm_part(isa: str, x: ref.F32, w: ref.F32, bias: ref.F32 | None, gap: int, part: tuple[float, ...]) -> None:
     """One range of tiles computed and compared, everything else proved untouched."""
     kernels = find(isa)
     m, k = x.shape
@@ -50,7 +50,7 @@ def test_gemm_of_any_shape_and_part(
 ) -> None:
     rng = np.random.default_rng(seed)
     bias = ref.normal(rng, n) if biased else None
-    gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), bias, gap, part)
+    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), bias, gap, part)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -59,7 +59,7 @@ def test_gemm_of_any_shape_and_part(
 def test_gemm_across_blocks(isa: str, shape: tuple[int, int, int], part: tuple[float, ...]) -> None:
     m, n, k = shape
     rng = np.random.default_rng(1)
-    gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), ref.normal(rng, n), 3, part)
+    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), ref.normal(rng, n), 3, part)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -155,5 +155,5 @@ def test_denormals_are_not_flushed(isa: str) -> None:
 @pytest.mark.parametrize("isa", ISAS)
 def test_empty_ranges_write_nothing(isa: str) -> None:
     rng = np.random.default_rng(4)
-    gemm_part(isa, ref.normal(rng, 9, 5), ref.normal(rng, 40, 5), None, 2, (0.5, 0.5, 0.0, 1.0))
-    gemm_part(isa, ref.normal(rng, 9, 5), ref.normal(rng, 40, 5), None, 2, (0.0, 1.0, 0.5, 0.5))
+    check_gemm_part(isa, ref.normal(rng, 9, 5), ref.normal(rng, 40, 5), None, 2, (0.5, 0.5, 0.0, 1.0))
+    check_gemm_part(isa, ref.normal(rng, 9, 5), ref.normal(rng, 40, 5), None, 2, (0.0, 1.0, 0.5, 0.5))

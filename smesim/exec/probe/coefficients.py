@@ -28,23 +28,13 @@ from smesim.exec.probe.samples import (
 )
 from smesim.exec.probe.timing import Timing
 from smesim.plan.program import TaskKind
+from smesim.plan.reuse import ROW_KERNELS
 
 COMPUTE_BOUND_SHARE = 0.5
 """A task counts as compute-bound when its bytes alone would take less than this share of its time."""
 
 QUIET_SHARE = 0.05
 """Runs in which other processes took more of the machine than this are left out where enough others remain."""
-
-ROW_KERNELS = {
-    TaskKind.PACK_LHS: "pack_lhs_f32",
-    TaskKind.EMBED: "embed_f32",
-    TaskKind.RMSNORM: "rms_norm_f32",
-    TaskKind.ROPE: "rope_f32",
-    TaskKind.KV_APPEND: "kv_append_f32",
-    TaskKind.ADD: "add_f32",
-    TaskKind.SWIGLU: "swiglu_f32",
-    TaskKind.ARGMAX: "argmax_f32",
-}
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,10 @@ def fit_coefficients(
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
     kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}))
-    kernels += [_fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items()]
+    ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
+    kernels += [
+        _fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items() if kind in ran
+    ]
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
