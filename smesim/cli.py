@@ -177,7 +177,7 @@ def compare(
         Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")
     ] = None,
     refresh: Annotated[
-        bool, typer.Option(help="Let two short loops between the runs say what the machine gives now.")
+        bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
     ] = True,
     json: JsonFlag = False,
 ) -> None:

@@ -18,7 +18,7 @@ from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.probe.drift import chip_of_now
-from smesim.exec.probe.reference import READ_BYTES, Reference, ReferenceLoops
+from smesim.exec.probe.yardstick import MEMORY_BYTES, Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -108,8 +108,8 @@ def predict(
 
 @dataclass(frozen=True)
 class Measurement:
-    """A measured trace, the tensors it ran on (their weights can be shared with the next one), and what the reference
-    loops gave on as many threads between the runs (None where that was not asked for)."""
+    """A measured trace, the tensors it ran on (their weights can be shared with the next one), and what the yardstick
+    gave between the runs (None where that was not asked for)."""
 
     trace: Trace
     tensors: Tensors
@@ -118,15 +118,15 @@ class Measurement:
 
 def measure(
     plan: Plan, *, repeats: int = 5, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
-    program: Program | None = None, watch: bool = False, progress: Progress = _quiet,
+    program: Program | None = None, yardstick: Yardstick | None = None, progress: Progress = _quiet,
 ) -> Measurement:  # fmt: skip
     """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit.
 
-    `watch` runs two short loops between the runs, to see what the machine gives at the time.
+    A `yardstick` is run between the runs, to see what the machine gives at the time.
     """
     program = program or lower(plan)
     executor = NativeExecutor(Device.here(), isa)
-    bill = executor.check(program, share, reserve_bytes=READ_BYTES * len(plan.workers) if watch else 0)
+    bill = executor.check(program, share)
     filled, runs = 0, 0
 
     def weights_progress(n_bytes: int) -> None:
@@ -134,17 +134,15 @@ def measure(
         filled += n_bytes
         progress(f"{plan.phase}: weights", filled / max(bill.total_bytes, 1))
 
-    loops = ReferenceLoops(executor.device, len(plan.workers)) if watch else None
-
     def run_progress() -> None:
         nonlocal runs
         runs += 1
         progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
 
     tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
-    between = None if loops is None else loops.sample
+    between = None if yardstick is None else yardstick.sample
     trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress, between=between)
-    return Measurement(trace, tensors, None if loops is None else loops.take())
+    return Measurement(trace, tensors, None if yardstick is None else yardstick.take())
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def study(
     """Plan, predict and measure each phase on this machine with the same weights.
 
     `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. For a
-    chip that is this machine, `refresh` lets two short loops between the runs say what the machine gives at the time,
+    chip that is this machine, `refresh` lets a little model between the runs say what the machine gives at the time,
     and predicts with that; no time of the program itself goes into the prediction.
     """
     if threads is None:
@@ -178,12 +176,12 @@ def study(
     if layers is None:
         layers = fitting_layers(model, phases, chip, threads)
     plans, chips, comparisons, tensors = [], [], [], None
+    yardstick = Yardstick(Device.here(), chip, threads) if refresh and is_this_machine(chip) else None
     for phase in phases:
         plan = make_plan(model, phase, chip, planner_name=planner_name, threads=threads, layers=layers)
         program = lower(plan)
-        watch = refresh and is_this_machine(chip)
         measured = measure(
-            plan, repeats=repeats, seed=seed, share=tensors, program=program, watch=watch, progress=progress
+            plan, repeats=repeats, seed=seed, share=tensors, program=program, yardstick=yardstick, progress=progress
         )
         tensors = measured.tensors
         tensors.keep_weights_only()
@@ -204,7 +202,7 @@ def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, thre
 
     def check(phase: Phase, layers: int) -> None:
         plan = make_plan(model, phase, chip, threads=threads, layers=layers)
-        executor.check(lower(plan), reserve_bytes=READ_BYTES * len(plan.workers) if chip.host else 0)
+        executor.check(lower(plan), reserve_bytes=MEMORY_BYTES if chip.host else 0)
 
     def fits(layers: int) -> bool:
         try:

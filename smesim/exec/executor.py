@@ -42,7 +42,9 @@ _STRUCTS = {
 
 
 @dataclass(frozen=True)
-class _RunTimes:
+class RunTimes:
+    """When each task of one run started and ended, by the system's steady clock, and on which worker."""
+
     begin_ns: int
     start_ns: npt.NDArray[np.int64]
     end_ns: npt.NDArray[np.int64]
@@ -51,6 +53,10 @@ class _RunTimes:
     @property
     def seconds(self) -> float:
         return float(self.end_ns.max() - self.begin_ns) * 1e-9
+
+    def span_s(self, tasks: npt.NDArray[np.bool_]) -> float:
+        """Seconds from the first start to the last end of some tasks."""
+        return float(self.end_ns[tasks].max() - self.start_ns[tasks].min()) * 1e-9
 
 
 class NativeExecutor:
@@ -125,13 +131,9 @@ class NativeExecutor:
         """
         table = self._checked_table(program)
         tensors.check_fit(program)
-        ffi, lib = native()
-        cores = self._cores(program)
-        team = ffi.gc(lib.sms_team_create(len(cores), cores), lib.sms_team_destroy)
-        if team == ffi.NULL:
-            raise DeviceError(f"the system refused to start {len(cores)} threads")
+        team = self._team(program)
         run = _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
-        counted: list[_RunTimes] = []
+        counted: list[RunTimes] = []
         before = _CpuTime.now()
         for i in range(warmup + repeats):
             if i == warmup:
@@ -148,9 +150,25 @@ class NativeExecutor:
         foreign_load = before.foreign_share(_CpuTime.now())
         _check_finite(program, tensors)
         notes = [] if table.isa == self.device.isa else [f"{table.isa} kernels, not {self.device.isa}"]
-        if (pinned := lib.sms_team_pinned(team)) < len(cores):
-            notes.append(f"{len(cores) - pinned} of {len(cores)} threads could not be pinned to a core")
+        if loose := program.n_workers - native()[1].sms_team_pinned(team):
+            notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         return self._trace(program, plan, counted, table, foreign_load, tuple(notes))
+
+    def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:
+        """A call that executes a program once, on threads that wait for the next call, and returns the times."""
+        table = self._checked_table(program)
+        tensors.check_fit(program)
+        team, run = self._team(program), _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
+        return lambda: run.execute(team)
+
+    def _team(self, program: Program) -> Any:
+        """Threads for the workers of a program, pinned to their cores where the system lets us."""
+        ffi, lib = native()
+        cores = self._cores(program)
+        team = ffi.gc(lib.sms_team_create(len(cores), cores), lib.sms_team_destroy)
+        if team == ffi.NULL:
+            raise DeviceError(f"the system refused to start {len(cores)} threads")
+        return team
 
     def _cores(self, program: Program) -> list[int]:
         """The core of each worker: the one the plan says if this machine has them all, else one after the other."""
@@ -161,7 +179,7 @@ class NativeExecutor:
         self,
         program: Program,
         plan: Plan,
-        runs: list[_RunTimes],
+        runs: list[RunTimes],
         table: KernelTable,
         foreign_load: float | None,
         notes: tuple[str, ...],
@@ -259,7 +277,7 @@ class _NativeRun:
         run.end_ns = pointer("int64_t", self.end_ns)
         run.ran_on = pointer("int32_t", self.ran_on)
 
-    def execute(self, team: Any) -> _RunTimes:
+    def execute(self, team: Any) -> RunTimes:
         _, lib = native()
         lib.sms_team_start(team, self.struct)
         try:
@@ -272,7 +290,7 @@ class _NativeRun:
             raise
         if status != lib.SMS_DONE:
             raise DeviceError("the run stopped at a task that has no native kernel")
-        return _RunTimes(int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy())
+        return RunTimes(int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy())
 
 
 @dataclass(frozen=True)
@@ -313,7 +331,7 @@ def _tile(values: Any, times: int) -> Any:
     return pd.Categorical.from_codes(np.tile(values.codes, times), dtype=values.dtype)
 
 
-def _ready_ns(program: Program, times: _RunTimes) -> npt.NDArray[np.int64]:
+def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
     """When the last predecessor of each task ended; the run's begin for tasks that wait for none."""
     counts = program.tasks["successor_end"] - program.tasks["successor_begin"]
     sources = np.repeat(np.arange(program.n_tasks), counts)

@@ -226,8 +226,10 @@ class CoreCosts:
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
         """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task.
 
-        They wait for memory more than they compute, so busy neighbours are felt through the links, not here.
+        Elements of the first row may cost more: their lines are asked for before prefetching is under way. These
+        kernels wait for memory more than they compute, so busy neighbours are felt through the links, not here.
         """
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
+        seconds += elements / rows * self._parameter(kernel, "s_per_first_element", 0.0)
         return seconds + self._parameter(kernel, "s_per_task", 0.0) + rows * self._parameter(kernel, "s_per_row", 0.0)

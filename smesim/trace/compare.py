@@ -6,7 +6,7 @@ parts:
     compute    tasks that the prediction calls compute bound, without their overhead
     transfer   tasks that the prediction calls bandwidth bound, without their overhead
     overhead   the overhead predicted inside a task, the dispatch gap before a task, tasks bound by overhead
-    wait       gaps in which a worker had no task that was ready, and the idle tails
+    wait       what a worker idled while no task of its own was ready, given to the task it ended with
 
 The same cut, with the *prediction's* bounds, is made on both sides; part by part, measured minus predicted is
 the error budget. Divided by the number of workers, the four add up to measured makespan minus predicted
@@ -109,9 +109,7 @@ class Comparison:
     @cached_property
     def rows(self) -> tuple[SiteRow, ...]:
         """`sites` as typed rows, in the order of the program."""
-        timings = (
-            self.sites[["predicted_s", "measured_s", "spread_s", "error"]].to_numpy(dtype=np.float64).tolist()
-        )
+        timings = self.sites[["predicted_s", "measured_s", "spread_s", "error"]].to_numpy(dtype=np.float64).tolist()
         names = (self.sites[column].tolist() for column in ("site", "op_kind", "share", "bound"))
         return tuple(
             SiteRow(name=name, kind=kind, timing=Timing(*timing), share=share, bound=bound)
@@ -121,9 +119,7 @@ class Comparison:
     @cached_property
     def statistics(self) -> Statistics:
         """Over the sites."""
-        return Statistics.of(
-            [row.name for row in self.rows], self.sites["predicted_s"], self.sites["measured_s"]
-        )
+        return Statistics.of([row.name for row in self.rows], self.sites["predicted_s"], self.sites["measured_s"])
 
 
 @dataclass(frozen=True)
@@ -135,9 +131,7 @@ class ComparisonReport:
     def __post_init__(self) -> None:
         machines = {phase.measured.meta.machine for phase in self.phases}
         if len(machines) != 1:
-            raise TraceError(
-                f"a report is about one machine; given: {', '.join(sorted(machines)) or 'no phase'}"
-            )
+            raise TraceError(f"a report is about one machine; given: {', '.join(sorted(machines)) or 'no phase'}")
 
     @property
     def machine(self) -> str:
@@ -191,9 +185,7 @@ def _refuse_strangers(predicted: Trace, measured: Trace) -> None:
     first, second = predicted.run(0), measured.run(0)
     for column in ("task", "op", "site"):
         if first[column].tolist() != second[column].tolist():
-            raise TraceError(
-                f"cannot compare: the traces name one program, but their tasks differ in {column!r}"
-            )
+            raise TraceError(f"cannot compare: the traces name one program, but their tasks differ in {column!r}")
 
 
 def _middle(trace: Trace, values: _Floats) -> _Floats:
@@ -202,7 +194,7 @@ def _middle(trace: Trace, values: _Floats) -> _Floats:
 
 
 def _parts(trace: Trace, pieces: Pieces, part_of_task: NDArray[np.intp]) -> _Floats:
-    """Worker-seconds of each part, shape (runs, parts, tasks); tails are not in it."""
+    """Worker-seconds of each part, shape (runs, parts, tasks)."""
     inside_s = np.nan_to_num(trace.by_run("overhead_s"))
     parts = np.zeros((trace.meta.runs, len(PARTS), trace.tasks_per_run))
     parts[:, part_of_task, np.arange(trace.tasks_per_run)] = pieces.busy_s - inside_s
@@ -211,16 +203,9 @@ def _parts(trace: Trace, pieces: Pieces, part_of_task: NDArray[np.intp]) -> _Flo
     return parts
 
 
-def _group_parts(trace: Trace, pieces: Pieces, parts: _Floats, grouping: Grouping) -> _Floats:
-    """Elapsed seconds of each part in the middle runs, shape (parts, groups); tails are in it, as waiting."""
-    totals = [
-        (
-            grouping.total_with_tail(parts[:, part], pieces)
-            if part == _WAIT
-            else grouping.total(parts[:, part])
-        )
-        for part in range(len(PARTS))
-    ]
+def _group_parts(trace: Trace, parts: _Floats, grouping: Grouping) -> _Floats:
+    """Elapsed seconds of each part in the middle runs, shape (parts, groups)."""
+    totals = [grouping.total(parts[:, part]) for part in range(len(PARTS))]
     return np.stack([_middle(trace, total) for total in totals]) / len(trace.meta.workers)
 
 
@@ -241,7 +226,7 @@ class _Cut:
         return elapsed_s(self.trace, self.pieces, grouping)
 
     def group_parts(self, grouping: Grouping) -> _Floats:
-        return _group_parts(self.trace, self.pieces, self.parts, grouping)
+        return _group_parts(self.trace, self.parts, grouping)
 
 
 def _compare_groups(predicted: _Cut, measured: _Cut, grouping: Grouping) -> pd.DataFrame:

@@ -4,16 +4,21 @@ Operators run beside and into each other, so "from its first start to its last e
 some not at all. Here every worker's timeline, from the start of a run to its end, is cut into pieces, and
 each piece belongs to exactly one operator:
 
-    worker 0  |..task of A....|wait|..task of B..|........tail........|
-    worker 1  |wait|..task of A.......|wait|........task of B.........|
-              start of the run                            end of the run
+    worker 0  |..task of A.......|..task of B..|wait for C|
+    worker 1  |..task of A..|wait|dispatch|..task of C....|
+              start of the run              end of the run
+                             `-- A's: it is what B and C wait for
 
-- a task, and the gap before it on its worker, belong to the task's operator;
-- the idle tail behind a worker's last task belongs to the operator that ends last.
+- a task belongs to its operator;
+- of the gap before a task, what comes after the task was ready (its last dependency done) is *dispatch*, and
+  belongs to the task's operator too;
+- all other idle time, the tail behind a worker's last task included, is *waiting*. A moment of waiting
+  belongs to the task that ends next, on whichever worker: an operator that keeps one worker busy longer than
+  the others pays for it, not the operator that comes after.
 
-The gap before a task is *waiting* until the task is ready (its last dependency done), and *dispatch* from
-then until it starts. An operator's elapsed time is the sum of its pieces over the workers, divided by the
-number of workers. So the elapsed times of all operators add up to the makespan of the run.
+An operator's elapsed time is the sum of its pieces over the workers, divided by the number of workers: where
+operators follow each other, the time from barrier to barrier. The elapsed times of all operators add up to
+the makespan of the run.
 """
 
 from __future__ import annotations
@@ -33,24 +38,23 @@ _Floats = NDArray[np.float64]
 class Pieces:
     """The cut timelines. Arrays have the shape (runs, tasks of a run), tasks in order of their identifier.
 
-    `wait_s + dispatch_s + busy_s`, summed over the tasks of a run, plus its `tail_s`, is workers * makespan.
+    Their sum over the tasks of a run is workers * makespan.
     """
 
     wait_s: _Floats
+    """Worker-seconds of waiting until this task ended, summed over the workers."""
     dispatch_s: _Floats
     busy_s: _Floats
-    tail_s: _Floats
-    """Shape (runs,): idle worker-seconds behind the last tasks, summed over the workers."""
-    last_task: NDArray[np.intp]
-    """Shape (runs,): position of the task that ends last; of several, the one with the largest identifier."""
+
+    @property
+    def total_s(self) -> _Floats:
+        return self.wait_s + self.dispatch_s + self.busy_s
 
 
 def cut_pieces(trace: Trace) -> Pieces:
     """Cut every worker's timeline of every run into pieces; where `ready_s` is NaN, a gap is all waiting."""
     runs, workers = trace.meta.runs, len(trace.meta.workers)
-    start_s, end_s, ready_s, worker = (
-        trace.by_run(name) for name in ("start_s", "end_s", "ready_s", "worker")
-    )
+    start_s, end_s, ready_s, worker = (trace.by_run(name) for name in ("start_s", "end_s", "ready_s", "worker"))
     shape = start_s.shape
     run_of = np.broadcast_to(np.arange(runs)[:, None], shape)
     lane = (run_of * workers + worker).ravel()
@@ -61,20 +65,44 @@ def cut_pieces(trace: Trace) -> Pieces:
     previous_end_sorted = np.where(is_first, 0.0, np.r_[0.0, end_sorted[:-1]])
     previous_end_s = np.empty(shape)
     previous_end_s.reshape(-1)[order] = previous_end_sorted
-
-    gap_s = start_s - previous_end_s
     ready_s = np.where(np.isnan(ready_s), start_s, ready_s)
-    wait_s = np.clip(ready_s - previous_end_s, 0.0, np.maximum(gap_s, 0.0))
+    dispatched_s = np.clip(ready_s, previous_end_s, np.maximum(start_s, previous_end_s))
 
-    lane_end_s = np.zeros(runs * workers)
+    lane_end_s = np.zeros((runs, workers))
     is_last = np.r_[lane_sorted[1:] != lane_sorted[:-1], True]
-    lane_end_s[lane_sorted[is_last]] = end_sorted[is_last]
-    makespan_s = end_s.max(axis=1)
-    tail_s = (makespan_s[:, None] - lane_end_s.reshape(runs, workers)).sum(axis=1)
-    last_task = end_s.shape[1] - 1 - np.argmax(end_s[:, ::-1], axis=1)
+    lane_end_s.reshape(-1)[lane_sorted[is_last]] = end_sorted[is_last]
     return Pieces(
-        wait_s=wait_s, dispatch_s=gap_s - wait_s, busy_s=end_s - start_s, tail_s=tail_s, last_task=last_task
+        wait_s=np.stack(
+            [
+                _waited_until_each_end(
+                    end_s[run],
+                    np.r_[previous_end_s[run], lane_end_s[run]],
+                    np.r_[dispatched_s[run], np.full(workers, end_s[run].max())],
+                )
+                for run in range(runs)
+            ]
+        ),
+        dispatch_s=start_s - dispatched_s,
+        busy_s=end_s - start_s,
     )
+
+
+def _waited_until_each_end(end_s: _Floats, idle_from_s: _Floats, idle_until_s: _Floats) -> _Floats:
+    """Idle seconds, of all the intervals together, between each task's end and the end before it."""
+    order = np.argsort(end_s, kind="stable")
+    ends_s = end_s[order]
+    is_gap = idle_until_s > idle_from_s
+    idle_from_s, idle_until_s = idle_from_s[is_gap], idle_until_s[is_gap]
+    # Between two neighbouring points nobody begins or ends waiting, and no task ends.
+    points_s = np.concatenate([idle_from_s, idle_until_s, ends_s])
+    step = np.repeat([1, -1, 0], [len(idle_from_s), len(idle_until_s), len(ends_s)])
+    in_time = np.argsort(points_s, kind="stable")
+    points_s = points_s[in_time]
+    waiting = np.cumsum(step[in_time])[:-1]
+    next_end = np.searchsorted(ends_s[:-1], points_s[:-1], side="right")
+    until_each_s = np.empty_like(end_s)
+    until_each_s[order] = np.bincount(next_end, weights=waiting * np.diff(points_s), minlength=len(end_s))
+    return until_each_s
 
 
 @dataclass(frozen=True)
@@ -92,12 +120,6 @@ class Grouping:
         index = (np.arange(runs)[:, None] * count + self.of_task).ravel()
         sums = np.bincount(index, weights=values.ravel(), minlength=runs * count)
         return np.asarray(sums, dtype=np.float64).reshape(runs, count)
-
-    def total_with_tail(self, values: _Floats, pieces: Pieces) -> _Floats:
-        """As `total`, with each run's tail added to the group of the task that ends last."""
-        totals = self.total(values)
-        totals[np.arange(len(totals)), self.of_task[pieces.last_task]] += pieces.tail_s
-        return totals
 
 
 def group_by_operator(trace: Trace) -> Grouping:
@@ -123,13 +145,12 @@ def group_by_site(trace: Trace) -> Grouping:
 def elapsed_s(trace: Trace, pieces: Pieces, grouping: Grouping) -> _Floats:
     """Elapsed seconds of each group in each run, shape (runs, groups); a row adds up to the run's
     makespan."""
-    task_s = pieces.wait_s + pieces.dispatch_s + pieces.busy_s
-    return grouping.total_with_tail(task_s, pieces) / len(trace.meta.workers)
+    return grouping.total(pieces.total_s) / len(trace.meta.workers)
 
 
 def _times(trace: Trace, grouping: Grouping) -> pd.DataFrame:
     pieces = cut_pieces(trace)
-    idle_s = grouping.total_with_tail(pieces.wait_s + pieces.dispatch_s, pieces)
+    idle_s = grouping.total(pieces.wait_s + pieces.dispatch_s)
     busy_s = grouping.total(pieces.busy_s)
     runs, count = busy_s.shape
     frame = grouping.groups.iloc[np.tile(np.arange(count), runs)].reset_index(drop=True)
@@ -150,7 +171,7 @@ def operator_times(trace: Trace) -> pd.DataFrame:
     """One row a (run, operator): run, op, op_name, site, op_kind, layer, elapsed_s, busy_s, wait_s, tasks,
     bytes, flop.
 
-    `busy_s` and `wait_s` (waiting, dispatch and tail) are worker-seconds: elapsed_s = (busy_s + wait_s) /
+    `busy_s` and `wait_s` (waiting and dispatch) are worker-seconds: elapsed_s = (busy_s + wait_s) /
     workers. The `elapsed_s` of one run add up to its makespan.
     """
     return _times(trace, group_by_operator(trace))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
-from smesim.exec.probe import probe
+from smesim.exec.executor import NativeExecutor
+from smesim.exec.probe import chipfile, probe, yardstick
 from smesim.exec.probe.little_models import NARROW, WIDE, planned_runs
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -119,3 +121,36 @@ def test_no_product_of_the_little_models_is_one_of_a_catalogue_model() -> None:
     published = set().union(*(products(catalog.load(name)) for name in catalog.names()))
     for model in (WIDE, NARROW):
         assert not published & products(model)
+
+
+def test_nor_is_one_of_the_yardsticks() -> None:
+    published = set().union(*(products(catalog.load(name)) for name in catalog.names()))
+    assert not products(yardstick.MODEL) & (published | products(WIDE) | products(NARROW))
+
+
+@pytest.mark.skipif(not any(k.isa == "wide16" and k.supported for k in HERE.kernels), reason="needs AVX2")
+def test_strips_of_the_little_models_are_as_high_as_the_kernels_that_are_probed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a machine whose fastest kernels pack higher strips, its probe must not fall back to other kernels."""
+    wide = replace(HERE.kernel_table("wide16"), test_only=False)
+    device = replace(HERE, kernels=(wide, *(k for k in HERE.kernels if k.isa == "portable")))
+    ran: list[str] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def run_all(device: Device, sketch: Chip, quick: bool, yardsticks: Any, *rest: Any) -> None:
+        for stick in yardsticks.values():
+            stick.sample()
+            reference = stick.take()
+            assert reference.memory.median > 0
+            assert reference.product.median > 0
+        plan = cpu_only(build_graph(WIDE, Phase.prefill(30)), sketch)
+        ran.append(NativeExecutor(device)._checked_table(lower(plan)).isa)
+        raise EnoughError
+
+    monkeypatch.setattr(chipfile, "run_all", run_all)
+    with pytest.raises(EnoughError):
+        probe(device)
+    assert ran == ["wide16"]

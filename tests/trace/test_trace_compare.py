@@ -21,12 +21,12 @@ from tests.trace import examples
 def test_example_by_hand() -> None:
     comparison = compare(examples.predicted(), examples.measured((1.0, 1.5, 0.5)))
     sites = comparison.sites
-    assert sites["predicted_s"].tolist() == [1.0, 5.5, 3.5]
-    assert sites["measured_s"].tolist() == [1.5, 7.0, 3.5]
-    assert sites["error"].tolist() == [1.0 / 1.5 - 1, 5.5 / 7.0 - 1, 0.0]
-    assert sites["spread_s"].tolist() == [0.75, 3.5, 1.75]
-    assert sites["bound"].tolist() == ["bandwidth", "compute", "wait"]
-    assert sites["share"].tolist() == [1.5 / 12, 7.0 / 12, 3.5 / 12]
+    assert sites["predicted_s"].tolist() == [2.0, 5.0, 3.0]
+    assert sites["measured_s"].tolist() == [3.0, 6.0, 3.0]
+    assert sites["error"].tolist() == [2.0 / 3.0 - 1, 5.0 / 6.0 - 1, 0.0]
+    assert sites["spread_s"].tolist() == [1.5, 3.0, 1.5]
+    assert sites["bound"].tolist() == ["wait", "compute", "wait"]
+    assert sites["share"].tolist() == [3.0 / 12, 6.0 / 12, 3.0 / 12]
     assert (comparison.total.predicted_s, comparison.total.measured_s) == (10.0, 12.0)
     assert comparison.total.spread_s == 6.0
     assert comparison.total.error == 10.0 / 12.0 - 1
@@ -41,7 +41,7 @@ def test_tasks_join_one_to_one() -> None:
     assert tasks["compute_error_s"].tolist() == [0.0, 1.5, 0.5, 0.0]
     assert tasks["transfer_error_s"].tolist() == [0.5, 0.0, 0.0, -0.5]
     assert tasks["overhead_error_s"].tolist() == [0.5, 0.5, -0.5, 0.5]
-    assert tasks["wait_error_s"].tolist() == [0.0, 0.0, 1.0, 1.0]
+    assert tasks["wait_error_s"].tolist() == [1.0, 1.0, -1.0, 0.0]
 
 
 def test_an_even_number_of_runs_is_split_between_the_middle_two() -> None:
@@ -134,9 +134,9 @@ def test_json_has_the_promised_shape() -> None:
                         "bound": bound,
                     }
                     for name, kind, predicted_s, measured_s, bound in (
-                        ("attn_norm", "rms_norm", 1.0, 1.5, "bandwidth"),
-                        ("q_proj", "linear", 5.5, 7.0, "compute"),
-                        ("lm_head", "linear", 3.5, 3.5, "wait"),
+                        ("attn_norm", "rms_norm", 2.0, 3.0, "wait"),
+                        ("q_proj", "linear", 5.0, 6.0, "compute"),
+                        ("lm_head", "linear", 3.0, 3.0, "wait"),
                     )
                 ],
             }

@@ -38,9 +38,7 @@ def report() -> ComparisonReport:
     prefill = compare(
         examples.predicted(), examples.measured((1.0, 1.5, 0.5), foreign_load=0.07, notes=["fan was loud"])
     )
-    decode = compare(
-        examples.predicted(phase="decode:16"), examples.measured(phase="decode:16", stand_in=True)
-    )
+    decode = compare(examples.predicted(phase="decode:16"), examples.measured(phase="decode:16", stand_in=True))
     return ComparisonReport((prefill, decode))
 
 
@@ -172,7 +170,7 @@ def test_scatter_and_budget_show_the_numbers(report: ComparisonReport) -> None:
         if trace.mode == "markers+text"
         for label, x, y in zip(trace.text, trace.x, trace.y, strict=True)
     }
-    assert marks == {"attn_norm": (1500.0, 1000.0), "q_proj": (7000.0, 5500.0), "lm_head": (3500.0, 3500.0)}
+    assert marks == {"attn_norm": (3000.0, 2000.0), "q_proj": (6000.0, 5000.0), "lm_head": (3000.0, 3000.0)}
     totals = {trace.name: (trace.y[-1], trace.x[-1]) for trace in error_budget(report.phases[0]).data}
     assert totals == {
         "compute": ("total", 1000.0),
@@ -189,9 +187,9 @@ def test_terminal_table(report: ComparisonReport) -> None:
     assert lines[0] == "a test bench [no SME]"
     text = output.getvalue()
     assert "median of 3 runs ± interquartile range" in text
-    assert re.search(r"q_proj +│ +5500\.0 +│ +7000\.0 ± 3500\.0 +│ +-21\.4% +│ +58\.3% +│ +compute", text)
+    assert re.search(r"q_proj +│ +5000\.0 +│ +6000\.0 ± 3000\.0 +│ +-16\.7% +│ +50\.0% +│ +compute", text)
     assert re.search(r"total +│ +10000\.0 +│ +12000\.0 ± 6000\.0 +│ +-16\.7%", text)
-    assert re.search(r"lm_head +│ +3500\.0 +│ +3500\.0 +│ +\+0\.0%", text)
+    assert re.search(r"lm_head +│ +3000\.0 +│ +3000\.0 +│ +\+0\.0%", text)
     assert "compute +1e+03, transfer +0, overhead +500, waiting +500" in text
 
 

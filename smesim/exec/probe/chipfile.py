@@ -19,11 +19,12 @@ from smesim.exec.probe.loops import (
     REPEATS,
     Bandwidth,
     gemv_seconds_per_element,
-    kstep_seconds,
     peak_flop_per_s,
     read_bandwidth,
 )
 from smesim.exec.probe.timing import Timing
+from smesim.exec.probe.warm import WarmProduct
+from smesim.exec.probe.yardstick import Yardstick
 from smesim.hwmodel.chip import DRAM, Cache, Chip, Cluster, CoreSpec, FactorPoint, KernelModel, Memory, Sync
 from smesim.hwmodel.quantity import Evidence, Quantity
 
@@ -55,13 +56,16 @@ class _Stamp:
         if not kernel.samples:  # a loop of its own, not a fit
             return self.measured(Timing(value, kernel.residual, REPEATS), unit)
         if unit == "1" and value.is_integer() and value > 1:
-            return Quantity(
-                value=value, unit=unit, provenance="data_sheet", source="the native kernels: a constant of theirs"
-            )
+            return self.constant(value)
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
             reason=f"non-negative least squares over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
+        )  # fmt: skip
+
+    def constant(self, value: float) -> Quantity:
+        return Quantity(
+            value=value, unit="1", provenance="data_sheet", source="the native kernels: a constant of theirs"
         )  # fmt: skip
 
     def reported(self, value: float, unit: str) -> Quantity:
@@ -95,18 +99,20 @@ def probe(
 
     step("peak rate of the multiply-add pipes")
     peaks = peak_flop_per_s(device)
-    step("k-steps of the micro-kernels")
-    kstep, gemv = kstep_seconds(device), gemv_seconds_per_element(device)
     step("bandwidth of caches and memory")
     levels = topology.caches(device.cores[0])
     bandwidths = {f"L{c.level}": read_bandwidth(device, _working_set(c, count), count) for c in levels}
     bandwidths[DRAM] = read_bandwidth(device, DRAM_BYTES, count)
     stamp = _Stamp(command)
     sketch = _chip(device, stamp, peaks, bandwidths, levels, count, None, "before the little models ran")
-    runs = list(run_all(device, sketch, quick, count, seed, lambda: step("little models")))
+    step("k-steps of the micro-kernels")
+    one = Yardstick(device, sketch, 1)
+    yardsticks = {1: one} | ({count: Yardstick(device, sketch, count, share=one)} if count > 1 else {})
+    warm, gemv = WarmProduct.measure(device, one), gemv_seconds_per_element(device)
+    runs = list(run_all(device, sketch, quick, yardsticks, seed, lambda: step("little models")))
     step("fitting the cost function")
     last = float(max((cache.size_bytes for cache in levels), default=0))
-    coefficients = fit_coefficients(runs, kstep, gemv.median, table.mr, table.nr, table.kc, count, last)
+    coefficients = fit_coefficients(runs, warm, gemv.median, table.mr, table.nr, table.kc, count, last)
     report("done", steps, steps)
     return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
 
@@ -136,7 +142,14 @@ def _chip(
     dram_all = dram_all if dram_all.median >= dram_one.median else dram_one
     loads = {level: stamp.measured(b.one_thread, "B/s") for level, b in bandwidths.items() if level != DRAM}
     loads[DRAM] = stamp.measured(dram_one, "B/s")
-    kernels: tuple[KernelModel, ...] = ()
+    table = device.kernel_table(device.isa)
+    facts = {"mr": table.mr, "nr": table.nr, "kc": table.kc}
+    # Not yet what products cost, but how high their strips are: the planner lays out by that.
+    kernels: tuple[KernelModel, ...] = (
+        KernelModel(
+            name="gemm_f32", isa=device.isa, parameters={n: stamp.constant(float(v)) for n, v in facts.items()}
+        ),
+    )
     factors: tuple[FactorPoint, ...] = ()
     dispatch, barrier = Timing(PROVISIONAL_S, 0.0, 1), Timing(PROVISIONAL_S, 0.0, 1)
     if fitted:
@@ -201,13 +214,13 @@ def _peak_models(stamp: _Stamp, peaks: Peaks) -> tuple[KernelModel, ...]:
 
 
 def _reference_models(stamp: _Stamp, isa: str, fitted: Coefficients | None) -> tuple[KernelModel, ...]:
-    """What the reference loops gave between the runs, by how many threads ran them."""
+    """What the yardstick gave between the runs, by how many threads ran it."""
     if fitted is None:
         return ()
     parameters: dict[str, Quantity] = {}
     for threads, reference in fitted.references.items():
         parameters[f"memory_t{threads}"] = stamp.measured(reference.memory, "B/s")
-        parameters[f"arithmetic_t{threads}"] = stamp.measured(reference.arithmetic, "FLOP/s")
+        parameters[f"product_t{threads}"] = stamp.measured(reference.product, "FLOP/s")
     return (KernelModel(name=REFERENCE_KERNEL, isa=isa, parameters=parameters),)
 
 

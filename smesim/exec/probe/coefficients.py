@@ -15,7 +15,6 @@ import numpy as np
 from smesim.errors import DeviceError
 from smesim.exec.probe.fit import Fit, non_negative_fit
 from smesim.exec.probe.little_models import LittleRun
-from smesim.exec.probe.reference import Reference, typical
 from smesim.exec.probe.samples import (
     Floats,
     Sample,
@@ -27,6 +26,8 @@ from smesim.exec.probe.samples import (
     stream_rates,
 )
 from smesim.exec.probe.timing import Timing
+from smesim.exec.probe.warm import WarmProduct
+from smesim.exec.probe.yardstick import Reference, typical
 from smesim.plan.program import TaskKind
 from smesim.plan.reuse import ROW_KERNELS
 
@@ -35,6 +36,9 @@ COMPUTE_BOUND_SHARE = 0.5
 
 QUIET_SHARE = 0.05
 """Runs in which other processes took more of the machine than this are left out where enough others remain."""
+USUAL_SHARE = 0.85
+"""So are runs in which the yardstick was slower than this share of its usual rate: a host may for a while put two
+virtual cores on one real one, which slows some kernels by half and others not at all."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,20 @@ class Coefficients:
 
 
 def fit_coefficients(
-    runs: Sequence[LittleRun], kstep: Sequence[Timing], gemv_element_s: float, mr: int, nr: int, kc: int, threads: int,
+    runs: Sequence[LittleRun], warm: WarmProduct, gemv_element_s: float, mr: int, nr: int, kc: int, threads: int,
     last_cache_bytes: float,
 ) -> Coefficients:  # fmt: skip
-    """Fit all kernels. `kstep` are the warm times of a k-step by height 1 .. mr, seconds."""
+    """Fit all kernels, as they are while the yardstick takes its median over the runs."""
     runs = quiet_runs(runs)
-    warm = [0.0, *(t.median for t in kstep)]
     references = {t: typical([run.reference for run in runs if run.threads == t]) for t in {1, threads}}
+    warm = warm.at(references[1].product.median)
     one = Timing.of([references[1].memory.median * share for share in stream_rates(runs, 1)])
     many = Timing.of([references[threads].memory.median * share for share in stream_rates(runs, threads)])
-    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, references[1], mr, nr, kc)
+    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, mr, nr, kc)
     factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
-    kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}))
+    kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}, references[1]))
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
     kernels += [
         _fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items() if kind in ran
@@ -92,8 +96,15 @@ def fit_coefficients(
 
 
 def quiet_runs(runs: Sequence[LittleRun]) -> Sequence[LittleRun]:
-    """The runs without foreign load, if there are enough of them with one thread and with all; else all runs."""
-    quiet = [run for run in runs if (run.trace.meta.foreign_load or 0.0) <= QUIET_SHARE]
+    """The runs without foreign load and with the machine at its usual speed, if there are enough of them with one
+    thread and with all; else all runs."""
+    usual = {t: typical([run.reference for run in runs if run.threads == t]) for t in {run.threads for run in runs}}
+    quiet = [
+        run
+        for run in runs
+        if (run.trace.meta.foreign_load or 0.0) <= QUIET_SHARE
+        and run.reference.product.median >= USUAL_SHARE * usual[run.threads].product.median
+    ]
     enough = all(
         2 * sum(run.threads == t for run in quiet) >= sum(run.threads == t for run in runs)
         for t in {run.threads for run in runs}
@@ -111,24 +122,6 @@ def _fit(features: Floats, samples: Sequence[Sample]) -> Fit:
     return non_negative_fit(features, np.array([s.seconds for s in samples]), np.array([s.weight for s in samples]))
 
 
-def _fit_above_peak(features: Floats, samples: Sequence[Sample], least: float) -> Fit:
-    """The fit of a GEMM's coefficients with the first, the k-steps' stretch, no lower than `least`.
-
-    K-steps and micro-tiles grow almost together, so noise can shift time from one to the other; but no k-step is
-    faster than the multiply-add loop.
-    """
-    fit = _fit(features, samples)
-    if fit.coefficients[0] >= least:
-        return fit
-    seconds = np.array([s.seconds for s in samples])
-    rest_s = np.maximum(seconds - least * features[:, 0], 1e-3 * seconds)
-    weights = np.array([s.weight for s in samples]) * (rest_s / seconds) ** 2
-    rest = non_negative_fit(features[:, 1:], rest_s, weights)
-    coefficients = (least, *rest.coefficients)
-    residual = float(np.median(np.abs(features @ np.array(coefficients) / seconds - 1.0)))
-    return Fit(coefficients, residual, len(samples))
-
-
 def _needed_ratios(ratios: list[float]) -> list[float]:
     if not ratios:
         raise DeviceError("the probe has no compute-bound GEMM tasks; run it again when the machine is quieter")
@@ -136,29 +129,29 @@ def _needed_ratios(ratios: list[float]) -> list[float]:
 
 
 def _fit_gemm(
-    runs: Sequence[LittleRun], warm: list[float], bytes_per_s: float, steady: Reference, mr: int, nr: int, kc: int
+    runs: Sequence[LittleRun], warm: WarmProduct, bytes_per_s: float, mr: int, nr: int, kc: int
 ) -> tuple[Fit, FittedKernel]:
-    least_stretch = 2.0 * mr * nr / steady.arithmetic.median / warm[mr]
-    samples = samples_of(runs, TaskKind.GEMM, 1, steady.arithmetic.median)
+    """How much longer than warm products those of a model take, and what each byte from DRAM adds."""
+    samples = samples_of(runs, TaskKind.GEMM, 1, warm.product_flop_per_s)
     rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
-    rows = [(f, s) for f, s in rows if f[2] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
+    rows = [(f, s) for f, s in rows if f[1] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
     _needed([s for _, s in rows], "compute-bound GEMM tasks")
-    fit = _fit_above_peak(np.array([f[:3] for f, _ in rows]), [s for _, s in rows], least_stretch)
-    stretch, per_tile, per_byte = fit.coefficients
-    parameters = {f"s_per_kstep_h{h}": (stretch * warm[h], "s") for h in range(1, mr + 1)}
-    parameters |= {"s_per_tile": (per_tile, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
+    fit = _fit(np.array([f for f, _ in rows]), [s for _, s in rows])
+    stretch, per_byte = fit.coefficients
+    parameters = {f"s_per_kstep_h{h}": (stretch * warm.kstep_s[h], "s") for h in range(1, mr + 1)}
+    parameters |= {"s_per_tile": (stretch * warm.tile_s, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
     parameters |= {"mr": (float(mr), "1"), "nr": (float(nr), "1"), "kc": (float(kc), "1")}
     return fit, FittedKernel("gemm_f32", parameters, fit.residual, fit.samples)
 
 
 def _all_threads_factor(
-    runs: Sequence[LittleRun], fit: Fit, warm: list[float], mr: int, kc: int, threads: int, bytes_per_s: float,
+    runs: Sequence[LittleRun], fit: Fit, warm: WarmProduct, mr: int, kc: int, threads: int, bytes_per_s: float,
     steady: Reference,
 ) -> Timing:  # fmt: skip
     """What a core's rate is multiplied by when all work: predicted with one thread over measured with all.
 
     Taken over whole runs, not task by task: a median task knows nothing of the time that interruptions take from some.
-    A run in which the multiply-add loop was slow is taken for as much faster as that loop usually is.
+    A run in which the yardstick was slow is taken for as much faster as that usually is.
     """
     if threads == 1:
         return Timing(1.0, 0.0, 1)
@@ -167,25 +160,27 @@ def _all_threads_factor(
         predicted_s, chosen = 0.0, []
         for sample in samples_of([run], TaskKind.GEMM, threads):
             features = gemm_features(sample, warm, mr, kc)
-            if features[2] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
-                predicted_s += float(np.dot(features[:3], fit.coefficients))
+            if features[1] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
+                predicted_s += float(np.dot(features, fit.coefficients))
                 chosen.append(sample.task)
         if chosen:
             rows = np.isin(run.trace.by_run("task")[0], chosen)
             seconds = run.trace.by_run("end_s") - run.trace.by_run("start_s")
-            seconds = seconds * run.reference.arithmetic.median / steady.arithmetic.median
+            seconds = seconds * run.reference.product.median / steady.product.median
             ratios += (predicted_s / seconds[:, rows].sum(axis=1)).tolist()
     return Timing.of(_needed_ratios(ratios))
 
 
 def _fit_attention(
-    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, bytes_per_s: dict[int, float]
+    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, bytes_per_s: dict[int, float], steady: Reference
 ) -> FittedKernel:
     """The loops' coefficients where memory does not matter; then how much of the arithmetic waits where it does.
 
     `bytes_per_s`: what one thread draws from DRAM, by how many are at it.
     """
-    rows = [(attention_features(s, kstep_s, mr), s) for s in samples_of(runs, TaskKind.ATTENTION, 1)]
+    rows = [
+        (attention_features(s, kstep_s, mr), s) for s in samples_of(runs, TaskKind.ATTENTION, 1, steady.product.median)
+    ]
     near = [(f, s) for f, s in rows if f[-1] / bytes_per_s[1] < COMPUTE_BOUND_SHARE / 2 * s.seconds]
     _needed([s for _, s in near], "compute-bound attention tasks")
     fit = _fit(np.array([f[:-1] for f, _ in near]), [s for _, s in near])
@@ -219,11 +214,12 @@ def _fit_rows(
     samples = _needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])
     fit = _fit(features, samples)
-    per_task, per_element, per_row, per_byte, per_shared = fit.coefficients
+    per_task, per_element, per_row, per_first, per_byte, per_shared = fit.coefficients
     parameters = {
         "s_per_task": (per_task, "s"),
         "s_per_element": (per_element, "s/element"),
         "s_per_row": (per_row, "s"),
+        "s_per_first_element": (per_first, "s/element"),
         "s_per_streamed_byte": (per_byte, "s/B"),
         "s_per_shared_byte": (per_shared, "s/B"),
     }

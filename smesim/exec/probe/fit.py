@@ -1,7 +1,7 @@
 """Non-negative least squares for a handful of coefficients.
 
 Few coefficients, all of which are times that cannot be negative: every subset of them is tried, the rest being zero,
-and the best fit without a negative coefficient wins. With at most five coefficients that is 31 small problems, exact
+and the best fit without a negative coefficient wins. With at most six coefficients that is 63 small problems, exact
 and free of step sizes.
 """
 

@@ -7,12 +7,13 @@ model (a test holds that), and their row counts and contexts are not those that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
-from smesim.exec.probe.reference import Reference, ReferenceLoops
+from smesim.exec.probe.yardstick import Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
@@ -26,15 +27,19 @@ from smesim.workload.phase import Phase
 REPEATS = 5
 
 
-def _little(name: str, d_model: int, d_ff: int, heads: int, kv_heads: int, vocab: int) -> ModelConfig:
+def _little(
+    name: str, architecture: Literal["llama", "qwen3"], d_model: int, d_ff: int, heads: int, kv_heads: int, vocab: int
+) -> ModelConfig:
     return ModelConfig(
-        name=name, architecture="llama", layers=2, d_model=d_model, d_ff=d_ff, heads=heads, kv_heads=kv_heads,
-        head_dim=d_model // heads, vocab=vocab, tied_embeddings=True, rms_eps=1e-5, rope_theta=1e4, max_position=4096,
+        name=name, architecture=architecture, qk_norm=architecture == "qwen3", layers=2, d_model=d_model, d_ff=d_ff,
+        heads=heads, kv_heads=kv_heads, head_dim=d_model // heads, vocab=vocab, tied_embeddings=True, rms_eps=1e-5,
+        rope_theta=1e4, max_position=4096,
     )  # fmt: skip
 
 
-WIDE = _little("probe-wide", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
-NARROW = _little("probe-narrow", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
+WIDE = _little("probe-wide", "llama", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
+# Its norms of queries and keys have rows as short as a head; without them, rows and elements grow together.
+NARROW = _little("probe-narrow", "qwen3", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
 
 QUICK_RUNS = (
     (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380")),
@@ -49,7 +54,7 @@ MORE_RUNS = (
 
 @dataclass(frozen=True)
 class LittleRun:
-    """What was run, what was seen, and what the machine gave meanwhile to the reference loops on as many threads."""
+    """What was run, what was seen, and what the machine gave meanwhile to the yardstick on as many threads."""
 
     program: Program
     trace: Trace
@@ -65,19 +70,22 @@ def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]
 
 
 def run_all(
-    device: Device, sketch: Chip, quick: bool, threads: int, seed: int, progress: Callable[[], None]
-) -> Iterator[LittleRun]:
-    """Run the little models; `sketch` is a chip with what is known so far, for the planner to choose tile sizes by."""
+    device: Device, sketch: Chip, quick: bool, yardsticks: Mapping[int, Yardstick], seed: int,
+    progress: Callable[[], None],
+) -> Iterator[LittleRun]:  # fmt: skip
+    """Run the little models on as many threads as there are yardsticks for.
+
+    `sketch` is a chip with what is known so far, for the planner to choose tile sizes by.
+    """
     executor = NativeExecutor(device)
-    references = {count: ReferenceLoops(device, count) for count in {1, threads}}
     tensors: Tensors | None = None
-    for model, phase, count in planned_runs(quick, threads):
+    for model, phase, count in planned_runs(quick, max(yardsticks)):
         graph = build_graph(model, Phase.parse(phase))
         plan = cpu_only(graph, sketch, count)
         program = lower(plan, graph)
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
-        loops = references[count]
-        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=loops.sample)
-        yield LittleRun(program, trace, count, loops.take())
+        yardstick = yardsticks[count]
+        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=yardstick.sample)
+        yield LittleRun(program, trace, count, yardstick.take())
         progress()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ READ_AT_LEAST_BYTES = 64 << 20  # long enough for the clock, also where the work
 DRAM_BYTES = 256 << 20
 WARM_K = 512  # depth and panels of a product whose operands stay in a core's own cache
 WARM_PANELS = 8
-WARM_STRIPS = 8
 GEMV_PASSES = 200
 
 
@@ -32,11 +32,22 @@ class Bandwidth:
     all_threads: Timing
 
 
-def at_once(calls: Sequence[Callable[[], object]]) -> Callable[[], None]:
-    """A call that runs all the given ones at the same time, a thread each, and returns when all have ended."""
+def at_once(calls: Sequence[Callable[[], object]], cores: Sequence[int]) -> Callable[[], None]:
+    """A call that runs all the given ones at the same time, a thread each, and returns when all have ended.
+
+    Each thread stays on its own one of `cores`, as the workers of a run do: left alone, the system may start two on
+    one core and take milliseconds to part them.
+    """
+
+    def on_its_core(call: Callable[[], object], core: int) -> None:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {core})  # of this thread
+        call()
 
     def run() -> None:
-        threads = [threading.Thread(target=call) for call in calls]
+        threads = [
+            threading.Thread(target=on_its_core, args=pair) for pair in zip(calls, cores[: len(calls)], strict=True)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -84,44 +95,8 @@ def read_bandwidth(device: Device, working_set_bytes: int, threads: int) -> Band
     return Bandwidth(
         working_set_bytes,
         repeat(readers[0], REPEATS).rate(amount),
-        repeat(at_once(readers), REPEATS).rate(amount * len(readers)),
+        repeat(at_once(readers, device.cores), REPEATS).rate(amount * len(readers)),
     )
-
-
-def kstep_seconds(device: Device) -> list[Timing]:
-    """Time of one k-step of a micro-tile of height 1 .. mr whose operands are in the core's own cache, seconds."""
-    ffi, lib = native()
-    kernels = lib.sms_kernels_find(device.isa.encode())
-    mr, nr = int(kernels.mr), int(kernels.nr)
-    n = WARM_PANELS * nr
-    rhs = allocate(n * WARM_K * 4).view(np.float32)
-    rhs[:] = 0.5
-    rhs_pointer = ffi.from_buffer("float *", rhs)
-    timings = []
-    for height in range(1, mr + 1):
-        # Strips are balanced: only with few of them are all of a height that is below mr.
-        strips = max(s for s in range(1, WARM_STRIPS + 1) if -(-height * s // mr) == s)
-        rows = height * strips
-        lhs = allocate(rows * WARM_K * 4).view(np.float32)
-        lhs[:] = 0.25
-        out = allocate(rows * n * 4).view(np.float32)
-        lhs_pointer, out_pointer = ffi.from_buffer("float *", lhs), ffi.from_buffer("float *", out)
-        passes = max(1, 400 // (strips * height))
-
-        def multiply(
-            rows: int = rows,
-            strips: int = strips,
-            lhs: object = lhs_pointer,
-            out: object = out_pointer,
-            passes: int = passes,
-        ) -> None:
-            for _ in range(passes):
-                kernels.gemm(lhs, rows, WARM_K, rhs_pointer, n, ffi.NULL, out, n, 0, strips, 0, WARM_PANELS)
-
-        steps = passes * strips * WARM_PANELS * WARM_K
-        timing = repeat(multiply, REPEATS)
-        timings.append(Timing(timing.median / steps, timing.spread / steps, timing.repeats))
-    return timings
 
 
 def gemv_seconds_per_element(device: Device) -> Timing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.exec.probe.little_models import LittleRun
+from smesim.exec.probe.warm import WarmProduct
 from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
 from smesim.plan.program import BufferRole, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, shared_bytes
@@ -45,8 +46,8 @@ def samples_of(
 ) -> list[Sample]:
     """All tasks of one kind in the runs with so many threads.
 
-    With `steady_flop_per_s`, times are those that the tasks would have taken while the multiply-add loop ran at that
-    rate; for tasks that arithmetic bounds.
+    With `steady_flop_per_s`, times are those that the tasks would have taken while the yardstick ran at that rate;
+    for tasks that arithmetic bounds.
     """
     found = []
     for run in runs:
@@ -54,7 +55,7 @@ def samples_of(
             continue
         seconds = np.median(run.trace.by_run("end_s") - run.trace.by_run("start_s"), axis=0)
         if steady_flop_per_s is not None:
-            seconds = seconds * run.reference.arithmetic.median / steady_flop_per_s
+            seconds = seconds * run.reference.product.median / steady_flop_per_s
         tasks = run.trace.by_run("task")[0]
         chosen = run.program.tasks["kind"][tasks] == kind
         distances = reuse_distances(run.program)
@@ -65,18 +66,18 @@ def samples_of(
     return found
 
 
-def gemm_features(sample: Sample, kstep_s: list[float], mr: int, kc: int) -> tuple[float, float, float, float]:
-    """(warm k-step seconds, micro-tiles times depth blocks, weight bytes new to the caches, all weight bytes)."""
+def gemm_features(sample: Sample, warm: WarmProduct, mr: int, kc: int) -> tuple[float, float]:
+    """(seconds of warm k-steps and micro-tiles, weight bytes new to the caches)."""
     row, op = sample.row, sample.op
     panels, k = int(row["end1"]) - int(row["begin1"]), int(op["k"])
     heights = strip_heights(int(op["m"]), mr, int(row["begin0"]), int(row["end0"]))
-    steps_s = panels * k * sum(count * kstep_s[height] for height, count in heights)
+    steps_s = panels * k * sum(count * warm.kstep_s[height] for height, count in heights)
     tiles = panels * (int(row["end0"]) - int(row["begin0"])) * -(-k // kc)
     weight_bytes = 4.0 * panels * 16 * k
-    return steps_s, float(tiles), weight_bytes if row["begin0"] == 0 else 0.0, weight_bytes
+    return steps_s + tiles * warm.tile_s, weight_bytes if row["begin0"] == 0 else 0.0
 
 
-def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[float, float, float, float, float]:
+def attention_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float, float, float, float]:
     """(k-step seconds by the warm rates, pairs, row visits to key blocks, query elements, bytes of old keys and values
     that are new to the caches)."""
     row, op = sample.row, sample.op
@@ -99,8 +100,9 @@ def attention_features(sample: Sample, kstep_s: list[float], mr: int) -> tuple[f
     )
 
 
-def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float]:
-    """(1, elements of the mean operand, rows, bytes to and from DRAM, bytes another core wrote) of a row-wise task."""
+def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float, float]:
+    """(1, elements of the mean operand, rows, elements of a row, bytes to and from DRAM, bytes another core wrote) of a
+    row-wise task."""
     operands = row_operands(sample.program, sample.task)
     row = sample.row
     streamed = 0.0
@@ -111,11 +113,12 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
-    return 1.0, elements, float(int(row["end0"]) - int(row["begin0"])), streamed, shared
+    rows = float(int(row["end0"]) - int(row["begin0"]))
+    return 1.0, elements, rows, elements / rows, streamed, shared
 
 
 def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
-    """DRAM bandwidth of every large GEMV operator as a share of what the read loop drew meanwhile.
+    """DRAM bandwidth of every large GEMV operator as a share of what the yardstick drew meanwhile.
 
     An operator's bandwidth is its weights over the time from first start to last end.
     """

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True)
@@ -18,13 +19,28 @@ class Timing:
     repeats: int
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Timing:
-        low, middle, high = np.percentile(np.asarray(values, np.float64), [25, 50, 75])
-        return cls(float(middle), float(high - low), len(values))
+    def of(cls, values: npt.ArrayLike) -> Timing:
+        array = np.asarray(values, np.float64)
+        low, middle, high = np.percentile(array, [25, 50, 75])
+        return cls(float(middle), float(high - low), array.size)
 
     def rate(self, amount: float) -> Timing:
         """The rate at which `amount` was done; the spread keeps its share of the median."""
         return Timing(amount / self.median, amount / self.median * self.spread / self.median, self.repeats)
+
+
+def repeat_in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[Timing]:
+    """Time every call `repeats` times, one after the other in turn, after a round that does not count.
+
+    A machine that is slow for a while is then slow for all of them, so that their times can be compared.
+    """
+    values = np.empty((repeats, len(calls)))
+    for count in range(-1, repeats):
+        for i, call in enumerate(calls):
+            before = time.perf_counter()
+            call()
+            values[max(count, 0), i] = time.perf_counter() - before
+    return [Timing.of(column) for column in values.T]
 
 
 def repeat(call: Callable[[], object], repeats: int, at_least_s: float = 0.0) -> Timing:
