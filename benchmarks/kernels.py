@@ -131,13 +131,14 @@ class Bench:
 
     def gemm(self, x: Any, lhs: Any, rhs: Any, c: Any, threads: int) -> None:
         kernels, (m, k), n = self.kernels, x.shape, c.shape[1]
-        strips = -(-m // kernels.mr)
+        mr = int(kernels.mr)
+        strips = -(-m // mr)
         a, b, out = self.pointer(lhs), self.pointer(rhs), self.pointer(c)
-        self.split(strips, threads, lambda s0, s1: kernels.pack_lhs(self.pointer(x), k, m, k, s0, s1, a))
+        self.split(strips, threads, lambda s0, s1: kernels.pack_lhs(self.pointer(x), k, m, k, mr, s0, s1, a))
         self.split(
             -(-n // NR),
             threads,
-            lambda p0, p1: kernels.gemm(a, m, k, b, n, self.ffi.NULL, out, n, 0, strips, p0, p1),
+            lambda p0, p1: kernels.gemm(a, m, k, mr, b, n, self.ffi.NULL, out, n, 0, strips, p0, p1),
         )
 
     def gemm_cases(self) -> Iterator[Result]:

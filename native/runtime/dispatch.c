@@ -51,8 +51,8 @@ static void run_embed(const struct sms_run *run, const struct sms_kernels *k, co
 
 static void run_gemm(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                      const struct sms_task *t) {
-    k->gemm(buffer(run, op->packed), op->m, op->k, buffer(run, op->weight), op->n, buffer(run, op->bias),
-            buffer(run, op->output0), op->n, t->begin0, t->end0, t->begin1, t->end1);
+    k->gemm(buffer(run, op->packed), op->m, op->k, op->lhs_mr, buffer(run, op->weight), op->n,
+            buffer(run, op->bias), buffer(run, op->output0), op->n, t->begin0, t->end0, t->begin1, t->end1);
 }
 
 static void run_gemv(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
@@ -65,7 +65,7 @@ static void run_gemv(const struct sms_run *run, const struct sms_kernels *k, con
 static void run_pack(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                      const struct sms_task *t) {
     struct rows x = activation(run, op->input0, op->m, op->k);
-    k->pack_lhs(x.data, x.ld, op->m, op->k, t->begin0, t->end0, buffer(run, op->packed));
+    k->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, buffer(run, op->packed));
 }
 
 /* Rows of one sequence follow one another in position; a range may span sequences. */

@@ -62,8 +62,7 @@ class RunTimes:
 class NativeExecutor:
     """Runs programs on this machine's cores with the kernels of one instruction set, each on its own team of threads.
 
-    `isa` forces a set of kernels (DeviceError if it cannot run here). By default each program gets the fastest whose
-    strips are as high as it packs them: a plan made for another chip may pack other strips than the fastest takes.
+    `isa` forces a set of kernels (DeviceError if it cannot run here); by default they are the fastest.
     """
 
     def __init__(self, device: Device, isa: str | None = None) -> None:
@@ -101,17 +100,7 @@ class NativeExecutor:
             if TaskKind(kind) not in runnable:
                 names = ", ".join(k.name for k in sorted(runnable))
                 raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
-        candidates = [k for k in self.device.kernels if k.supported and not k.test_only]
-        if self._forced is not None:
-            candidates = [self._forced]
-        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
-        for table in candidates:
-            if all(height == table.mr for height in strips):
-                return table
-        raise DeviceError(
-            f"the plan packs strips of {', '.join(map(str, strips))} rows;"
-            f" accepted on this machine: one of {', '.join(f'{k.mr} ({k.isa})' for k in candidates)} throughout"
-        )
+        return self.device.kernel_table(self.device.isa) if self._forced is None else self._forced
 
     def run(
         self,
@@ -150,6 +139,10 @@ class NativeExecutor:
         foreign_load = before.foreign_share(_CpuTime.now())
         _check_finite(program, tensors)
         notes = [] if table.isa == self.device.isa else [f"{table.isa} kernels, not {self.device.isa}"]
+        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
+        if any(height != table.mr for height in strips):
+            heights = ", ".join(map(str, strips))
+            notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         return self._trace(program, plan, counted, table, foreign_load, tuple(notes))

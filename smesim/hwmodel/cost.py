@@ -176,7 +176,9 @@ class CoreCosts:
         per_tile = self._parameter("gemm_f32", "s_per_tile", 0.0) if "tile_overhead" in self._effects else 0.0
         seconds = 0.0
         for height, count in strip_heights(rows, mr, *strips):
-            seconds += count * (k * self._kstep_s[min(height, self.mr)] + blocks * per_tile)
+            # A strip higher than the kernel's micro-tiles is as many of them as it takes, as even as they can be.
+            for part, parts in strip_heights(height, self.mr, 0, -(-height // self.mr)):
+                seconds += count * parts * (k * self._kstep_s[part] + blocks * per_tile)
         return seconds * panels / self._rate_factor
 
     def exposed_s(self, kernel: str, streamed_bytes: float) -> float:

@@ -18,18 +18,22 @@ def cut(count: int, begin: float, end: float) -> tuple[int, int]:
     return round(first * count), round(last * count)
 
 
-def check_gemm_part(isa: str, x: ref.F32, w: ref.F32, bias: ref.F32 | None, gap: int, part: tuple[float, ...]) -> None:
-    """One range of tiles computed and compared, everything else proved untouched."""
+def check_gemm_part(
+    isa: str, x: ref.F32, w: ref.F32, bias: ref.F32 | None, gap: int, part: tuple[float, ...], mr: int | None = None
+) -> None:
+    """One range of tiles computed and compared, everything else proved untouched; `mr` is the table's own if None."""
     kernels = find(isa)
+    mr = mr or kernels.mr
     m, k = x.shape
     n = w.shape[0]
-    lhs, rhs = ref.pack_lhs(x, kernels.mr), ref.pack_rhs(w)
-    bounds = [first for first, _ in ref.strip_rows(m, kernels.mr)] + [m]
+    lhs, rhs = ref.pack_lhs(x, mr), ref.pack_rhs(w)
+    bounds = [first for first, _ in ref.strip_rows(m, mr)] + [m]
     strip0, strip1 = cut(len(bounds) - 1, *part[:2])
     panel0, panel1 = cut(-(-n // NR), *part[2:])
     out = Guarded(m, n, n + gap)
     kernels.gemm(
-        pointer(lhs), m, k, pointer(rhs), n, pointer(bias), pointer(out.view), n + gap, strip0, strip1, panel0, panel1
+        pointer(lhs), m, k, mr, pointer(rhs), n, pointer(bias), pointer(out.view), n + gap, strip0, strip1, panel0,
+        panel1,
     )  # fmt: skip
     rows, columns = slice(bounds[strip0], bounds[strip1]), slice(panel0 * NR, panel1 * NR)
     exact, bound = ref.product(x, w, bias)
@@ -43,23 +47,24 @@ fractions = st.tuples(*[st.floats(0, 1)] * 4)
 @pytest.mark.parametrize("isa", ISAS)
 @given(
     m=st.integers(1, 40), n=st.integers(1, 90), k=st.integers(0, 120), gap=st.integers(0, 9),
-    biased=st.booleans(), part=fractions, seed=st.integers(0, 2**32 - 1),
+    biased=st.booleans(), part=fractions, mr=st.none() | st.integers(1, 40), seed=st.integers(0, 2**32 - 1),
 )  # fmt: skip
-def test_gemm_of_any_shape_and_part(
-    isa: str, m: int, n: int, k: int, gap: int, biased: bool, part: tuple[float, ...], seed: int
+def test_gemm_of_any_shape_part_and_strip_height(
+    isa: str, m: int, n: int, k: int, gap: int, biased: bool, part: tuple[float, ...], mr: int | None, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     bias = ref.normal(rng, n) if biased else None
-    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), bias, gap, part)
+    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), bias, gap, part, mr)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("shape", BLOCKED_SHAPES, ids=str)
 @pytest.mark.parametrize("part", [(0.0, 1.0, 0.0, 1.0), (0.3, 0.9, 0.4, 1.0)], ids=["whole", "part"])
-def test_gemm_across_blocks(isa: str, shape: tuple[int, int, int], part: tuple[float, ...]) -> None:
+@pytest.mark.parametrize("mr", [None, 32])
+def test_gemm_across_blocks(isa: str, shape: tuple[int, int, int], part: tuple[float, ...], mr: int | None) -> None:
     m, n, k = shape
     rng = np.random.default_rng(1)
-    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), ref.normal(rng, n), 3, part)
+    check_gemm_part(isa, ref.normal(rng, m, k), ref.normal(rng, n, k), ref.normal(rng, n), 3, part, mr)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -71,11 +76,12 @@ def test_parts_add_up_to_the_whole(isa: str) -> None:
     whole, parts = np.empty((2, m, n), np.float32)
     strips, panels = len(ref.strip_rows(m, kernels.mr)), -(-n // NR)
     none = pointer(None)
-    kernels.gemm(pointer(lhs), m, k, pointer(rhs), n, none, pointer(whole), n, 0, strips, 0, panels)
+    kernels.gemm(pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(whole), n, 0, strips, 0, panels)
     for strip in range(strips):
         for panel in range(panels):
             kernels.gemm(
-                pointer(lhs), m, k, pointer(rhs), n, none, pointer(parts), n, strip, strip + 1, panel, panel + 1
+                pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(parts), n, strip, strip + 1, panel,
+                panel + 1,
             )  # fmt: skip
     np.testing.assert_array_equal(parts, whole)
 
@@ -110,7 +116,7 @@ def multiply(isa: str, x: ref.F32, w: ref.F32) -> ref.F32:
     out = np.empty((m, n), np.float32)
     strips, panels = len(ref.strip_rows(m, kernels.mr)), -(-n // NR)
     none = pointer(None)
-    kernels.gemm(pointer(lhs), m, k, pointer(rhs), n, none, pointer(out), n, 0, strips, 0, panels)
+    kernels.gemm(pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(out), n, 0, strips, 0, panels)
     if m == 1:
         through_gemv = np.empty((m, n), np.float32)
         kernels.gemv(pointer(x), pointer(rhs), n, k, none, pointer(through_gemv), 0, panels)

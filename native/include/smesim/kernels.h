@@ -27,7 +27,7 @@ struct sms_attention_rows {
 struct sms_kernels {
     const char *isa;
     int32_t lanes;     /* f32 elements of one vector */
-    int32_t mr;        /* highest strip: pack_lhs and gemm of this table agree on it */
+    int32_t mr;        /* rows of the highest micro-kernel: strips of this height suit the table best */
     int32_t nr;        /* columns of a panel, SMS_NR */
     int32_t panels;    /* panels that one micro-kernel takes together */
     int32_t kc;        /* depth of a block */
@@ -35,9 +35,9 @@ struct sms_kernels {
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
     int32_t fma_flop_f64;
 
-    /* Packing. */
-    void (*pack_lhs)(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1,
-                     float *out);
+    /* Packing. Strips are at most `mr` rows high, whatever the table's own mr is. */
+    void (*pack_lhs)(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
+                     int64_t strip1, float *out);
     void (*pack_rhs)(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
                      float *out);
     void (*unpack_rhs)(const float *packed, int64_t n, int64_t k, int64_t panel0, int64_t panel1, float *w,
@@ -50,9 +50,10 @@ struct sms_kernels {
     void (*fill_rows)(float *w, int64_t ldw, int64_t k, int64_t row0, int64_t row1, uint64_t seed,
                       float scale);
 
-    /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. */
-    void (*gemm)(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias,
-                 float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1);
+    /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. lhs is packed in strips of at most `mr` rows. */
+    void (*gemm)(const float *lhs, int64_t m, int64_t k, int64_t mr, const float *rhs, int64_t n,
+                 const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0,
+                 int64_t panel1);
     /* y[n] = x[k] * rhs^T + bias: reads each weight once, from memory at the rate the memory gives. */
     void (*gemv)(const float *x, const float *rhs, int64_t n, int64_t k, const float *bias, float *y,
                  int64_t panel0, int64_t panel1);

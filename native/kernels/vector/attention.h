@@ -36,7 +36,7 @@ static void sms_qk_block(const struct sms_attention_rows *at, const float *q, co
             const int64_t height = sms_lhs_strip_row(strip + 1, at->rows, strips) - row;
             t.a = q + row * d;
             t.c = scores + row * lds + key;
-            sms_tile_product(0, &t, height, keys - key < SMS_TILE_COLUMNS ? keys - key : SMS_TILE_COLUMNS);
+            sms_tile_product(SMS_ROWS_APART, &t, height, keys - key < SMS_TILE_COLUMNS ? keys - key : SMS_TILE_COLUMNS);
             t.prefetch = (const char *)t.b;
             t.prefetch_step = 0;
         }
@@ -108,7 +108,7 @@ static void sms_pv_block(const struct sms_attention_rows *at, const float *score
                 break;
             t.a = scores + row * lds;
             t.c = acc + row * d + column;
-            sms_tile_product(0, &t, height, d - column < SMS_TILE_COLUMNS ? d - column : SMS_TILE_COLUMNS);
+            sms_tile_product(SMS_ROWS_APART, &t, height, d - column < SMS_TILE_COLUMNS ? d - column : SMS_TILE_COLUMNS);
             t.prefetch = (const char *)t.b;
             t.prefetch_step = 0;
         }

@@ -20,9 +20,12 @@ enum {
 /* What a tile begins with: nothing, the bias of its columns, or what c holds. */
 enum sms_begin { SMS_BEGIN_ZERO, SMS_BEGIN_BIAS, SMS_BEGIN_C };
 
+/* How the rows of a lie: apart in memory, as one packed strip, or as some rows of a higher packed strip. */
+enum sms_rows_of { SMS_ROWS_APART, SMS_WHOLE_STRIP, SMS_PART_OF_STRIP };
+
 struct sms_tile {
     const float *a;
-    int64_t lda; /* of an unpacked a */
+    int64_t lda; /* distance of rows that lie apart; height of the strip that they are a part of */
     const float *b;
     int64_t b_panel; /* distance of neighbouring panels */
     int64_t depth;
@@ -35,11 +38,12 @@ struct sms_tile {
     int64_t prefetch_step;
 };
 
-/* a is a packed strip, or rows that lie lda apart. */
-SMS_INLINE void sms_micro(const int height, const int panels, const int packed, const struct sms_tile *t) {
+SMS_INLINE void sms_micro(const int height, const int panels, const enum sms_rows_of rows,
+                          const struct sms_tile *t) {
     enum { V = SMS_PANEL_VECTORS };
     const int vectors = panels * V;
-    const int64_t a_row = packed ? 1 : t->lda, a_depth = packed ? height : 1;
+    const int64_t a_row = rows == SMS_ROWS_APART ? t->lda : 1;
+    const int64_t a_depth = rows == SMS_ROWS_APART ? 1 : rows == SMS_WHOLE_STRIP ? height : t->lda;
     const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step;
     const float *a = t->a, *b = t->b;
     const char *prefetch = t->prefetch;
@@ -92,31 +96,38 @@ SMS_INLINE void sms_micro(const int height, const int panels, const int packed, 
 
 typedef void sms_micro_kernel(const struct sms_tile *);
 
-#define SMS_MICRO_KERNELS(height)                                                                           \
-    static void sms_micro_strip_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 1, t); } \
-    static void sms_micro_strip_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 1, t); }   \
-    static void sms_micro_rows_##height(const struct sms_tile *t) { sms_micro(height, SMS_PANELS, 0, t); }  \
-    static void sms_micro_rows_single_##height(const struct sms_tile *t) { sms_micro(height, 1, 0, t); }
+#define SMS_MICRO_KERNEL(name, height, panels, rows) \
+    static void name##_##height(const struct sms_tile *t) { sms_micro(height, panels, rows, t); }
+#define SMS_MICRO_KERNELS(height)                                                       \
+    SMS_MICRO_KERNEL(sms_micro_rows, height, SMS_PANELS, SMS_ROWS_APART)                \
+    SMS_MICRO_KERNEL(sms_micro_rows_single, height, 1, SMS_ROWS_APART)                  \
+    SMS_MICRO_KERNEL(sms_micro_strip, height, SMS_PANELS, SMS_WHOLE_STRIP)              \
+    SMS_MICRO_KERNEL(sms_micro_strip_single, height, 1, SMS_WHOLE_STRIP)                \
+    SMS_MICRO_KERNEL(sms_micro_part, height, SMS_PANELS, SMS_PART_OF_STRIP)             \
+    SMS_MICRO_KERNEL(sms_micro_part_single, height, 1, SMS_PART_OF_STRIP)
 SMS_HEIGHTS(SMS_MICRO_KERNELS)
 
-/* By packed, by whole tile width or a single panel, by height. */
-#define SMS_STRIP(height) sms_micro_strip_##height,
-#define SMS_STRIP_SINGLE(height) sms_micro_strip_single_##height,
+/* By how the rows lie, by a single panel or whole tile width, by height. */
 #define SMS_ROWS(height) sms_micro_rows_##height,
 #define SMS_ROWS_SINGLE(height) sms_micro_rows_single_##height,
-static sms_micro_kernel *const sms_micro_kernels[2][2][SMS_MR] = {
+#define SMS_STRIP(height) sms_micro_strip_##height,
+#define SMS_STRIP_SINGLE(height) sms_micro_strip_single_##height,
+#define SMS_PART(height) sms_micro_part_##height,
+#define SMS_PART_SINGLE(height) sms_micro_part_single_##height,
+static sms_micro_kernel *const sms_micro_kernels[3][2][SMS_MR] = {
     {{SMS_HEIGHTS(SMS_ROWS_SINGLE)}, {SMS_HEIGHTS(SMS_ROWS)}},
     {{SMS_HEIGHTS(SMS_STRIP_SINGLE)}, {SMS_HEIGHTS(SMS_STRIP)}},
+    {{SMS_HEIGHTS(SMS_PART_SINGLE)}, {SMS_HEIGHTS(SMS_PART)}},
 };
 
 /* One tile, `columns` wide: into c, or past a buffer where the panels are wider than the columns that are
  * there. */
-SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int64_t height,
+SMS_INLINE void sms_tile_product(const enum sms_rows_of rows, const struct sms_tile *t, int64_t height,
                                  int64_t columns) {
     const int wide = columns > SMS_NR;
     const int64_t width = wide ? SMS_TILE_COLUMNS : SMS_NR;
     if (columns == width) {
-        sms_micro_kernels[packed][wide][height - 1](t);
+        sms_micro_kernels[rows][wide][height - 1](t);
         return;
     }
     float whole[SMS_MR * SMS_TILE_COLUMNS];
@@ -124,7 +135,7 @@ SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int
     buffered.c = whole;
     buffered.ldc = width;
     buffered.begin = SMS_BEGIN_ZERO;
-    sms_micro_kernels[packed][wide][height - 1](&buffered);
+    sms_micro_kernels[rows][wide][height - 1](&buffered);
     for (int64_t r = 0; r < height; r++) {
         for (int64_t j = 0; j < columns; j++) {
             float *c = &t->c[r * t->ldc + j];
@@ -137,17 +148,17 @@ SMS_INLINE void sms_tile_product(const int packed, const struct sms_tile *t, int
 struct sms_gemm_operands {
     const float *lhs, *rhs, *bias;
     float *c;
-    int64_t m, k, n, ldc, strips, panel_end;
+    int64_t m, k, mr, n, ldc, strips, panel_end;
 };
 
-/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1. The panels that
- * `next` points at are fetched meanwhile, evenly over the strips. */
+/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1, each in as many parts
+ * as the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. */
 static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64_t strip1, int64_t panel,
                         int64_t k0, int64_t depth, const float *next) {
     const int64_t column = panel * SMS_NR;
     const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
     const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
-    const int64_t touch_bytes = SMS_LINE_BYTES / (strip1 - strip0);
+    const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
     struct sms_tile t = {
         .b = g->rhs + panel * SMS_NR * g->k + k0 * SMS_NR,
         .b_panel = SMS_NR * g->k,
@@ -163,22 +174,36 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
     int64_t row = sms_lhs_strip_row(strip0, g->m, g->strips);
     for (int64_t strip = strip0; strip < strip1; strip++) {
         const int64_t row_end = sms_lhs_strip_row(strip + 1, g->m, g->strips), height = row_end - row;
-        t.a = g->lhs + row * g->k + k0 * height;
-        t.c = g->c + row * g->ldc + column;
-        sms_tile_product(1, &t, height, columns);
-        t.prefetch += depth * touch_bytes;
+        const float *strip_a = g->lhs + row * g->k + k0 * height;
+        if (height <= SMS_MR) {
+            t.a = strip_a;
+            t.c = g->c + row * g->ldc + column;
+            sms_tile_product(SMS_WHOLE_STRIP, &t, height, columns);
+            t.prefetch += depth * touch_bytes;
+        } else {
+            const int64_t parts = sms_ceil_div(height, SMS_MR);
+            t.lda = height;
+            for (int64_t part = 0; part < parts; part++) {
+                const int64_t first = part * height / parts, end_row = (part + 1) * height / parts;
+                t.a = strip_a + first;
+                t.c = g->c + (row + first) * g->ldc + column;
+                sms_tile_product(SMS_PART_OF_STRIP, &t, end_row - first, columns);
+                t.prefetch += depth * touch_bytes;
+            }
+        }
         row = row_end;
     }
 }
 
-static void sms_gemm(const float *lhs, int64_t m, int64_t k, const float *rhs, int64_t n, const float *bias,
-                     float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1) {
+static void sms_gemm(const float *lhs, int64_t m, int64_t k, int64_t mr, const float *rhs, int64_t n,
+                     const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0,
+                     int64_t panel1) {
     if (strip0 == strip1)
         return;
-    const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, n, ldc, sms_lhs_strips(m, SMS_MR), panel1};
+    const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, mr, n, ldc, sms_lhs_strips(m, mr), panel1};
     const int64_t depth_blocks = k > 0 ? sms_ceil_div(k, SMS_KC) : 1;
-    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (SMS_MR * SMS_KC * (int64_t)sizeof *lhs);
-    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips);
+    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (mr * SMS_KC * (int64_t)sizeof *lhs);
+    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips > 0 ? most_strips : 1);
     const int64_t rows = sms_lhs_strip_row(strip1, m, g.strips) - sms_lhs_strip_row(strip0, m, g.strips);
     if (rows * k * (int64_t)sizeof *lhs <= SMS_LHS_BLOCK_BYTES) {
         /* All of the lhs stays in the cache: go through the rhs in the order it lies. */

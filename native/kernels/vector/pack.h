@@ -5,28 +5,38 @@
 #include "smesim/layout.h"
 #include "vec.h"
 
-SMS_INLINE void sms_pack_strip(const int height, const float *x, int64_t ldx, int64_t k, float *out) {
+/* `height` rows of x, one element of each after another; `stride` elements from one k to the next. */
+SMS_INLINE void sms_pack_rows(const int height, const float *x, int64_t ldx, int64_t k, float *out,
+                              const int64_t stride) {
     for (int64_t i = 0; i < k; i++) {
         SMS_UNROLL(16)
         for (int r = 0; r < height; r++)
-            out[i * height + r] = x[r * ldx + i];
+            out[i * stride + r] = x[r * ldx + i];
     }
 }
 
-static void sms_pack_lhs(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t strip0, int64_t strip1,
-                         float *out) {
-    const int64_t strips = sms_lhs_strips(m, SMS_MR);
+static void sms_pack_strip(int64_t height, const float *x, int64_t ldx, int64_t k, float *out) {
+    enum { GROUP = 8 };
+    switch (height) {
+#define SMS_PACK_CASE(height)                            \
+    case height:                                         \
+        sms_pack_rows(height, x, ldx, k, out, height);   \
+        return;
+        SMS_HEIGHTS(SMS_PACK_CASE)
+    }
+    int64_t row = 0;
+    for (; row + GROUP <= height; row += GROUP)
+        sms_pack_rows(GROUP, x + row * ldx, ldx, k, out + row, height);
+    for (; row < height; row++)
+        sms_pack_rows(1, x + row * ldx, ldx, k, out + row, height);
+}
+
+static void sms_pack_lhs(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
+                         int64_t strip1, float *out) {
+    const int64_t strips = sms_lhs_strips(m, mr);
     for (int64_t strip = strip0; strip < strip1; strip++) {
         const int64_t row = sms_lhs_strip_row(strip, m, strips);
-        const float *from = x + row * ldx;
-        float *to = out + row * k;
-        switch (sms_lhs_strip_row(strip + 1, m, strips) - row) {
-#define SMS_PACK_CASE(height)                     \
-    case height:                                  \
-        sms_pack_strip(height, from, ldx, k, to); \
-        break;
-            SMS_HEIGHTS(SMS_PACK_CASE)
-        }
+        sms_pack_strip(sms_lhs_strip_row(strip + 1, m, strips) - row, x + row * ldx, ldx, k, out + row * k);
     }
 }
 
@@ -36,7 +46,7 @@ static void sms_pack_rhs(const float *w, int64_t ldw, int64_t n, int64_t k, int6
         const int64_t row = panel * SMS_NR, rows = n - row < SMS_NR ? n - row : SMS_NR;
         float *to = out + row * k;
         if (rows == SMS_NR) {
-            sms_pack_strip(SMS_NR, w + row * ldw, ldw, k, to);
+            sms_pack_rows(SMS_NR, w + row * ldw, ldw, k, to, SMS_NR);
             continue;
         }
         for (int64_t i = 0; i < k; i++)

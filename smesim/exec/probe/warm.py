@@ -73,6 +73,6 @@ def _product(device: Device, height: int, k: int) -> tuple[Callable[[], None], i
 
     def multiply() -> None:
         for _ in range(passes):
-            kernels.gemm(a, rows, k, b, n, ffi.NULL, c, n, 0, strips, 0, PANELS)
+            kernels.gemm(a, rows, k, mr, b, n, ffi.NULL, c, n, 0, strips, 0, PANELS)
 
     return multiply, passes * strips * PANELS
