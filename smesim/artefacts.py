@@ -35,6 +35,7 @@ def write_study(study: Study, folder: Path) -> None:
     """Write chip.toml, perfetto.json, comparison.json and report.html; for each phase its plan and both traces.
 
     Where the machine had drifted since the probe, chip-<phase>.toml is the chip that the phase was predicted on.
+    tasks-<phase>.csv has both sides of every task in one row, operators-<phase>.csv those of every operator.
     """
     library.save(study.chip, folder / "chip.toml")
     for plan, chip, comparison in zip(study.plans, study.chips, study.comparisons, strict=True):
@@ -44,6 +45,8 @@ def write_study(study: Study, folder: Path) -> None:
         plan.save(folder / f"plan-{phase}.json")
         write_trace(comparison.predicted, folder / f"predicted-{phase}.json")
         write_trace(comparison.measured, folder / f"measured-{phase}.json")
+        write_atomically(folder / f"tasks-{phase}.csv", comparison.tasks.to_csv(index=False))
+        write_atomically(folder / f"operators-{phase}.csv", comparison.operators.to_csv(index=False))
     write_perfetto_sequence(folder / "perfetto.json", [(c.predicted, c.measured) for c in study.comparisons])
     write_atomically(folder / "comparison.json", study.report.to_json() + "\n")
     write_report(study.report, _entry(study), folder / "report.html")
@@ -88,6 +91,8 @@ def chip_numbers(chip: Chip) -> list[HardwareNumber]:
         named += [(f"{cluster.name} core peak {dtype}", rate) for dtype, rate in core.flop_per_s.items()]
         named += [(f"{cluster.name} core load from {level}", rate) for level, rate in core.load_bytes_per_s.items()]
         named += [(f"all cores' factor ({p.threads} threads)", p.factor) for p in cluster.multi_core_factors]
+        for unit in cluster.matrix_units:
+            named += [(f"{cluster.name} {unit.kind} peak {dtype}", rate) for dtype, rate in unit.flop_per_s.items()]
         for kernel in core.kernels:
             named += [(f"{kernel.name} ({kernel.isa}) {name}", value) for name, value in kernel.parameters.items()]
     return [

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from smesim.emulation import EmulatedDevice, Features, run_emulated
 from smesim.errors import SmesimError
 
 if TYPE_CHECKING:
@@ -56,18 +57,26 @@ def models(json: JsonFlag = False) -> None:
     show.models(json)
 
 
-@app.command(epilog="Example: smesim chips")
-def chips(json: JsonFlag = False) -> None:
-    """List the chip presets."""
-    from smesim import show
+@app.command(epilog="Example: smesim chips apple-m4")
+def chips(
+    name: Annotated[str | None, typer.Argument(metavar="[CHIP]", help="A preset, a chip file, or 'host'.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """List the chip presets; or all numbers of one chip, each with how it was got."""
+    from smesim import show, workflow
 
-    show.chips(json)
+    if name is None:
+        show.chips(json)
+        return
+    with show.progress() as report:
+        described = workflow.resolve_chip(name, report)
+    show.chip(described, None, json)
 
 
 @app.command(epilog="Example: smesim probe --out my-machine.toml")
 def probe(
     out: Annotated[Path, typer.Option("--out", "-o", help="Chip file to write.")],
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, about a third of the time.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, half the time.")] = False,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     json: JsonFlag = False,
@@ -77,6 +86,7 @@ def probe(
     from smesim.files import check_writable
 
     check_writable(out)
+    check_writable(workflow.host_chip_path())
     with show.progress() as report:
         chip = workflow.probe_host(out, quick=quick, threads=threads, seed=seed, progress=report)
     show.chip(chip, out, json)
@@ -114,11 +124,20 @@ def plan(
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
 
 
+# Named here, because the module that knows them is slow to import; a test holds this to the same names.
+EFFECT_NAMES = (
+    "contention", "agent_cap", "dispatch", "barrier", "edge_tiles", "tile_overhead", "exposed_latency", "shared_lines",
+    "write_allocate", "kernel_efficiency", "multi_core",
+)  # fmt: skip
+
+
 @app.command(epilog="Example: smesim simulate plan.json --chip apple-m4 --without contention")
 def simulate(
     plan_file: PlanArgument,
     chip: ChipOption,
-    without: Annotated[list[str] | None, typer.Option(help="Switch an effect off by name; may be repeated.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help=f"Switch an effect off; may be repeated: {', '.join(EFFECT_NAMES)}.")
+    ] = None,
     trace: TraceOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -126,9 +145,12 @@ def simulate(
     from smesim import show, workflow
     from smesim.sim import without as all_without
     from smesim.trace import write_trace
+    from smesim.trace.storage import check_trace_path
 
     loaded = _load_plan(plan_file)
     effects = all_without(without or ())
+    if trace is not None:
+        check_trace_path(trace)
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
     result = workflow.predict(loaded, described, effects)
@@ -188,6 +210,7 @@ def compare(
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
+    workflow.check_has_kernels(config)
     phases = [Phase.parse(text) for text in phase]
     if len(set(phases)) < len(phases):
         raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
@@ -211,13 +234,17 @@ def roofline(
     phase: PhaseOption,
     chip: ChipOption = "host",
     layers: LayersOption = None,
+    weights: Annotated[
+        str, typer.Option(help="Format of the weights: f32, f16, bf16, s8, q8_0, q4_0, q4_1; integers compute in s8.")
+    ] = "f32",
     json: JsonFlag = False,
 ) -> None:
     """Show how fast each operator could be at best on cores, matrix units and both, and what bounds it."""
     from smesim import show, workflow
-    from smesim.workload import Phase, build_graph, catalog
+    from smesim.workload import DType, DTypes, Phase, build_graph, catalog
 
-    graph = build_graph(catalog.load(model), Phase.parse(phase), layers=layers)
+    dtypes = DTypes(weights=DType.parse(weights))
+    graph = build_graph(catalog.load(model), Phase.parse(phase), dtypes, layers=layers)
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
     show.roofline(graph, described, json)
@@ -238,8 +265,10 @@ def demo(
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
+    workflow.check_has_kernels(config)
     phases = [Phase.prefill(128), Phase.decode(128)]
     check_writable(out / "chip.toml")
+    check_writable(workflow.host_chip_path())
     show.first_line(json)
     with show.progress() as report:
         chip = workflow.probe_host(out / "chip.toml", quick=True, seed=seed, progress=report)
@@ -249,6 +278,19 @@ def demo(
         write_study(result, out)
     show.comparison(result, json, with_first_line=False)
     show.written(out, json)
+
+
+@app.command(
+    epilog="Example: smesim emulate --svl 512 -- doctor --json", context_settings={"allow_interspersed_args": False}
+)
+def emulate(
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A smesim command and its arguments.")],
+    svl: Annotated[int, typer.Option(help="Streaming vector length in bits: 128, 256, 512, 1024 or 2048.")] = 512,
+    features: Annotated[Features, typer.Option(help="What the processor has.")] = Features.SME2,
+    sve: Annotated[bool, typer.Option("--sve", help="SVE of 128 bits too; an Apple M4 has none.")] = False,
+) -> None:
+    """Run a smesim command on an emulated Arm processor with SME. Its times say nothing of hardware."""
+    run_emulated(EmulatedDevice(svl, features, sve), command)
 
 
 def _load_plan(path: Path) -> Plan:

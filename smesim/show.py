@@ -61,7 +61,10 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "cores": list(device.cores),
         "memory_bytes": device.memory_bytes,
         "available_bytes": device.available_bytes,
+        "emulated": device.emulated,
         "matrix_extensions": list(device.matrix_extensions),
+        "svl_bits": device.svl_bits or None,
+        "vector_extensions": list(device.vector_extensions),
         "isa": device.isa,
         "kernels": [asdict(table) for table in device.kernels],
         "last_probe": str(probe_path) if probe_path.exists() else None,
@@ -71,11 +74,13 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         return
     table = _table("This machine", "what", "is", text=2)
     table.add_row("processor", f"{device.processor} ({device.architecture})")
+    if device.emulated:
+        table.add_row("emulated", "yes: its numbers are those of hardware, its times are not")
     table.add_row("usable cores", ", ".join(map(str, device.cores)))
     table.add_row("memory", f"{format_bytes(device.memory_bytes)}, {format_bytes(device.available_bytes)} available")
-    table.add_row(
-        "matrix extension", ", ".join(device.matrix_extensions) or "none"
-    )
+    svl = f"; streaming vectors of {device.svl_bits} bits" if device.svl_bits else ""
+    table.add_row("matrix extension", (", ".join(device.matrix_extensions) or "none") + svl)
+    table.add_row("vector extensions", ", ".join(device.vector_extensions) or "none")
     for kernels in device.kernels:
         state = "chosen" if kernels.isa == device.isa else "runs here" if kernels.supported else "this CPU lacks it"
         table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
@@ -105,10 +110,11 @@ def chips(json: bool) -> None:
     if json:
         _print_json([_chip_summary(c) for c in loaded])
         return
-    table = _table("Chips", "name", "description", "cores", "matrix units", "DRAM", text=2)
+    table = _table("Chips", "name", "description", "cores", "matrix units", "DRAM", "how it was got", text=2)
     for c in loaded:
-        bandwidth = format_rate(c.memory.bandwidth_bytes_per_s.value, "B")
-        table.add_row(c.name, c.description, str(c.core_count), str(len(c.unit_instances)), bandwidth)
+        memory = c.memory.bandwidth_bytes_per_s
+        counts = (str(c.core_count), str(len(c.unit_instances)))
+        table.add_row(c.name, c.description, *counts, format_rate(memory.value, "B"), memory.provenance)
     _console.print(table)
 
 
@@ -125,9 +131,11 @@ def _chip_summary(c: Chip) -> dict[str, Any]:
     }
 
 
-def chip(c: Chip, path: Path, json: bool) -> None:
+def chip(c: Chip, path: Path | None, json: bool) -> None:
+    """Every number of one chip; `path` is where a probe has just written it."""
     if json:
-        _print_json({**_chip_summary(c), "path": str(path), "chip": c.model_dump(mode="json")})
+        where = {} if path is None else {"path": str(path)}
+        _print_json({**_chip_summary(c), **where, "chip": c.model_dump(mode="json")})
         return
     table = _table(f"{c.description}: {c.provenance_note}", "number", "value", "how it was got", text=3)
     from smesim.artefacts import chip_numbers
@@ -135,7 +143,8 @@ def chip(c: Chip, path: Path, json: bool) -> None:
     for number in chip_numbers(c):
         table.add_row(number.quantity, number.value, number.provenance)
     _console.print(table)
-    _console.print(f"written to {path}; '--chip host' means this machine from now on", highlight=False)
+    if path is not None:
+        _console.print(f"written to {path}; '--chip host' means this machine from now on", highlight=False)
 
 
 def plan(made: Plan, path: Path | None, json: bool) -> None:
@@ -245,49 +254,55 @@ def written(folder: Path, json: bool) -> None:
 
 
 def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
-    """Every site under the roofs of the cores, and of the matrix units and both together if they compute its dtype."""
-    from smesim.hwmodel.roofline import Demand, Roofline, cooperative_agents, core_agents, matrix_unit_agents
+    """Every site under the roofs of the cores, the matrix units, and both together; none where they lack its dtype."""
+    from smesim.workflow import roofs
 
-    dtype = str(graph.dtypes.weights)
-    demands = [
-        Demand(site, dtype, float(sum(o.flop for o in ops)), float(sum(graph.moved_bytes(o) for o in ops)))
-        for site, ops in graph.sites.items()
-    ]
-    roofs = {"cores": Roofline(c, core_agents(c))}
-    if any(dtype in unit.unit.flop_per_s for unit in c.unit_instances):
-        roofs |= {"matrix": Roofline(c, matrix_unit_agents(c)), "both": Roofline(c, cooperative_agents(c))}
-    points = {name: roof.points(demands) for name, roof in roofs.items()}
+    found = roofs(graph, c)
+    dtype = found.linear_dtype
     if json:
         _print_json(
             {
-                "chip": c.name, "model": graph.config.name, "phase": str(graph.phase), "dtype": dtype,
+                "chip": c.name, "model": graph.config.name, "phase": str(graph.phase),
+                "weights": str(graph.dtypes.weights), "dtype": dtype,
                 "roofs": {
                     name: {
-                        "peak_flop_per_s": roof.peak_flop_per_s(dtype),
-                        "bandwidth_bytes_per_s": roof.bandwidth_bytes_per_s(dtype),
-                        "ridge_flop_per_byte": roof.ridge_flop_per_byte(dtype),
-                        "total_s": sum(p.time_s for p in points[name]),
-                        "operators": [asdict(p) for p in points[name]],
+                        "dtypes": sorted(roof.dtypes),
+                        "peak_flop_per_s": roof.peak_flop_per_s(dtype) if dtype in roof.dtypes else None,
+                        "bandwidth_bytes_per_s": roof.bandwidth_bytes_per_s(dtype) if dtype in roof.dtypes else None,
+                        "ridge_flop_per_byte": roof.ridge_flop_per_byte(dtype) if dtype in roof.dtypes else None,
+                        "total_s": found.total_s(name),
+                        "operators": [asdict(p) for p in found.points[name] if p is not None],
                     }
-                    for name, roof in roofs.items()
+                    for name, roof in found.roofs.items()
                 },
             }
         )  # fmt: skip
         return
     table = _table(
-        f"{graph.config.name}, {graph.phase}, {dtype}, {graph.layers} layers on {c.name}: least times, bounds",
-        "operator", "FLOP/B", *roofs,
+        f"{graph.config.name}, {graph.phase}, {graph.dtypes.weights} weights, {graph.layers} layers on {c.name}:"
+        " least times, bounds",
+        "operator", "dtype", "FLOP/B", *found.roofs, text=2,
     )  # fmt: skip
-    for i, demand in enumerate(demands):
-        cells = [f"{format_seconds(points[name][i].time_s)} {points[name][i].bound}" for name in roofs]
-        table.add_row(demand.name, f"{demand.flop / max(demand.n_bytes, 1.0):.2f}", *cells)
+    for i, demand in enumerate(found.demands):
+        row = [found.points[name][i] for name in found.roofs]
+        cells = [f"{format_seconds(p.time_s)} {p.bound}" if p else "-" for p in row]
+        table.add_row(demand.name, demand.dtype, f"{demand.flop / max(demand.n_bytes, 1.0):.2f}", *cells)
     table.add_section()
-    table.add_row("total", "", *(format_seconds(sum(p.time_s for p in points[name])) for name in roofs))
+    totals = (found.total_s(name) for name in found.roofs)
+    table.add_row("total", "", "", *("-" if seconds is None else format_seconds(seconds) for seconds in totals))
     _console.print(table)
-    for name, roof in roofs.items():
+    for name, roof in found.roofs.items():
+        if dtype not in roof.dtypes:
+            _console.print(f"{name}: computes {', '.join(sorted(roof.dtypes))}, no {dtype}", highlight=False)
+            continue
         _console.print(
-            f"{name}: {format_rate(roof.peak_flop_per_s(dtype), 'FLOP')},"
+            f"{name}: {dtype} {format_rate(roof.peak_flop_per_s(dtype), 'FLOP')},"
             f" {format_rate(roof.bandwidth_bytes_per_s(dtype), 'B')},"
             f" ridge at {roof.ridge_flop_per_byte(dtype):.1f} FLOP/B",
             highlight=False,
         )
+    quantities = [c.memory.bandwidth_bytes_per_s]
+    quantities += [cluster.core.flop_per_s[d] for cluster in c.clusters for d in cluster.core.flop_per_s]
+    quantities += [rate for unit in c.unit_instances for rate in unit.unit.flop_per_s.values()]
+    origins = sorted({q.provenance for q in quantities})
+    _console.print(f"peaks and bandwidths of this chip file are {', '.join(origins)}", highlight=False)

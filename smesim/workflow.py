@@ -22,13 +22,22 @@ from smesim.exec.probe.yardstick import MEMORY_BYTES, Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.roofline import (
+    Demand,
+    OperatorPoint,
+    Roofline,
+    cooperative_agents,
+    core_agents,
+    matrix_unit_agents,
+)
 from smesim.plan.lower import lower
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor
 from smesim.trace import Comparison, ComparisonReport, Trace, compare
-from smesim.workload import ModelConfig, Phase, build_graph
+from smesim.workload import ModelConfig, OperatorGraph, Phase, build_graph
+from smesim.workload.operators import GroupedLinear, Linear
 
 Progress = Callable[[str, float], None]
 """Called with (what is going on, share of it that is done)."""
@@ -51,7 +60,7 @@ def host_chip_path() -> Path:
 def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
     """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none."""
     if name_or_path != HOST:
-        return library.load(name_or_path)
+        return library.load(name_or_path, also=(HOST,))
     path = host_chip_path()
     if path.exists() and is_this_machine(kept := library.load(path)):
         return kept
@@ -64,6 +73,7 @@ def probe_host(
     """Measure this machine and write its chip file, there and as this machine's last probe."""
     from smesim.exec.probe import probe
 
+    Device.here().refuse_if_emulated("a probe")
     command = "smesim probe --quick" if quick else "smesim probe"
     chip = probe(
         Device.here(), threads=threads, quick=quick, seed=seed, command=command,
@@ -91,6 +101,47 @@ def make_plan(
     options = {"last_layer_rows": last_layer_rows}
     graph = build_graph(model, phase, layers=layers, **options)  # type: ignore[arg-type]
     return planner(planner_name)(graph, chip, threads, **options)
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Every site of a graph under the roofs of a chip's cores, matrix units, and both together.
+
+    A point is None where the roof's agents do not compute in the site's dtype.
+    """
+
+    linear_dtype: str
+    demands: tuple[Demand, ...]
+    roofs: dict[str, Roofline]
+    points: dict[str, tuple[OperatorPoint | None, ...]]
+
+    def total_s(self, name: str) -> float | None:
+        """The sum over the sites, None unless the roof covers all of them."""
+        times = [point.time_s for point in self.points[name] if point is not None]
+        return sum(times) if len(times) == len(self.demands) else None
+
+
+def roofs(graph: OperatorGraph, chip: Chip) -> Roofs:
+    """Linear operators in the dtype of their weights (integer formats in s8), all others in f32."""
+    weights = graph.dtypes.weights
+    linear = "s8" if weights.is_quantized else str(weights)
+    demands = tuple(
+        Demand(
+            site,
+            linear if isinstance(ops[0], Linear | GroupedLinear) else "f32",
+            float(sum(o.flop for o in ops)),
+            float(sum(graph.moved_bytes(o) for o in ops)),
+        )
+        for site, ops in graph.sites.items()
+    )
+    under = {"cores": Roofline(chip, core_agents(chip))}
+    if chip.unit_instances:
+        under |= {"matrix": Roofline(chip, matrix_unit_agents(chip)), "both": Roofline(chip, cooperative_agents(chip))}
+    points = {
+        name: tuple(roof.points([d])[0] if d.dtype in roof.dtypes else None for d in demands)
+        for name, roof in under.items()
+    }
+    return Roofs(linear, demands, under, points)
 
 
 def predict(
@@ -171,6 +222,8 @@ def study(
     chip that is this machine, `refresh` lets a little model between the runs say what the machine gives at the time,
     and predicts with that; no time of the program itself goes into the prediction.
     """
+    check_has_kernels(model)
+    Device.here().refuse_if_emulated("a comparison of predicted and measured times")
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
     if layers is None:
@@ -194,6 +247,15 @@ def study(
         chips.append(current)
         comparisons.append(compare(predicted, measured.trace))
     return Study(chip, tuple(plans), tuple(chips), tuple(comparisons))
+
+
+def check_has_kernels(model: ModelConfig) -> None:
+    """DeviceError if a model has operators that nothing here executes; to be asked before anything is measured."""
+    if model.is_moe:
+        raise DeviceError(
+            f"{model.name} has experts, for which there are no native kernels; accepted: models without experts"
+            " (plan, simulate and roofline take all)"
+        )
 
 
 def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None) -> int:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from smesim import workflow
+from smesim.cli import EFFECT_NAMES
 from smesim.exec.device import Device
 from smesim.hwmodel import library
 from smesim.plan.schema import load_plan
+from smesim.sim import ALL_EFFECTS
 from smesim.trace import read_trace
 from smesim.workload import catalog
 from tests.command_line import CommandLine
@@ -79,6 +81,15 @@ def test_chips(smesim: CommandLine) -> None:
     assert all(name in table for name in library.names())
 
 
+def test_one_chip_with_all_its_numbers(smesim: CommandLine) -> None:
+    found = smesim("chips", "apple-m4", "--json").json()
+    assert found["chip"]["memory"]["bandwidth_bytes_per_s"]["source"]
+    table = smesim("chips", "apple-m4").out
+    for part in ("measured", "DRAM bandwidth", "sme peak f32"):
+        assert part in table
+    assert ", host, or a path" in smesim("chips", "no-such-chip").refusal()
+
+
 def plan_arguments(smesim: CommandLine, *more: str | Path) -> list[str | Path]:
     return ["plan", "--model", smesim.model(), "--phase", "prefill:8", "--chip", "apple-m4", *more]
 
@@ -117,6 +128,11 @@ def test_simulate(smesim: CommandLine) -> None:
     assert read_trace(smesim.folder / "trace.json").makespans_s()[0] == found["total_s"]
     assert smesim("simulate", path, "--chip", "apple-m4", "--json").json() == found
     assert "q_proj" in smesim("simulate", path, "--chip", "apple-m4").out
+
+
+def test_the_help_of_simulate_names_all_effects() -> None:
+    assert set(EFFECT_NAMES) == ALL_EFFECTS
+    assert len(EFFECT_NAMES) == len(ALL_EFFECTS)
 
 
 def test_simulate_without_effects(smesim: CommandLine) -> None:
@@ -168,7 +184,10 @@ def test_compare_writes_everything_that_a_study_leaves(smesim: CommandLine) -> N
     install_host_chip()
     smesim(*compare_arguments(smesim, "--threads", "1", "--layers", "1", "--out", "study", "--json")).json()
     per_phase = {
-        f"study/{what}-{p}.json" for what in ("plan", "predicted", "measured") for p in ("prefill-8", "decode-8")
+        f"study/{what}-{p}{suffix}"
+        for suffix, whats in ((".json", ("plan", "predicted", "measured")), (".csv", ("tasks", "operators")))
+        for what in whats
+        for p in ("prefill-8", "decode-8")
     }
     assert smesim.files() == per_phase | {
         "model/config.json", "study/chip.toml", "study/perfetto.json", "study/comparison.json", "study/report.html"
@@ -204,6 +223,25 @@ def test_roofline(chip: str, smesim: CommandLine) -> None:
     found = smesim(*arguments, "--json").json()
     assert found["chip"] == chip
     assert "lm_head" in smesim(*arguments).out
+
+
+def test_roofline_of_quantised_weights(smesim: CommandLine) -> None:
+    arguments = ("roofline", "--model", smesim.model(), "--phase", "decode:8", "--chip", "apple-m4")
+    found = {w: smesim(*arguments, "--weights", w, "--json").json() for w in ("f32", "q4_0")}
+    assert (found["f32"]["dtype"], found["q4_0"]["dtype"]) == ("f32", "s8")
+    least = {w: roofs["roofs"]["matrix"]["total_s"] for w, roofs in found.items()}
+    assert least["q4_0"] < least["f32"] / 3
+    assert "unknown dtype 'f31'" in smesim(*arguments, "--weights", "f31").refusal()
+
+
+def test_roofline_says_what_a_unit_does_not_compute(smesim: CommandLine) -> None:
+    """Intel's tiles multiply bf16 and int8, and no f32."""
+    arguments = ("roofline", "--model", smesim.model(), "--phase", "decode:8", "--chip", "server-spr-amx")
+    matrix = smesim(*arguments, "--json").json()["roofs"]["matrix"]
+    assert "f32" not in matrix["dtypes"]
+    assert matrix["total_s"] is None
+    assert matrix["operators"] == []
+    assert "matrix: computes bf16, s8, no f32" in smesim(*arguments).out
 
 
 def test_a_chip_file_serves_like_a_preset(smesim: CommandLine) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smesim import __version__
 from smesim.errors import DeviceError
 from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
@@ -145,7 +146,8 @@ class NativeExecutor:
             notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
-        return self._trace(program, plan, counted, table, foreign_load, tuple(notes))
+        head = {"warmup": warmup, "seed": tensors.seed, "foreign_load": foreign_load, "notes": tuple(notes)}
+        return self._trace(program, plan, counted, table, head)
 
     def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:
         """A call that executes a program once, on threads that wait for the next call, and returns the times."""
@@ -174,8 +176,7 @@ class NativeExecutor:
         plan: Plan,
         runs: list[RunTimes],
         table: KernelTable,
-        foreign_load: float | None,
-        notes: tuple[str, ...],
+        head: dict[str, Any],
     ) -> Trace:
         columns = trace_columns(program)
         rows = columns["task"]
@@ -199,7 +200,7 @@ class NativeExecutor:
             end_s=seconds(end),
         )
         meta = TraceMeta(
-            source="measured",
+            source="emulated" if self.device.emulated else "measured",
             machine=self.device.summary(),
             chip=plan.chip,
             chip_fingerprint=plan.chip_fingerprint,
@@ -212,8 +213,8 @@ class NativeExecutor:
             workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
             runs=len(runs),
             kernels=dict.fromkeys(sorted(set(program.op_kinds)), table.isa),
-            foreign_load=foreign_load,
-            notes=notes,
+            version=__version__,
+            **head,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return Trace.build(meta, repeated, dependencies=dependency_pairs(program))

@@ -43,6 +43,8 @@ class Tensors:
     """One array of bytes per buffer of a program."""
 
     def __init__(self, program: Program, device: Device, share: Tensors | None = None) -> None:
+        self.seed: int | None = None
+        """Of the random numbers, None where they were given."""
         self._program = program
         self._device = device
         self._shared = {} if share is None else share._weights_for(program)
@@ -66,6 +68,7 @@ class Tensors:
         `share`, which must come from the same seed and model, are taken over instead of made again.
         """
         tensors = cls(program, device, share)
+        tensors.seed = seed
         jobs = [
             job
             for index in range(len(program.buffers))

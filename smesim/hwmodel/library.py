@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
@@ -34,20 +35,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(_SUFFIX) for f in folder.iterdir() if f.name.endswith(_SUFFIX)))
 
 
-def load(name_or_path: str | Path) -> Chip:
+def load(name_or_path: str | Path, *, also: Sequence[str] = ()) -> Chip:
     """The chip of a preset's name, or of a TOML file.
 
     A string that ends in `.toml` or has a path separator is a path. Raises ChipError: no such preset (with
-    the names there are), no such file, not TOML (with the line), or a wrong entry (with its key).
+    the names there are, and `also`), no such file, not TOML (with the line), or a wrong entry (with its key).
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or text.endswith(_SUFFIX) or "/" in text or os.sep in text:
         return loads(read_text(Path(name_or_path), ChipError, "a chip file in TOML"), where=text)
     if text not in names():
-        close = difflib.get_close_matches(text, names(), n=1, cutoff=0.4)
+        known = (*names(), *also)
+        close = difflib.get_close_matches(text, known, n=1, cutoff=0.4)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         raise ChipError(
-            f"unknown chip {text!r}{hint}; accepted: {', '.join(names())}, or a path to a .toml file"
+            f"unknown chip {text!r}{hint}; accepted: {', '.join(known)}, or a path to a .toml file"
         )
     file = resources.files("smesim.hwmodel") / "presets" / f"{text}{_SUFFIX}"
     return loads(file.read_text(encoding="utf-8"), where=f"preset {text}")

@@ -41,7 +41,7 @@ class OperatorPoint:
     intensity_flop_per_byte: float
     attainable_flop_per_s: float
     time_s: float
-    bound: Literal["compute", "memory"]
+    bound: Literal["compute", "bandwidth"]
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,16 @@ class Roofline:
         if not self._agents:
             raise ChipError(f"roofline of {chip.name}: no agents given; accepted: at least one core or unit")
 
+    @property
+    def dtypes(self) -> frozenset[str]:
+        """What at least one of the agents computes in."""
+        units = {unit.name: unit.unit for unit in self._chip.unit_instances}
+        engines = [
+            self._chip.instance_of(agent.core).cluster.core if agent.unit is None else units[agent.unit]
+            for agent in self._agents
+        ]
+        return frozenset(str(name) for engine in engines for name in engine.flop_per_s)
+
     def peak_flop_per_s(self, dtype: str) -> float:
         """Sum of the peak rates; ChipError when none of the agents computes in `dtype`."""
         return sum(engine.peak_flop_per_s for engine in self._engines(dtype))
@@ -96,11 +106,11 @@ class Roofline:
     def _point(self, demand: Demand) -> OperatorPoint:
         bandwidth_bytes_per_s = self.bandwidth_bytes_per_s(demand.dtype)
         if demand.flop == 0.0:
-            return OperatorPoint(demand.name, 0.0, 0.0, demand.n_bytes / bandwidth_bytes_per_s, "memory")
+            return OperatorPoint(demand.name, 0.0, 0.0, demand.n_bytes / bandwidth_bytes_per_s, "bandwidth")
         intensity = demand.flop / demand.n_bytes if demand.n_bytes else inf
         rate = self.attainable_flop_per_s(demand.dtype, intensity)
-        bound: Literal["compute", "memory"] = (
-            "memory" if intensity < self.ridge_flop_per_byte(demand.dtype) else "compute"
+        bound: Literal["compute", "bandwidth"] = (
+            "bandwidth" if intensity < self.ridge_flop_per_byte(demand.dtype) else "compute"
         )
         return OperatorPoint(demand.name, intensity, rate, demand.flop / rate, bound)
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from smesim import __version__
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
@@ -76,6 +77,7 @@ class SimExecutor:
         timeline = self.timeline(program)
         meta = TraceMeta(
             source="simulated",
+            version=__version__,
             machine=self._chip.description,
             chip=self._chip.name,
             chip_fingerprint=fingerprint(self._chip),

@@ -95,6 +95,9 @@ class TraceMeta(BaseModel):
     planner: str
     workers: tuple[str, ...] = Field(min_length=1, description='one label a worker, for example "cpu0"')
     runs: int = Field(default=1, ge=1)
+    warmup: int = Field(default=0, ge=0, description="runs before the counted ones")
+    seed: int | None = Field(default=None, description="of the random weights and prompt; None: they were given")
+    version: str = Field(default="", description="of smesim, that made the trace")
     kernels: dict[str, str] = Field(default_factory=dict, description="operator kind -> ISA that really ran")
     foreign_load: float | None = Field(
         default=None,

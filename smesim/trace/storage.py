@@ -46,7 +46,8 @@ def write_trace(trace: Trace, path: Path | str) -> None:
 
 def check_trace_path(path: Path | str) -> None:
     """Raise what `write_trace` would raise for a path, to be asked before work whose trace would be lost."""
-    _suffix(Path(path))
+    if _suffix(Path(path)) == ".parquet":
+        _pyarrow("pyarrow")
     check_writable(Path(path))
 
 

@@ -106,8 +106,8 @@ def test_operator_points() -> None:
         ]
     )
     assert prefill == OperatorPoint("prefill", 1000.0, 1000e9, 1.0, "compute")
-    assert decode == OperatorPoint("decode", 0.5, 20e9, 0.1, "memory")
-    assert copy == OperatorPoint("copy", 0.0, 0.0, 0.1, "memory")
+    assert decode == OperatorPoint("decode", 0.5, 20e9, 0.1, "bandwidth")
+    assert copy == OperatorPoint("copy", 0.0, 0.0, 0.1, "bandwidth")
     assert resident == OperatorPoint("resident", inf, 1000e9, 1.0, "compute")
 
 
