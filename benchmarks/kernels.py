@@ -15,6 +15,7 @@ import json
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ Contestants = Mapping[str, Callable[[], object]]
 
 NR = 16
 ALIGNMENT_BYTES = 64
+PARTS_A_THREAD = 8
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,12 @@ def compare(
         )  # fmt: skip
 
 
+def pin(core: int | None) -> None:
+    """Keep the calling thread on a core, where the system lets us."""
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+
+
 class Bench:
     """The chosen kernels, the peers' threads, and the arrays' addresses."""
 
@@ -97,7 +105,8 @@ class Bench:
         if self.kernels == ffi.NULL:
             sys.exit(f"kernels {isa!r} are not compiled in, or this machine cannot run them")
         self.threads, self.repeats = threads, repeats
-        self.pool = ThreadPoolExecutor(threads)
+        cores = iter(sorted(os.sched_getaffinity(0))[:threads]) if hasattr(os, "sched_getaffinity") else iter(())
+        self.pool = ThreadPoolExecutor(threads, initializer=lambda: pin(next(cores, None)))
         self.rng = np.random.default_rng(0)
 
     def aligned(self, *shape: int) -> Any:
@@ -115,12 +124,26 @@ class Bench:
         return self.ffi.cast("float *", array.ctypes.data)
 
     def split(self, count: int, threads: int, work: Callable[[int, int], object]) -> None:
-        """Calls work(begin, end) on even parts of range(count), one a thread; a leaf runs without the GIL."""
+        """Calls work(begin, end) on parts of range(count), several a thread; a leaf runs without the GIL.
+
+        Threads stay on cores of their own and draw the parts from a queue, as the workers of a program do.
+        """
         if threads == 1:
             work(0, count)
             return
-        parts = [(t * count // threads, (t + 1) * count // threads) for t in range(threads)]
-        for job in [self.pool.submit(work, *part) for part in parts]:
+        pieces = min(count, PARTS_A_THREAD * threads)
+        parts = iter([(i * count // pieces, (i + 1) * count // pieces) for i in range(pieces)])
+        lock = threading.Lock()
+
+        def draw() -> None:
+            while True:
+                with lock:
+                    part = next(parts, None)
+                if part is None:
+                    return
+                work(*part)
+
+        for job in [self.pool.submit(draw) for _ in range(threads)]:
             job.result()
 
     def packed(self, w: Any) -> Any:

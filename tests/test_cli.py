@@ -85,7 +85,7 @@ def test_one_chip_with_all_its_numbers(smesim: CommandLine) -> None:
     found = smesim("chips", "apple-m4", "--json").json()
     assert found["chip"]["memory"]["bandwidth_bytes_per_s"]["source"]
     table = smesim("chips", "apple-m4").out
-    for part in ("measured", "DRAM bandwidth", "sme peak f32"):
+    for part in ("measured", "DRAM bandwidth", "sme2 peak f32"):
         assert part in table
     assert ", host, or a path" in smesim("chips", "no-such-chip").refusal()
 
