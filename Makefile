@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build lint types wheel clean
+.PHONY: help demo test build emulation lint types wheel clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -16,18 +16,21 @@ demo: ## predict and measure Llama-3.2-3B on this machine; results in out/demo/
 	@$(SET_UP) --extras dashboard
 	@$(BIN)/smesim demo
 
-test: lint types ## lint, check types, run the tests
-	$(BIN)/python -m pytest
+test: lint types emulation ## lint, check types, run the tests
+	$(BIN)/python -m pytest -rs
 
 build: ## .venv with smesim, everything to work on it, and the native kernels
 	@$(SET_UP) --extras $(DEVELOPMENT)
+
+emulation: build ## an emulated processor with SME, for 'smesim emulate' and the tests that need one
+	@$(BIN)/python tools/emulation.py
 
 lint: build ## ruff
 	$(BIN)/ruff check
 
 types: build ## mypy, strict
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tools/bootstrap.py
+	$(BIN)/mypy --strict tools/bootstrap.py tools/emulation.py
 
 wheel: ## dist/*.whl, for every Python from 3.11 on
 	@$(SET_UP) --wheel

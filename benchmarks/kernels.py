@@ -3,6 +3,7 @@
     python benchmarks/kernels.py                     # all cases on one thread
     python benchmarks/kernels.py --threads 2         # and how our own GEMM scales
     python benchmarks/kernels.py --only gemm --json
+    python benchmarks/kernels.py --only lowp         # bf16 and int8 against our own f32
 
 A case has contestants that do the same work on the same numbers. Their repetitions are interleaved, so that a machine
 that slows down for a while slows all of them; best and median are reported. ``ratio`` is the peer's time over ours:
@@ -32,6 +33,9 @@ ATTENTION = {"heads": 24, "kv_heads": 8, "head_dim": 128}
 ATTENTION_TOKENS = [128, 512, 2048]
 ATTENTION_TARGETS = {512: 1 / 0.7}
 SCALING_TARGET = 1.8
+LOWP_ROWS = [8, 128, 512]
+LOWP_TARGETS = {"bf16": 0.9, "s8": 1.3}  # of our own f32, with AVX2, which multiplies neither
+LOWP_BYTES = {"bf16": 2, "s8": 1}
 Contestants = Mapping[str, Callable[[], object]]
 
 NR = 16
@@ -104,16 +108,17 @@ class Bench:
         self.kernels: Any = lib.sms_kernels_find(isa.encode()) if isa else lib.sms_kernels_best()
         if self.kernels == ffi.NULL:
             sys.exit(f"kernels {isa!r} are not compiled in, or this machine cannot run them")
+        self.lowp: Any = lib.sms_lowp_find(isa.encode()) if isa else lib.sms_lowp_best()
         self.threads, self.repeats = threads, repeats
         cores = iter(sorted(os.sched_getaffinity(0))[:threads]) if hasattr(os, "sched_getaffinity") else iter(())
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: pin(next(cores, None)))
         self.rng = np.random.default_rng(0)
 
-    def aligned(self, *shape: int) -> Any:
-        size = int(self.np.prod(shape)) * 4
+    def aligned(self, *shape: int, dtype: str = "float32") -> Any:
+        size = int(self.np.prod(shape)) * self.np.dtype(dtype).itemsize
         memory = self.np.empty(size + ALIGNMENT_BYTES, self.np.uint8)
         begin = -memory.ctypes.data % ALIGNMENT_BYTES
-        return memory[begin : begin + size].view(self.np.float32).reshape(shape)
+        return memory[begin : begin + size].view(dtype).reshape(shape)
 
     def normal(self, *shape: int) -> Any:
         out = self.aligned(*shape)
@@ -121,7 +126,8 @@ class Bench:
         return out
 
     def pointer(self, array: Any) -> Any:
-        return self.ffi.cast("float *", array.ctypes.data)
+        kind = {"float32": "float *", "uint16": "uint16_t *", "int8": "int8_t *"}[str(array.dtype)]
+        return self.ffi.cast(kind, array.ctypes.data)
 
     def split(self, count: int, threads: int, work: Callable[[int, int], object]) -> None:
         """Calls work(begin, end) on parts of range(count), several a thread; a leaf runs without the GIL.
@@ -217,6 +223,60 @@ class Bench:
         for result in compare(f"gemv n={n} k={k}", contestants, self.repeats, n * k * 4 / 1e9, "GB/s", None):
             yield replace(result, target=GEMV_TARGET if result.peer == "reading alone" else None)
 
+    def lowp_cases(self) -> Iterator[Result]:
+        """Products of bf16 and int8, packing and quantising of the left factor included, against our own f32."""
+        lowp, none, p, mr = self.lowp, self.ffi.NULL, self.pointer, int(self.lowp.mr)
+        for n, k in GEMM_SHAPES:
+            w, rhs = self.normal(n, k), self.aligned(n, k)
+            w16, w8, w_scale = self.aligned(n, k, dtype="uint16"), self.aligned(n, k, dtype="int8"), self.aligned(n)
+            self.kernels.pack_rhs(p(w), k, n, k, 0, n // NR, p(rhs))
+            lowp.pack_rhs_bf16(p(w), k, n, k, 0, n // NR, p(w16))
+            lowp.pack_rhs_s8(p(w), k, n, k, 0, n // NR, p(w8), p(w_scale))
+            for m in LOWP_ROWS:
+                x, lhs, c, strips = self.normal(m, k), self.aligned(m * k), self.aligned(m, n), -(-m // mr)
+                x16, x8, x_scale = self.aligned(m, k, dtype="uint16"), self.aligned(m, k, dtype="int8"), self.aligned(m)
+                pack16 = partial(lowp.pack_lhs_bf16, p(x), k, m, k, mr, 0, strips, p(x16))
+                pack8 = partial(lowp.quantize_lhs_s8, p(x), k, m, k, mr, 0, strips, p(x8), p(x_scale))
+                gemm16 = partial(lowp.gemm_bf16, p(x16), m, k, mr, p(w16), n, none, p(c), n, 0, strips)
+                gemm8 = partial(
+                    lowp.gemm_s8, p(x8), p(x_scale), m, k, mr, p(w8), p(w_scale), n, none, p(c), n, 0, strips
+                )
+                f32 = partial(self.gemm, x, lhs, rhs, c, self.threads)
+                for number, pack, gemm in (("bf16", pack16, gemm16), ("s8", pack8, gemm8)):
+                    ours = partial(self.pack_and_multiply, pack, gemm, n // NR)
+                    label, work = f"gemm {number} m={m} n={n} k={k}", 2 * m * n * k / 1e9
+                    target = LOWP_TARGETS[number] if m >= LOWP_ROWS[1] else None
+                    yield from compare(label, {"ours": ours, "our f32": f32}, self.repeats, work, "GFLOP/s", target)
+        yield from self.lowp_gemv_cases()
+
+    def pack_and_multiply(self, pack: Callable[[], object], gemm: Callable[[int, int], object], panels: int) -> None:
+        pack()
+        self.split(panels, self.threads, gemm)
+
+    def lowp_gemv_cases(self) -> Iterator[Result]:
+        """The weights are one block of memory, read as each dtype in turn: what they are does not matter here."""
+        (n, k), p, none = LM_HEAD, self.pointer, self.ffi.NULL
+        weights, scale = self.aligned(n, k), self.aligned(n)
+        weights[:], scale[:] = 0.0, 1.0
+        x, x8, y = self.normal(k), self.aligned(k, dtype="int8"), self.aligned(n)
+        as_bf16, as_s8 = (self.ffi.cast(kind, p(weights)) for kind in ("uint16_t *", "int8_t *"))
+        x8[:] = 1
+        gemvs: dict[str, Callable[[int, int], object]] = {
+            "bf16": partial(self.lowp.gemv_bf16, p(x), as_bf16, n, k, none, p(y)),
+            "s8": partial(self.lowp.gemv_s8, p(x8), 1.0, as_s8, p(scale), n, k, none, p(y)),
+        }
+        for number, gemv in gemvs.items():
+            n_bytes = n * k * LOWP_BYTES[number]
+            contestants: dict[str, Callable[[], object]] = {
+                "ours": partial(self.split, n // NR, self.threads, gemv),
+                "reading alone": partial(self.split, n_bytes // 4, self.threads, partial(self.read, p(weights))),
+            }
+            label = f"gemv {number} n={n} k={k}"
+            yield from compare(label, contestants, self.repeats, n_bytes / 1e9, "GB/s", GEMV_TARGET)
+
+    def read(self, numbers: Any, begin: int, end: int) -> None:
+        self.kernels.read_bandwidth(numbers + begin, end - begin, 1)
+
     def attend(self, tokens: int, addresses: list[Any], head0: int, head1: int) -> None:
         """Causal attention of the KV heads head0 .. head1 over one prompt."""
         heads, d = ATTENTION["heads"], ATTENTION["head_dim"]
@@ -292,7 +352,7 @@ def print_result(result: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["gemm", "gemv", "attention", "scaling"], help="one group of cases")
+    parser.add_argument("--only", choices=["gemm", "gemv", "attention", "lowp", "scaling"], help="one group of cases")
     parser.add_argument("--isa", help="kernels to use; the best of this machine without it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
@@ -301,10 +361,12 @@ def main() -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = str(options.threads)  # read when numpy is imported
     bench = Bench(options.isa, options.threads, options.repeats)
     groups = {"gemm": bench.gemm_cases, "gemv": bench.gemv_cases, "attention": bench.attention_cases}
+    if bench.lowp != bench.ffi.NULL:
+        groups["lowp"] = bench.lowp_cases
     if options.threads > 1:
         groups["scaling"] = bench.scaling_cases
     if options.only and options.only not in groups:
-        parser.error("--only scaling needs --threads above 1")
+        parser.error("--only scaling needs --threads above 1, and --only lowp an ISA that has such kernels")
     isa = bench.ffi.string(bench.kernels.isa).decode()
     results = []
     for name, cases in groups.items():

@@ -22,7 +22,9 @@ from tests.command_line import CommandLine
 from tests.sim.chips import two_core_chip
 
 CORES = len(Device.here().cores)
-COMMANDS = ["doctor", "models", "chips", "probe", "plan", "simulate", "execute", "compare", "roofline", "demo"]
+COMMANDS = [
+    "doctor", "models", "chips", "probe", "plan", "simulate", "execute", "compare", "roofline", "demo", "emulate",
+]  # fmt: skip
 
 
 def install_host_chip() -> None:

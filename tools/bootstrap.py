@@ -307,9 +307,9 @@ def write_stamp(step: str, value: str | list[str]) -> None:
 def announced(what: str) -> Iterator[None]:
     """Says what a step does while it does it, and how long it took."""
     start = time.monotonic()
-    print(f"set-up: {what} ...", flush=True)
+    print(f"set-up: {what} ...\n", end="", flush=True)  # in one piece, for steps that run side by side
     yield
-    print(f"set-up: {what}: {time.monotonic() - start:.0f} s", flush=True)
+    print(f"set-up: {what}: {time.monotonic() - start:.0f} s\n", end="", flush=True)
 
 
 def run(command: Sequence[str], on_failure: str, environment: dict[str, str] | None = None) -> None:

@@ -59,6 +59,79 @@ static int32_t supported(const struct sms_kernels *kernels) {
 
 static const struct sms_kernels *const tables[] = {&sms_kernels_avx512, &sms_kernels_avx2,
                                                    &sms_kernels_portable, &sms_kernels_wide16};
+#elif defined(__aarch64__)
+#include "smesim/cpu.h"
+
+extern const struct sms_kernels sms_kernels_neon;
+
+/* A table whose outer products a matrix unit computes. The leaves that its file gives are only those that the unit has;
+ * the others are those of the cores, NEON's. */
+static void complete(struct sms_kernels *table, const struct sms_kernels *leaves) {
+    enum { SVL_BITS_WITHOUT_SME = 512, F32_BITS = 32, TILES = 4 };
+    const int32_t svl_bits = sms_cpu_has_sme() ? sms_cpu_svl_bits() : SVL_BITS_WITHOUT_SME;
+    const int32_t lanes = svl_bits / F32_BITS, columns = 2 * lanes;
+    *table = sms_kernels_neon;
+    table->isa = leaves->isa;
+    table->lanes = lanes;
+    table->mr = 2 * lanes;
+    table->panels = columns > SMS_NR ? columns / SMS_NR : 1;
+    table->kc = leaves->kc;
+    table->matrix = 1;
+    table->fma_flop = TILES * 2 * lanes * lanes;
+    table->fma_peak = leaves->fma_peak;
+    table->pack_lhs = leaves->pack_lhs;
+    table->pack_rhs = leaves->pack_rhs;
+    table->gemm = leaves->gemm;
+    if (leaves->gemv)
+        table->gemv = leaves->gemv;
+    table->attention = leaves->attention;
+    table->attention_scratch = leaves->attention_scratch;
+    table->qk_block = leaves->qk_block;
+    table->softmax_block = leaves->softmax_block;
+    table->pv_block = leaves->pv_block;
+}
+
+#if defined(SMS_HAVE_SME)
+extern const struct sms_kernels sms_leaves_sme;
+static struct sms_kernels sme;
+#endif
+#if defined(SMS_HAVE_SME2)
+extern const struct sms_kernels sms_leaves_sme2;
+static struct sms_kernels sme2;
+#endif
+
+/* When the library is loaded: before anyone looks, and by one thread. */
+__attribute__((constructor)) static void complete_tables(void) {
+#if defined(SMS_HAVE_SME)
+    complete(&sme, &sms_leaves_sme);
+#endif
+#if defined(SMS_HAVE_SME2)
+    complete(&sme2, &sms_leaves_sme2);
+#endif
+}
+
+static int32_t supported(const struct sms_kernels *kernels) {
+#if defined(SMS_HAVE_SME)
+    if (kernels == &sme)
+        return sms_cpu_has_sme();
+#endif
+#if defined(SMS_HAVE_SME2)
+    if (kernels == &sme2)
+        return sms_cpu_has_sme2();
+#endif
+    return kernels == &sms_kernels_portable || kernels == &sms_kernels_neon;
+}
+
+static const struct sms_kernels *const tables[] = {
+#if defined(SMS_HAVE_SME2)
+    &sme2,
+#endif
+#if defined(SMS_HAVE_SME)
+    &sme,
+#endif
+    &sms_kernels_neon,
+    &sms_kernels_portable,
+};
 #else
 static int32_t supported(const struct sms_kernels *kernels) { return kernels == &sms_kernels_portable; }
 
@@ -83,7 +156,7 @@ const struct sms_kernels *sms_kernels_find(const char *isa) {
 const struct sms_kernels *sms_kernels_best(void) {
     const struct sms_kernels *kernels = NULL;
     for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
-        if (!kernels->test_only && supported(kernels))
+        if (!kernels->test_only && !kernels->matrix && supported(kernels))
             break;
     return kernels;
 }

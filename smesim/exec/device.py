@@ -18,6 +18,8 @@ from smesim.errors import DeviceError
 
 MATRIX_FLAGS = {"sme": "Arm SME", "sme2": "Arm SME2", "amx_tile": "Intel AMX"}
 """Processor flags (Linux, /proc/cpuinfo) that say a matrix extension is there, and what it is called."""
+VECTOR_FLAGS = ("avx2", "fma", "avx512f", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
+"""Flags, in Linux's words, of vector instructions that kernels use or could use."""
 
 
 def native() -> tuple[Any, Any]:
@@ -40,6 +42,8 @@ class KernelTable:
     kc: int
     supported: bool
     test_only: bool
+    matrix: bool = False
+    """Drives a matrix unit; for workers that do."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,13 @@ class Device:
     available_bytes: int
     matrix_extensions: tuple[str, ...]
     kernels: tuple[KernelTable, ...]
+    vector_extensions: tuple[str, ...]
+    svl_bits: int
+    emulated: bool
 
     @classmethod
     def here(cls) -> Device:
-        flags = _cpu_flags()
+        flags = _cpu_flags() | _arm_flags()
         total, available = _memory()
         return cls(
             processor=_processor_name(),
@@ -66,12 +73,20 @@ class Device:
             available_bytes=available,
             matrix_extensions=tuple(name for flag, name in MATRIX_FLAGS.items() if flag in flags),
             kernels=tuple(_kernel_tables()),
+            vector_extensions=tuple(flag for flag in VECTOR_FLAGS if flag in flags),
+            svl_bits=native()[1].sms_cpu_svl_bits(),
+            emulated=is_emulated(),
         )
 
     @cached_property
     def isa(self) -> str:
-        """The fastest kernels that run here."""
-        return next(k.isa for k in self.kernels if k.supported and not k.test_only)
+        """The fastest kernels of a core that run here."""
+        return next(k.isa for k in self.kernels if k.supported and not k.test_only and not k.matrix)
+
+    @cached_property
+    def matrix_isa(self) -> str | None:
+        """The fastest kernels that drive a matrix unit; None where there is none."""
+        return next((k.isa for k in self.kernels if k.supported and not k.test_only and k.matrix), None)
 
     def kernel_table(self, isa: str) -> KernelTable:
         """The kernels of that instruction set; DeviceError if they are unknown or do not run here."""
@@ -83,10 +98,46 @@ class Device:
         why = "this CPU lacks the instructions" if known else "there are no such kernels in this build"
         raise DeviceError(f"kernels {isa!r} cannot run here: {why}; accepted: {runnable}")
 
+    def refuse_if_emulated(self, wanted: str) -> None:
+        """DeviceError if this machine is emulated, for what `wanted` names needs times that are those of hardware."""
+        if self.emulated:
+            raise DeviceError(
+                f"{wanted} needs the times of real hardware; this device is emulated, and its times say nothing of that"
+            )
+
     def summary(self) -> str:
         """One line: processor, cores, matrix units."""
         matrix = ", ".join(self.matrix_extensions) or "no matrix extension (no SME)"
-        return f"{self.processor}, {len(self.cores)} cores, {matrix}; kernels: {self.isa}"
+        if self.svl_bits:
+            matrix += f" with vectors of {self.svl_bits} bits"
+        emulated = "emulated " if self.emulated else ""
+        return f"{emulated}{self.processor}, {len(self.cores)} cores, {matrix}; kernels: {self.isa}"
+
+
+def is_emulated() -> bool:
+    """Whether QEMU's user mode runs this process.
+
+    It hides behind /proc/self but, by all its versions up to 11.1, not behind /proc/thread-self.
+    """
+    try:
+        return os.readlink("/proc/thread-self/exe").rpartition("/")[2].startswith("qemu-")
+    except OSError:
+        return False
+
+
+def _arm_flags() -> set[str]:
+    """What native code found out, for systems without /proc/cpuinfo."""
+    _, lib = native()
+    found = {
+        "asimdhp": lib.sms_cpu_has_fp16(),
+        "asimddp": lib.sms_cpu_has_dotprod(),
+        "i8mm": lib.sms_cpu_has_i8mm(),
+        "bf16": lib.sms_cpu_has_bf16(),
+        "sve": lib.sms_cpu_has_sve(),
+        "sme": lib.sms_cpu_has_sme(),
+        "sme2": lib.sms_cpu_has_sme2(),
+    }
+    return {flag for flag, is_there in found.items() if is_there}
 
 
 def _kernel_tables() -> list[KernelTable]:
@@ -102,6 +153,7 @@ def _kernel_tables() -> list[KernelTable]:
                 kc=table.kc,
                 supported=bool(lib.sms_kernels_supported(table)),
                 test_only=bool(table.test_only),
+                matrix=bool(table.matrix),
             )
         )
         index += 1

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -76,22 +76,18 @@ class NativeExecutor:
         Weights that can be taken over from `share` are in memory already and not counted against what is free;
         `reserve_bytes` of that are for something else.
         """
-        table = self._checked_table(program)
-        bill = memory_bill(program, _scratch_bytes(program, table) * program.n_workers)
+        tables = self._checked_tables(program)
+        bill = memory_bill(program, sum(_scratch_bytes(program, table) for table in tables))
         shared_bytes = 0 if share is None else share.shared_bytes(program)
         check_fits(bill, self.device.available_bytes + shared_bytes - reserve_bytes)
         return bill
 
-    def _checked_table(self, program: Program) -> KernelTable:
-        """The kernels for a program; DeviceError unless this machine has them, and the cores, that it asks for."""
+    def _checked_tables(self, program: Program) -> tuple[KernelTable, ...]:
+        """The kernels of each worker; DeviceError unless this machine has them, and the cores, that a program asks
+        for."""
         if program.n_workers > len(self.device.cores):
             raise DeviceError(
                 f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
-            )
-        driving = np.flatnonzero(program.workers["role"] != CPU_ROLE)
-        if len(driving):
-            raise DeviceError(
-                f"worker {driving[0]} of the plan drives a matrix unit; accepted on this machine: workers of role 'cpu'"
             )
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
@@ -101,7 +97,18 @@ class NativeExecutor:
             if TaskKind(kind) not in runnable:
                 names = ", ".join(k.name for k in sorted(runnable))
                 raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
-        return self.device.kernel_table(self.device.isa) if self._forced is None else self._forced
+        if self._forced is not None:
+            return (self._forced,) * program.n_workers
+        return tuple(self._table_of_role(worker, int(role)) for worker, role in enumerate(program.workers["role"]))
+
+    def _table_of_role(self, worker: int, role: int) -> KernelTable:
+        if role == CPU_ROLE:
+            return self.device.kernel_table(self.device.isa)
+        if self.device.matrix_isa is None:
+            raise DeviceError(
+                f"worker {worker} of the plan drives a matrix unit; accepted on this machine: workers of role 'cpu'"
+            )
+        return self.device.kernel_table(self.device.matrix_isa)
 
     def run(
         self,
@@ -119,10 +126,10 @@ class NativeExecutor:
         so is `between`, which may disturb the caches: a short program then runs once uncounted to warm them again.
         Raises DeviceError if the program cannot run here, or if the numbers that come out are not finite.
         """
-        table = self._checked_table(program)
+        tables = self._checked_tables(program)
         tensors.check_fit(program)
         team = self._team(program)
-        run = _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
+        run = _NativeRun(program, tensors, tables)
         counted: list[RunTimes] = []
         before = _CpuTime.now()
         for i in range(warmup + repeats):
@@ -139,21 +146,22 @@ class NativeExecutor:
                     run.execute(team)
         foreign_load = before.foreign_share(_CpuTime.now())
         _check_finite(program, tensors)
-        notes = [] if table.isa == self.device.isa else [f"{table.isa} kernels, not {self.device.isa}"]
+        notes = [] if self._forced is None else _notes_of_forced(self._forced.isa, self.device.isa)
         strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
-        if any(height != table.mr for height in strips):
-            heights = ", ".join(map(str, strips))
-            notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
+        for table in dict.fromkeys(tables):
+            if any(height != table.mr for height in strips):
+                heights = ", ".join(map(str, strips))
+                notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         head = {"warmup": warmup, "seed": tensors.seed, "foreign_load": foreign_load, "notes": tuple(notes)}
-        return self._trace(program, plan, counted, table, head)
+        return self._trace(program, plan, counted, tables, head)
 
     def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:
         """A call that executes a program once, on threads that wait for the next call, and returns the times."""
-        table = self._checked_table(program)
+        tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team, run = self._team(program), _NativeRun(program, tensors, table.isa, _scratch_bytes(program, table))
+        team, run = self._team(program), _NativeRun(program, tensors, tables)
         return lambda: run.execute(team)
 
     def _team(self, program: Program) -> Any:
@@ -175,7 +183,7 @@ class NativeExecutor:
         program: Program,
         plan: Plan,
         runs: list[RunTimes],
-        table: KernelTable,
+        tables: Sequence[KernelTable],
         head: dict[str, Any],
     ) -> Trace:
         columns = trace_columns(program)
@@ -212,12 +220,28 @@ class NativeExecutor:
             planner=plan.planner,
             workers=tuple(f"{w.role}{i}" for i, w in enumerate(plan.workers)),
             runs=len(runs),
-            kernels=dict.fromkeys(sorted(set(program.op_kinds)), table.isa),
+            kernels=_kernels_that_ran(program, runs, tables),
             version=__version__,
             **head,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         return Trace.build(meta, repeated, dependencies=dependency_pairs(program))
+
+
+def _notes_of_forced(forced: str, best: str) -> list[str]:
+    return [] if forced == best else [f"{forced} kernels, not {best}"]
+
+
+def _kernels_that_ran(program: Program, runs: Sequence[RunTimes], tables: Sequence[KernelTable]) -> dict[str, str]:
+    """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
+    kinds = np.asarray(program.op_kinds, dtype=object)[program.tasks["op"]]
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        ran = run.ran_on >= 0
+        for worker in np.unique(run.ran_on[ran]).tolist():
+            for kind in set(kinds[ran & (run.ran_on == worker)].tolist()):
+                found.setdefault(kind, set()).add(tables[worker].isa)
+    return {kind: "+".join(sorted(found[kind])) for kind in sorted(found)}
 
 
 def _scratch_bytes(program: Program, table: KernelTable) -> int:
@@ -232,7 +256,7 @@ def _scratch_bytes(program: Program, table: KernelTable) -> int:
 class _NativeRun:
     """The C side's view of a program and its buffers; keeps alive everything that it points to."""
 
-    def __init__(self, program: Program, tensors: Tensors, isa: str, scratch_bytes: int) -> None:
+    def __init__(self, program: Program, tensors: Tensors, tables: Sequence[KernelTable]) -> None:
         ffi, lib = native()
         self.program = program
         n_tasks, n_workers = program.n_tasks, program.n_workers
@@ -241,8 +265,7 @@ class _NativeRun:
         self.start_ns = np.zeros(n_tasks, np.int64)
         self.end_ns = np.zeros(n_tasks, np.int64)
         self.ran_on = np.full(n_tasks, ANY_WORKER, np.int32)
-        self.scratch = [allocate(scratch_bytes) for _ in range(n_workers)]
-        kernels = lib.sms_kernels_find(isa.encode())
+        self.scratch = [allocate(_scratch_bytes(program, table)) for table in tables]
         run = self.struct = ffi.new("struct sms_run *")
         self.keep: list[Any] = [tensors]
 
@@ -263,7 +286,8 @@ class _NativeRun:
         run.pool_tasks = pointer("int32_t", program.pool_tasks)
         run.n_tasks, run.n_workers, run.n_pools = n_tasks, n_workers, len(program.pools)
         run.buffers = pointers("void *", [ffi.from_buffer(a) for a in tensors.arrays])
-        run.kernels = pointers("const struct sms_kernels *", [kernels] * n_workers)
+        kernels = [lib.sms_kernels_find(table.isa.encode()) for table in tables]
+        run.kernels = pointers("const struct sms_kernels *", kernels)
         run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
         run.pending = pointer("int32_t", self.pending)
         run.cursors = pointer("int32_t", self.cursors)

@@ -10,6 +10,7 @@ import hashlib
 import mmap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,8 @@ def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
     4 KiB page every 150 ns otherwise."""
     block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES)
     if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE_BYTES:
-        block.madvise(mmap.MADV_HUGEPAGE)
+        with suppress(OSError):  # a system built without huge pages refuses the advice, an emulator any
+            block.madvise(mmap.MADV_HUGEPAGE)
     array = np.frombuffer(block, np.uint8)
     skip = -array.ctypes.data % HUGE_PAGE_BYTES
     return array[skip : skip + n_bytes]

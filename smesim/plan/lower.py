@@ -52,8 +52,6 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     graph = graph or plan.graph()
     check_plan(plan, graph)
     for entry in plan.operators:  # the schema has room for more than can be lowered yet
-        if entry.mode != "cpu":
-            raise PlanError(f"operators[{entry.site}].mode is {entry.mode!r}; accepted so far: cpu")
         if entry.pipeline is not None:
             raise PlanError(f"operators[{entry.site}].pipeline is given; accepted so far: none")
     return _Lowering(plan, graph).run()

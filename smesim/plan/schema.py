@@ -31,6 +31,7 @@ SCHEMA_VERSION = 1
 Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
+_ROLES_OF_MODE: dict[Mode, set[Role]] = {"cpu": {"cpu"}, "matrix": {"matrix"}, "cooperative": {"cpu", "matrix"}}
 Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
@@ -205,6 +206,12 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
             )
         if operator.shares and not sum(operator.shares) > 0:
             raise PlanError(f"{at}.shares add up to {sum(operator.shares):g}; accepted: a sum above 0")
+        roles = {plan.workers[worker].role for worker in operator.workers}
+        if roles != _ROLES_OF_MODE[operator.mode]:
+            raise PlanError(
+                f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
+                " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
+            )
         _check_kernel(operator, graph.sites[operator.site][0], at)
 
 

@@ -210,12 +210,27 @@ def test_more_workers_than_cores_are_refused() -> None:
     assert f"the plan has {CORES} workers; this machine has 0 usable cores" in refused(case, small)
 
 
-def test_workers_that_drive_a_matrix_unit_are_refused() -> None:
-    plan = cut_plan(little(), Phase.prefill(9), Cut())
+def for_a_matrix_unit(case: Case) -> Case:
+    """The same case with a plan whose only worker drives a matrix unit."""
     driver = WorkerPlan(role="matrix", cluster="c", core=0, unit=0)
-    plan = plan.model_copy(update={"workers": (driver,)})
-    case = make_case(little(), Phase.prefill(9), Cut(), seed=0)
-    assert "worker 0 of the plan drives a matrix unit" in refused(dataclasses.replace(case, program=lower(plan)))
+    entries = tuple(o.model_copy(update={"mode": "matrix"}) for o in case.plan.operators)
+    plan = case.plan.model_copy(update={"workers": (driver,), "operators": entries})
+    return dataclasses.replace(case, plan=plan, program=lower(plan))
+
+
+@pytest.mark.skipif(DEVICE.matrix_isa is not None, reason="this machine has a matrix unit that we have kernels for")
+def test_workers_that_drive_a_matrix_unit_are_refused_where_there_is_none() -> None:
+    case = for_a_matrix_unit(make_case(little(), Phase.prefill(9), Cut(), seed=0))
+    assert "worker 0 of the plan drives a matrix unit" in refused(case)
+
+
+def test_forced_kernels_run_a_plan_for_a_matrix_unit() -> None:
+    case = for_a_matrix_unit(make_case(little(), Phase.prefill(9), Cut(), seed=0))
+    tensors = Tensors.from_arrays(case.program, case.plan.model, DEVICE, case.arrays)
+    trace = NativeExecutor(DEVICE, "portable").run(case.program, tensors, case.plan)
+    assert_equals_the_reference(case, tensors)
+    assert set(trace.meta.kernels.values()) == {"portable"}
+    assert trace.meta.workers == ("matrix0",)
 
 
 def test_operators_without_a_native_kernel_are_refused() -> None:

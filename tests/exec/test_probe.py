@@ -13,6 +13,7 @@ from smesim.errors import DeviceError
 from smesim.exec.device import Device
 from smesim.exec.probe import chipfile, probe, yardstick
 from smesim.exec.probe.little_models import NARROW, WIDE, planned_runs
+from smesim.exec.probe.loops import lowp_isas
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
@@ -68,7 +69,11 @@ def test_the_chip_is_this_machine(probed) -> None:
     assert chip.core_count == len(HERE.cores)
     models = chip.clusters[0].core.kernels
     assert {model.isa for model in models if model.name != "fma_peak"} == {HERE.isa}
-    assert {model.isa for model in models} == {k.isa for k in HERE.kernels if k.supported and not k.test_only}
+    peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
+    assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())
+    assert all({"f32_flop_per_s", "f64_flop_per_s"} <= peaks[k.isa] for k in HERE.kernels if k.isa in peaks)
+    assert all({"bf16_flop_per_s", "s8_flop_per_s"} <= peaks[isa] for isa in lowp_isas())
+    assert set(chip.clusters[0].core.flop_per_s) == {"f32", "f64", "bf16", "s8"}
     assert "quick probe" in chip.provenance_note
 
 

@@ -31,9 +31,10 @@ def test_invariant_8_a_plan_read_back_equals_the_one_written(plan: Plan, tmp_pat
 def test_everything_that_a_plan_can_hold_is_read_back(tmp_path: Path) -> None:
     runner_up = RunnerUp(mode="matrix", tile=TileShape(m=16, n=64), predicted_s=1e-4)
     plan = with_entry(
-        small_plan(),
+        with_driver(small_plan(threads=2)),
         "attention",
         mode="cooperative",
+        workers=(0, 1),
         pipeline=PipelinePlan(depth=2, query_block=32, key_block=64),
         reason=Reason(bound="compute", predicted_s=1e-5, runners_up=(runner_up,)),
     )
@@ -57,9 +58,33 @@ def test_a_plan_builds_the_graph_that_it_was_made_for() -> None:
 
 def test_what_can_be_written_but_not_lowered_is_refused() -> None:
     pipeline = PipelinePlan(depth=2, query_block=32, key_block=64)
-    for change, key in (({"mode": "cooperative"}, "mode"), ({"pipeline": pipeline}, "pipeline")):
-        with pytest.raises(PlanError, match=rf"operators\[attention\]\.{key} is .* accepted so far"):
-            lower(with_entry(small_plan(), "attention", **change))
+    with pytest.raises(PlanError, match=r"operators\[attention\]\.pipeline is .* accepted so far"):
+        lower(with_entry(small_plan(), "attention", pipeline=pipeline))
+
+
+@pytest.mark.parametrize(
+    ("mode", "workers"), [("matrix", (1,)), ("cpu", (0,)), ("cpu", (0, 1)), ("cooperative", (1,)), ("matrix", (0, 1))]
+)
+def test_a_mode_needs_workers_of_its_roles(mode: str, workers: tuple[int, ...]) -> None:
+    plan = with_entry(with_driver(small_plan(threads=2)), "attention", mode=mode, workers=workers)
+    with pytest.raises(PlanError, match=rf"operators\[attention\]\.mode is '{mode}', but its workers are of role"):
+        lower(plan)
+
+
+def test_a_cooperative_plan_has_the_same_tasks_as_any_other() -> None:
+    plan = small_plan(threads=2)
+    mixed = with_driver(plan)
+    ours, theirs = lower(mixed), lower(plan)
+    assert ours.workers["role"].tolist() == [1, 0]
+    assert (ours.tasks == theirs.tasks).all()
+
+
+def with_driver(plan: Plan) -> Plan:
+    """The plan with its first worker driving unit 0, and the mode of each operator as its workers then ask for."""
+    driver = plan.workers[0].model_copy(update={"role": "matrix", "unit": 0})
+    modes = {(0,): "matrix", (1,): "cpu", (0, 1): "cooperative", (1, 0): "cooperative"}
+    entries = tuple(o.model_copy(update={"mode": modes[o.workers]}) for o in plan.operators)
+    return plan.model_copy(update={"workers": (driver, *plan.workers[1:]), "operators": entries})
 
 
 @pytest.mark.parametrize("key", ["weights_dtype", "activations_dtype", "kv_dtype"])

@@ -32,6 +32,7 @@ struct sms_kernels {
     int32_t panels;    /* panels that one micro-kernel takes together */
     int32_t kc;        /* depth of a block */
     int32_t test_only; /* wide code on narrow hardware, to check its numbers; never the best */
+    int32_t matrix;    /* drives a matrix unit: for the workers of a plan that do; never the best of a core */
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
     int32_t fma_flop_f64;
 
@@ -118,7 +119,7 @@ const struct sms_kernels *sms_kernels_at(int32_t index);
 int32_t sms_kernels_supported(const struct sms_kernels *kernels);
 /* The table of that name, NULL if it is not compiled in or not supported here. */
 const struct sms_kernels *sms_kernels_find(const char *isa);
-/* The fastest table that is supported here; there always is one. */
+/* The fastest table of a core that is supported here; there always is one. */
 const struct sms_kernels *sms_kernels_best(void);
 
 #endif

@@ -8,6 +8,7 @@
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
  *   SMS_TEST_ONLY      1 for a table that only tests may choose */
 #include "attention.h"
+#include "attention_fused.h"
 #include "gemm.h"
 #include "gemv.h"
 #include "measure.h"

@@ -10,13 +10,11 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "inline.h"
+
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
-
-#define SMS_INLINE static inline __attribute__((always_inline, unused))
-#define SMS_PRAGMA(text) _Pragma(#text)
-#define SMS_UNROLL(count) SMS_PRAGMA(GCC unroll count)
 
 #if SMS_LANES == 1
 typedef float vf;

@@ -25,7 +25,18 @@ from smesim.exec.probe.loops import (
 from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.warm import WarmProduct
 from smesim.exec.probe.yardstick import Yardstick
-from smesim.hwmodel.chip import DRAM, Cache, Chip, Cluster, CoreSpec, FactorPoint, KernelModel, Memory, Sync
+from smesim.hwmodel.chip import (
+    DRAM,
+    Cache,
+    Chip,
+    Cluster,
+    CoreSpec,
+    DTypeName,
+    FactorPoint,
+    KernelModel,
+    Memory,
+    Sync,
+)
 from smesim.hwmodel.quantity import Evidence, Quantity
 
 Peaks = dict[str, dict[str, Timing]]
@@ -35,6 +46,7 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is measured, steps done, steps in all)."""
 
 CLUSTER = "host"
+LOW_PRECISION: tuple[DTypeName, ...] = ("bf16", "s8")
 SOURCE = f"smesim probe {__version__} on this machine"
 PROVISIONAL_S = 1e-6  # hand-over costs before they are measured; they only guide tile sizes
 
@@ -188,10 +200,7 @@ def _chip(
                     name=CLUSTER,
                     isa=device.isa,
                     clock_hz=_clock(stamp, device, peaks[device.isa]["f32"]),
-                    flop_per_s={
-                        "f32": stamp.measured(peaks[device.isa]["f32"], "FLOP/s"),
-                        "f64": stamp.measured(peaks[device.isa]["f64"], "FLOP/s"),
-                    },
+                    flop_per_s=_core_peaks(stamp, device.isa, peaks),
                     load_bytes_per_s=loads,
                     kernels=(*_peak_models(stamp, peaks), *_reference_models(stamp, device.isa, fitted), *kernels),
                 ),
@@ -199,6 +208,14 @@ def _chip(
             ),
         ),
     )
+
+
+def _core_peaks(stamp: _Stamp, isa: str, peaks: Peaks) -> dict[DTypeName, Quantity]:
+    """What the core gives in each dtype: f32 and f64 by the kernels in use, low precision by the fastest there are."""
+    best: dict[DTypeName, Timing] = {"f32": peaks[isa]["f32"], "f64": peaks[isa]["f64"]}
+    for dtype in LOW_PRECISION:
+        best[dtype] = max((by_dtype[dtype] for by_dtype in peaks.values() if dtype in by_dtype), key=lambda t: t.median)
+    return {dtype: stamp.measured(timing, "FLOP/s") for dtype, timing in best.items()}
 
 
 def _peak_models(stamp: _Stamp, peaks: Peaks) -> tuple[KernelModel, ...]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count, takewhile
 
 import numpy as np
 
@@ -57,20 +58,40 @@ def at_once(calls: Sequence[Callable[[], object]], cores: Sequence[int]) -> Call
 
 
 def peak_flop_per_s(device: Device) -> dict[str, dict[str, Timing]]:
-    """Multiply-add peaks of one core by instruction set and dtype ("f32", "f64"), FLOP/s."""
+    """Multiply-add peaks of one core by instruction set and dtype, FLOP/s; a multiply-add of integers is 2 too.
+
+    "f32" and "f64" of the instruction sets of the f32 kernels, "bf16" and "s8" of those of the kernels of low
+    precision: some names are in both.
+    """
     _, lib = native()
-    peaks = {}
+    peaks: dict[str, dict[str, Timing]] = {}
     for table in device.kernels:
-        if not table.supported or table.test_only:
-            continue
-        kernels = lib.sms_kernels_find(table.isa.encode())
-        f32 = repeat(partial(kernels.fma_peak, FMA_ITERATIONS), REPEATS)
-        f64 = repeat(partial(kernels.fma_peak_f64, FMA_ITERATIONS), REPEATS)
-        peaks[table.isa] = {
-            "f32": f32.rate(FMA_ITERATIONS * kernels.fma_flop),
-            "f64": f64.rate(FMA_ITERATIONS * kernels.fma_flop_f64),
-        }
+        if table.supported and not table.test_only:
+            kernels = lib.sms_kernels_find(table.isa.encode())
+            peaks[table.isa] = {
+                "f32": _peak(kernels.fma_peak, kernels.fma_flop),
+                "f64": _peak(kernels.fma_peak_f64, kernels.fma_flop_f64),
+            }
+    for isa in lowp_isas():
+        kernels = lib.sms_lowp_find(isa.encode())
+        peaks.setdefault(isa, {}).update(
+            bf16=_peak(kernels.bf16_peak, kernels.bf16_peak_flop), s8=_peak(kernels.s8_peak, kernels.s8_peak_op)
+        )
     return peaks
+
+
+def _peak(loop: Callable[[int], object], flop_per_iteration: int) -> Timing:
+    """FLOP/s of a loop of the kernels."""
+    return repeat(partial(loop, FMA_ITERATIONS), REPEATS).rate(FMA_ITERATIONS * flop_per_iteration)
+
+
+def lowp_isas() -> tuple[str, ...]:
+    """Instruction sets of the kernels of low precision that run here, the fastest first."""
+    ffi, lib = native()
+    tables = takewhile(lambda table: table != ffi.NULL, (lib.sms_lowp_at(index) for index in count()))
+    return tuple(
+        ffi.string(table.isa).decode() for table in tables if lib.sms_lowp_supported(table) and not table.test_only
+    )
 
 
 def reader(device: Device, n_bytes: int, passes: int) -> Callable[[], None]:
@@ -104,7 +125,7 @@ def gemv_seconds_per_element(device: Device) -> Timing:
     ffi, lib = native()
     kernels = lib.sms_kernels_find(device.isa.encode())
     n = WARM_PANELS * int(kernels.nr)
-    rhs, x, y = (allocate(4 * count).view(np.float32) for count in (n * WARM_K, WARM_K, n))
+    rhs, x, y = (allocate(4 * size).view(np.float32) for size in (n * WARM_K, WARM_K, n))
     rhs[:], x[:] = 0.5, 0.25
     pointers = [ffi.from_buffer("float *", a) for a in (x, rhs, y)]
 

@@ -1,0 +1,149 @@
+/* Packing from f32: a piece of each row is made into words, and the words of the rows are interleaved. Plain
+ * loops: the compiler makes vectors of the inner ones. */
+#ifndef SMESIM_CONVERT_H
+#define SMESIM_CONVERT_H
+
+#include "smesim/layout_lowp.h"
+#include "words.h"
+
+enum {
+    SMS_PIECE_WORDS = 64,
+    SMS_F32_MAGNITUDE = 0x7fffffff,
+    SMS_F32_INFINITY = 0x7f800000,
+};
+
+SMS_INLINE int64_t sms_group_of(const enum sms_number number) {
+    return number == SMS_BF16 ? SMS_BF16_GROUP : SMS_S8_GROUP;
+}
+
+/* To nearest, ties to even; a NaN keeps its sign and upper bits and is made quiet. */
+SMS_INLINE uint16_t sms_bf16(float x) {
+    enum { QUIET = 0x40, BELOW_HALF = 0x7fff };
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t nearest = (bits + BELOW_HALF + (bits >> 16 & 1)) >> 16;
+    return (uint16_t)((bits & SMS_F32_MAGNITUDE) > SMS_F32_INFINITY ? bits >> 16 | QUIET : nearest);
+}
+
+/* The ratio is at most some 190, and that only of denormals, whose scale is coarse. Integers are compared because
+ * a compiler may not compare floats ahead of time, and so makes no vectors of it. */
+SMS_INLINE int8_t sms_s8(float x, float scale) {
+    const float ROUND_TO_INTEGER = 12582912.0f; /* 1.5 * 2^23: its last bit is worth one */
+    enum { ROUND_TO_INTEGER_BITS = 0x4b400000, MOST = 127 };
+    const float shifted = x / scale + ROUND_TO_INTEGER;
+    int32_t nearest;
+    memcpy(&nearest, &shifted, sizeof nearest);
+    nearest -= ROUND_TO_INTEGER_BITS;
+    nearest = nearest < MOST ? nearest : MOST;
+    return (int8_t)(nearest > -MOST ? nearest : -MOST);
+}
+
+/* `count` elements of x as words, the last one filled up with zeros. With scale zero or NaN, all are zeros. */
+static void sms_words_bf16(const float *restrict x, int64_t count, sms_word *words) {
+    uint16_t numbers[SMS_PIECE_WORDS * SMS_BF16_GROUP];
+    for (int64_t i = 0; i < count; i++)
+        numbers[i] = sms_bf16(x[i]);
+    if (count % SMS_BF16_GROUP)
+        numbers[count] = 0;
+    memcpy(words, numbers, (size_t)sms_grouped_depth(count, SMS_BF16_GROUP) * sizeof *numbers);
+}
+
+static void sms_words_s8(const float *restrict x, int64_t count, float scale, sms_word *words) {
+    int8_t numbers[SMS_PIECE_WORDS * SMS_S8_GROUP] = {0};
+    if (scale > 0.0f)
+        for (int64_t i = 0; i < count; i++)
+            numbers[i] = sms_s8(x[i], scale);
+    memcpy(words, numbers, (size_t)sms_grouped_depth(count, SMS_S8_GROUP));
+}
+
+/* The largest magnitude over 127; NaN where that is not finite. Magnitudes are compared as integers, where a NaN
+ * is the largest of all. */
+static float sms_s8_scale(const float *x, int64_t k) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < k; i++) {
+        int32_t magnitude;
+        memcpy(&magnitude, &x[i], sizeof magnitude);
+        magnitude &= SMS_F32_MAGNITUDE;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    float value;
+    memcpy(&value, &largest, sizeof value);
+    return largest < SMS_F32_INFINITY ? value / 127.0f : NAN;
+}
+
+/* `rows` rows of x, one word of each after another; `stride` words from one group of k to the next. int8 rows are
+ * scaled, and their scales go to scale[rows]. */
+SMS_INLINE void sms_pack_words(const enum sms_number number, const float *x, int64_t ldx, int64_t rows,
+                               int64_t k, sms_word *out, int64_t stride, float *scale) {
+    enum { ROWS = 16 };
+    const int64_t group = sms_group_of(number), piece = SMS_PIECE_WORDS * group;
+    for (int64_t row0 = 0; row0 < rows; row0 += ROWS) {
+        const int64_t count = rows - row0 < ROWS ? rows - row0 : ROWS;
+        if (number == SMS_S8)
+            for (int64_t r = row0; r < row0 + count; r++)
+                scale[r] = sms_s8_scale(x + r * ldx, k);
+        for (int64_t k0 = 0; k0 < k; k0 += piece) {
+            const int64_t depth = k - k0 < piece ? k - k0 : piece;
+            sms_word words[ROWS][SMS_PIECE_WORDS];
+            for (int64_t r = 0; r < count; r++) {
+                const float *from = x + (row0 + r) * ldx + k0;
+                if (number == SMS_S8)
+                    sms_words_s8(from, depth, scale[row0 + r], words[r]);
+                else
+                    sms_words_bf16(from, depth, words[r]);
+            }
+            sms_word *to = out + k0 / group * stride + row0;
+            for (int64_t i = 0; i < sms_ceil_div(depth, group); i++)
+                for (int64_t r = 0; r < count; r++)
+                    to[i * stride + r] = words[r][i];
+        }
+    }
+}
+
+SMS_INLINE void sms_pack_lhs_words(const enum sms_number number, const float *x, int64_t ldx, int64_t m,
+                                   int64_t k, int64_t mr, int64_t strip0, int64_t strip1, sms_word *out,
+                                   float *row_scale) {
+    const int64_t strips = sms_lhs_strips(m, mr), depth = sms_ceil_div(k, sms_group_of(number));
+    for (int64_t strip = strip0; strip < strip1; strip++) {
+        const int64_t row = sms_lhs_strip_row(strip, m, strips);
+        const int64_t height = sms_lhs_strip_row(strip + 1, m, strips) - row;
+        sms_pack_words(number, x + row * ldx, ldx, height, k, out + row * depth, height,
+                       number == SMS_S8 ? row_scale + row : NULL);
+    }
+}
+
+SMS_INLINE void sms_pack_rhs_words(const enum sms_number number, const float *w, int64_t ldw, int64_t n,
+                                   int64_t k, int64_t panel0, int64_t panel1, sms_word *out,
+                                   float *column_scale) {
+    const int64_t depth = sms_ceil_div(k, sms_group_of(number));
+    for (int64_t panel = panel0; panel < panel1; panel++) {
+        const int64_t row = panel * SMS_NR, rows = n - row < SMS_NR ? n - row : SMS_NR;
+        sms_word *to = out + row * depth;
+        if (rows < SMS_NR)
+            memset(to, 0, (size_t)(SMS_NR * depth) * sizeof *to);
+        sms_pack_words(number, w + row * ldw, ldw, rows, k, to, SMS_NR,
+                       number == SMS_S8 ? column_scale + row : NULL);
+    }
+}
+
+static void sms_pack_lhs_bf16(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
+                              int64_t strip1, uint16_t *out) {
+    sms_pack_lhs_words(SMS_BF16, x, ldx, m, k, mr, strip0, strip1, (sms_word *)out, NULL);
+}
+
+static void sms_pack_rhs_bf16(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0,
+                              int64_t panel1, uint16_t *out) {
+    sms_pack_rhs_words(SMS_BF16, w, ldw, n, k, panel0, panel1, (sms_word *)out, NULL);
+}
+
+static void sms_quantize_lhs_s8(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
+                                int64_t strip1, int8_t *out, float *row_scale) {
+    sms_pack_lhs_words(SMS_S8, x, ldx, m, k, mr, strip0, strip1, (sms_word *)out, row_scale);
+}
+
+static void sms_pack_rhs_s8(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                            int8_t *out, float *column_scale) {
+    sms_pack_rhs_words(SMS_S8, w, ldw, n, k, panel0, panel1, (sms_word *)out, column_scale);
+}
+
+#endif

@@ -1,0 +1,314 @@
+/* Products of matrices of words, for bf16 and int8 alike: the loops and blocks of ../vector/gemm.h, a word in the
+ * place of an f32. What differs:
+ *
+ * The lhs of one micro-kernel is first brought into the form that its products take (parts, or offset bytes), in a
+ * buffer on the stack that stays in the L1 cache; a group of panels shares the work. So the inner loop need not
+ * know how high the strip was, and turns only the rhs into parts.
+ *
+ * Between blocks of the depth c holds the sums: of bf16 as f32, of int8 as int32 in the memory of the f32. The
+ * last block gives int8 their scales. */
+#ifndef SMESIM_PRODUCT_H
+#define SMESIM_PRODUCT_H
+
+#include "smesim/layout_lowp.h"
+#include "words.h"
+
+enum {
+    SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
+    SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
+    SMS_LINE_BYTES = 64,
+    SMS_MOST_PARTS = SMS_BF16_DOT && SMS_S8_DOT ? 1 : 2,
+    SMS_PART_WORDS = SMS_MR * SMS_KC_WORDS,
+};
+
+struct sms_word_tile {
+    const sms_word *a; /* the prepared lhs, one plane of SMS_PART_WORDS a part */
+    const sms_word *b;
+    int64_t b_panel; /* distance of neighbouring panels */
+    int64_t depth;   /* words */
+    float *c;
+    int64_t ldc;
+    int go_on;         /* whether c holds sums to go on from */
+    int finish;        /* whether this is the last block of the depth */
+    const float *bias; /* of the columns, may be NULL */
+    const float *row_scale, *column_scale;
+    /* What later tiles read: touched once every word and panel, prefetch_step further each time. */
+    const char *prefetch;
+    int64_t prefetch_step;
+};
+
+/* The lhs as products take it: word k of row r of part p at p * SMS_PART_WORDS + k * height + r. */
+SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
+                            int64_t depth, sms_word *restrict prepared) {
+    /* Rows of a strip that is not higher lie without gaps, and are one long row. */
+    const int64_t runs = stride == height ? 1 : depth, length = stride == height ? depth * height : height;
+    for (int64_t run = 0; run < runs; run++) {
+        const sms_word *from = a + run * stride;
+        sms_word *to = prepared + run * length;
+        int64_t i = 0;
+        for (; i + SMS_LANES <= length; i += SMS_LANES) {
+            vi words = w_load(from + i);
+            if (number == SMS_S8 && SMS_S8_DOT)
+                words ^= SMS_OFFSET_BYTES;
+            for (int part = 0; part < w_parts(number); part++)
+                w_store(to + i + part * SMS_PART_WORDS, w_part(number, words, part));
+        }
+        for (; i < length; i++) {
+            sms_word lanes[SMS_LANES];
+            vi words = w_set(from[i]);
+            if (number == SMS_S8 && SMS_S8_DOT)
+                words ^= SMS_OFFSET_BYTES;
+            for (int part = 0; part < w_parts(number); part++) {
+                w_store(lanes, w_part(number, words, part));
+                to[i + part * SMS_PART_WORDS] = lanes[0];
+            }
+        }
+    }
+}
+
+SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, const int panels,
+                               const struct sms_word_tile *t) {
+    enum { V = SMS_PANEL_VECTORS };
+    const int vectors = panels * V, offset = number == SMS_S8 && SMS_S8_DOT;
+    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step, ldc = t->ldc;
+    const char *prefetch = t->prefetch;
+    float *c = t->c;
+    vf sum[SMS_MR][SMS_PANELS * V];                             /* of bf16 */
+    vi count[SMS_MR][SMS_PANELS * V], excess[SMS_PANELS * V]; /* of int8, and what the offset adds to it */
+
+    SMS_UNROLL(16)
+    for (int j = 0; j < vectors; j++)
+        excess[j] = w_set(0);
+    SMS_UNROLL(16)
+    for (int r = 0; r < height; r++) {
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++) {
+            sum[r][j] = v_set(0.0f);
+            count[r][j] = w_set(0);
+        }
+        __builtin_prefetch(c + r * ldc, 1);
+    }
+    SMS_UNROLL(2)
+    for (int part = 0; part < w_parts(number); part++) {
+        const sms_word *a = t->a + part * SMS_PART_WORDS, *b = t->b;
+        for (int64_t k = t->depth; k > 0; k--) {
+            vi column[SMS_PANELS * V];
+            SMS_UNROLL(16)
+            for (int j = 0; j < vectors; j++) {
+                column[j] = w_part(number, w_load(b + j / V * b_panel + j % V * SMS_LANES), part);
+                if (offset)
+                    excess[j] = w_dot_s8(excess[j], column[j], w_set(SMS_OFFSET_BYTES));
+            }
+            if (part == 0) {
+                SMS_UNROLL(16)
+                for (int p = 0; p < panels; p++)
+                    __builtin_prefetch(prefetch + p * b_panel * (int64_t)sizeof *b, 0, SMS_PREFETCH_LOCALITY);
+                prefetch += prefetch_step;
+            }
+            SMS_UNROLL(16)
+            for (int r = 0; r < height; r++) {
+                SMS_UNROLL(16)
+                for (int j = 0; j < vectors; j++) {
+                    if (number == SMS_BF16)
+                        sum[r][j] = w_dot_bf16(sum[r][j], column[j], w_set(a[r]));
+                    else
+                        count[r][j] = w_dot_s8(count[r][j], column[j], w_set(a[r]));
+                }
+            }
+            a += height;
+            b += SMS_NR;
+        }
+    }
+    SMS_UNROLL(16)
+    for (int r = 0; r < height; r++) {
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++) {
+            float *to = c + r * ldc + j * SMS_LANES;
+            if (number == SMS_BF16) {
+                if (t->go_on)
+                    sum[r][j] += v_load(to);
+                else if (t->bias)
+                    sum[r][j] += v_load(t->bias + j * SMS_LANES);
+                v_store(to, sum[r][j]);
+                continue;
+            }
+            if (offset)
+                count[r][j] = w_subtract(count[r][j], excess[j]);
+            if (t->go_on)
+                count[r][j] = w_add(count[r][j], v_bits(v_load(to)));
+            v_store(to, !t->finish ? v_of_bits(count[r][j])
+                                   : w_scaled(count[r][j], t->row_scale[r],
+                                              v_load(t->column_scale + j * SMS_LANES),
+                                              t->bias ? v_load(t->bias + j * SMS_LANES) : v_set(0.0f)));
+        }
+    }
+}
+
+typedef void sms_word_kernel(const struct sms_word_tile *);
+
+#define SMS_WORD_KERNEL(name, number, height, panels) \
+    static void name##_##height(const struct sms_word_tile *t) { sms_word_micro(number, height, panels, t); }
+#define SMS_WORD_KERNELS(height)                                   \
+    SMS_WORD_KERNEL(sms_bf16_micro, SMS_BF16, height, SMS_PANELS)  \
+    SMS_WORD_KERNEL(sms_bf16_micro_single, SMS_BF16, height, 1)    \
+    SMS_WORD_KERNEL(sms_s8_micro, SMS_S8, height, SMS_PANELS)      \
+    SMS_WORD_KERNEL(sms_s8_micro_single, SMS_S8, height, 1)
+SMS_HEIGHTS(SMS_WORD_KERNELS)
+
+/* By number, by a single panel or whole tile width, by height. */
+#define SMS_BF16_TILE(height) sms_bf16_micro_##height,
+#define SMS_BF16_SINGLE(height) sms_bf16_micro_single_##height,
+#define SMS_S8_TILE(height) sms_s8_micro_##height,
+#define SMS_S8_SINGLE(height) sms_s8_micro_single_##height,
+static sms_word_kernel *const sms_word_kernels[2][2][SMS_MR] = {
+    {{SMS_HEIGHTS(SMS_BF16_SINGLE)}, {SMS_HEIGHTS(SMS_BF16_TILE)}},
+    {{SMS_HEIGHTS(SMS_S8_SINGLE)}, {SMS_HEIGHTS(SMS_S8_TILE)}},
+};
+
+/* The first `columns` of the rows of one matrix into another. */
+SMS_INLINE void sms_copy_columns(const float *from, int64_t ld_from, float *to, int64_t ld_to, int64_t rows,
+                                 int64_t columns) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < columns; j++)
+            to[r * ld_to + j] = from[r * ld_from + j];
+}
+
+/* One tile, `columns` wide: into c, or by way of a buffer where the panels are wider than the columns that are
+ * there. */
+static void sms_word_tile_product(const enum sms_number number, const struct sms_word_tile *t, int64_t height,
+                                  int64_t columns) {
+    const int wide = columns > SMS_NR;
+    const int64_t width = wide ? SMS_TILE_COLUMNS : SMS_NR;
+    sms_word_kernel *const kernel = sms_word_kernels[number][wide][height - 1];
+    if (columns == width) {
+        kernel(t);
+        return;
+    }
+    float whole[SMS_MR * SMS_TILE_COLUMNS] = {0}, bias[SMS_TILE_COLUMNS] = {0}, scale[SMS_TILE_COLUMNS] = {0};
+    struct sms_word_tile buffered = *t;
+    buffered.c = whole;
+    buffered.ldc = width;
+    if (t->go_on)
+        sms_copy_columns(t->c, t->ldc, whole, width, height, columns);
+    if (t->bias) {
+        sms_copy_columns(t->bias, 0, bias, 0, 1, columns);
+        buffered.bias = bias;
+    }
+    if (t->column_scale) {
+        sms_copy_columns(t->column_scale, 0, scale, 0, 1, columns);
+        buffered.column_scale = scale;
+    }
+    kernel(&buffered);
+    sms_copy_columns(whole, width, t->c, t->ldc, height, columns);
+}
+
+struct sms_word_operands {
+    const sms_word *lhs, *rhs;
+    const float *row_scale, *column_scale, *bias;
+    float *c;
+    int64_t m, depth, mr, n, ldc, strips, panel_end; /* depth in words */
+};
+
+/* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1, each in as many parts as
+ * the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. */
+SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_operands *g, int64_t strip0,
+                            int64_t strip1, int64_t panel0, int64_t k0, int64_t k1, const sms_word *next) {
+    const int64_t panel1 = panel0 + SMS_GROUP < g->panel_end ? panel0 + SMS_GROUP : g->panel_end;
+    const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
+    const int64_t depth = k1 - k0, panel_words = SMS_NR * g->depth;
+    const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
+    const char *prefetch = (const char *)next;
+    sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS];
+    struct sms_word_tile t = {
+        .a = prepared,
+        .b_panel = panel_words,
+        .depth = depth,
+        .ldc = g->ldc,
+        .go_on = k0 > 0,
+        .finish = k1 == g->depth,
+        .prefetch_step = touch_bytes,
+    };
+    int64_t row = sms_lhs_strip_row(strip0, g->m, g->strips);
+    for (int64_t strip = strip0; strip < strip1; strip++) {
+        const int64_t row_end = sms_lhs_strip_row(strip + 1, g->m, g->strips), height = row_end - row;
+        const int64_t parts = sms_ceil_div(height, SMS_MR);
+        for (int64_t part = 0; part < parts; part++) {
+            const int64_t first = part * height / parts, rows = (part + 1) * height / parts - first;
+            sms_prepare(number, g->lhs + row * g->depth + k0 * height + first, height, rows, depth, prepared);
+            t.row_scale = g->row_scale ? g->row_scale + row + first : NULL;
+            for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
+                const int64_t column = panel * SMS_NR, left = end - column;
+                t.b = g->rhs + panel * panel_words + k0 * SMS_NR;
+                t.c = g->c + (row + first) * g->ldc + column;
+                t.bias = g->bias ? g->bias + column : NULL;
+                t.column_scale = g->column_scale ? g->column_scale + column : NULL;
+                t.prefetch = prefetch + (panel - panel0) * panel_words * (int64_t)sizeof *g->rhs;
+                sms_word_tile_product(number, &t, rows, left < SMS_TILE_COLUMNS ? left : SMS_TILE_COLUMNS);
+            }
+            prefetch += depth * touch_bytes;
+        }
+        row = row_end;
+    }
+}
+
+SMS_INLINE void sms_word_gemm(const enum sms_number number, const struct sms_word_operands *g, int64_t strip0,
+                              int64_t strip1, int64_t panel0) {
+    if (strip0 == strip1)
+        return;
+    const int64_t depth = g->depth, panel_words = SMS_NR * depth;
+    const int64_t depth_blocks = depth > 0 ? sms_ceil_div(depth, SMS_KC_WORDS) : 1;
+    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (g->mr * SMS_KC_WORDS * (int64_t)sizeof *g->lhs);
+    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips > 0 ? most_strips : 1);
+    const int64_t rows =
+        sms_lhs_strip_row(strip1, g->m, g->strips) - sms_lhs_strip_row(strip0, g->m, g->strips);
+    if (rows * depth * (int64_t)sizeof *g->lhs <= SMS_LHS_BLOCK_BYTES) {
+        /* All of the lhs stays in the cache: go through the rhs in the order it lies. */
+        for (int64_t panel = panel0; panel < g->panel_end; panel += SMS_GROUP) {
+            for (int64_t pc = 0; pc < depth_blocks; pc++) {
+                const int64_t k0 = pc * depth / depth_blocks, k1 = (pc + 1) * depth / depth_blocks;
+                const sms_word *next = pc + 1 < depth_blocks ? g->rhs + panel * panel_words + k1 * SMS_NR
+                                                             : g->rhs + (panel + SMS_GROUP) * panel_words;
+                sms_word_ir(number, g, strip0, strip1, panel, k0, k1, next);
+            }
+        }
+        return;
+    }
+    for (int64_t ic = 0; ic < strip_blocks; ic++) {
+        const int64_t ic0 = strip0 + ic * (strip1 - strip0) / strip_blocks;
+        const int64_t ic1 = strip0 + (ic + 1) * (strip1 - strip0) / strip_blocks;
+        for (int64_t pc = 0; pc < depth_blocks; pc++) {
+            const int64_t k0 = pc * depth / depth_blocks, k1 = (pc + 1) * depth / depth_blocks;
+            for (int64_t panel = panel0; panel < g->panel_end; panel += SMS_GROUP) {
+                const sms_word *next = panel + SMS_GROUP < g->panel_end
+                                           ? g->rhs + (panel + SMS_GROUP) * panel_words + k0 * SMS_NR
+                                           : g->rhs + panel0 * panel_words + k1 * SMS_NR;
+                sms_word_ir(number, g, ic0, ic1, panel, k0, k1, next);
+            }
+        }
+    }
+}
+
+static void sms_gemm_bf16(const uint16_t *lhs, int64_t m, int64_t k, int64_t mr, const uint16_t *rhs,
+                          int64_t n, const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1,
+                          int64_t panel0, int64_t panel1) {
+    const struct sms_word_operands g = {
+        .lhs = (const sms_word *)lhs, .rhs = (const sms_word *)rhs, .bias = bias, .c = c, .m = m,
+        .depth = sms_ceil_div(k, SMS_BF16_GROUP), .mr = mr, .n = n, .ldc = ldc,
+        .strips = sms_lhs_strips(m, mr), .panel_end = panel1,
+    };
+    sms_word_gemm(SMS_BF16, &g, strip0, strip1, panel0);
+}
+
+static void sms_gemm_s8(const int8_t *lhs, const float *row_scale, int64_t m, int64_t k, int64_t mr,
+                        const int8_t *rhs, const float *column_scale, int64_t n, const float *bias, float *c,
+                        int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1) {
+    const struct sms_word_operands g = {
+        .lhs = (const sms_word *)lhs, .rhs = (const sms_word *)rhs, .row_scale = row_scale,
+        .column_scale = column_scale, .bias = bias, .c = c, .m = m,
+        .depth = sms_ceil_div(k, SMS_S8_GROUP), .mr = mr, .n = n, .ldc = ldc,
+        .strips = sms_lhs_strips(m, mr), .panel_end = panel1,
+    };
+    sms_word_gemm(SMS_S8, &g, strip0, strip1, panel0);
+}
+
+#endif

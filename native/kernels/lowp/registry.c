@@ -1,0 +1,72 @@
+/* Which tables of low precision are compiled in, and which of them this machine can run. */
+#include <stddef.h>
+#include <string.h>
+
+#include "smesim/kernels.h"
+#include "smesim/lowp.h"
+
+extern const struct sms_lowp sms_lowp_portable;
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+extern const struct sms_lowp sms_lowp_avx2, sms_lowp_avx512vnni, sms_lowp_avx512bf16;
+extern const struct sms_lowp sms_lowp_wide16vnni, sms_lowp_wide16bf16;
+
+enum {
+    LEAF7_ECX_AVX512_VNNI = 1u << 11,
+    LEAF7_1_EAX_AVX512_BF16 = 1u << 5,
+};
+
+static int has_vnni(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ecx & LEAF7_ECX_AVX512_VNNI);
+}
+
+static int has_bf16(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax & LEAF7_1_EAX_AVX512_BF16);
+}
+
+/* What a table needs beyond these instructions is what the f32 table of its width needs. */
+static int32_t supported(const struct sms_lowp *lowp) {
+    if (lowp == &sms_lowp_portable)
+        return 1;
+    if (lowp == &sms_lowp_avx512bf16)
+        return sms_kernels_find("avx512") && has_vnni() && has_bf16();
+    if (lowp == &sms_lowp_avx512vnni)
+        return sms_kernels_find("avx512") && has_vnni();
+    return sms_kernels_find("avx2") != NULL;
+}
+
+static const struct sms_lowp *const tables[] = {&sms_lowp_avx512bf16, &sms_lowp_avx512vnni,
+                                                &sms_lowp_avx2,       &sms_lowp_portable,
+                                                &sms_lowp_wide16vnni, &sms_lowp_wide16bf16};
+#else
+static int32_t supported(const struct sms_lowp *lowp) { return lowp == &sms_lowp_portable; }
+
+static const struct sms_lowp *const tables[] = {&sms_lowp_portable};
+#endif
+
+const struct sms_lowp *sms_lowp_at(int32_t index) {
+    const int32_t count = sizeof tables / sizeof *tables;
+    return index >= 0 && index < count ? tables[index] : NULL;
+}
+
+int32_t sms_lowp_supported(const struct sms_lowp *lowp) { return supported(lowp); }
+
+const struct sms_lowp *sms_lowp_find(const char *isa) {
+    const struct sms_lowp *lowp;
+    for (int32_t i = 0; (lowp = sms_lowp_at(i)); i++)
+        if (strcmp(lowp->isa, isa) == 0)
+            return supported(lowp) ? lowp : NULL;
+    return NULL;
+}
+
+const struct sms_lowp *sms_lowp_best(void) {
+    const struct sms_lowp *lowp = NULL;
+    for (int32_t i = 0; (lowp = sms_lowp_at(i)); i++)
+        if (!lowp->test_only && supported(lowp))
+            break;
+    return lowp;
+}

@@ -1,0 +1,54 @@
+/* The loops along the depth at SVL 512 with SME alone: each load brings one vector, so that 4 outer products of two by
+ * two vectors need 4 loads. For outer products to be almost half of all instructions nothing else may be in the way;
+ * compilers were seen to keep the offsets of an unrolled loop in registers, and then on the stack, so this one is
+ * spelt out. Each returns how deep it went. */
+#ifndef SMESIM_SME_DEPTH_H
+#define SMESIM_SME_DEPTH_H
+
+enum { SMS_K_A_TURN = 32 };
+
+/* Two k, so that the loads of one need not wait for the outer products of the other. */
+#define SMS_TWO_K                                                    \
+    "ldr     z0, [%[a], #(4 * \\i), mul vl]\n\t"                      \
+    "ldr     z1, [%[a], #(4 * \\i + 1), mul vl]\n\t"                  \
+    "ldr     z2, [%[left], #(2 * \\i), mul vl]\n\t"                   \
+    "ldr     z3, [%[right], #(2 * \\i), mul vl]\n\t"                  \
+    "ldr     z4, [%[a], #(4 * \\i + 2), mul vl]\n\t"                  \
+    "ldr     z5, [%[a], #(4 * \\i + 3), mul vl]\n\t"                  \
+    "ldr     z6, [%[left], #(2 * \\i + 1), mul vl]\n\t"               \
+    "ldr     z7, [%[right], #(2 * \\i + 1), mul vl]\n\t"              \
+    "fmopa   za0.s, %[all]/m, %[all]/m, z0.s, z2.s\n\t"              \
+    "fmopa   za1.s, %[all]/m, %[all]/m, z0.s, z3.s\n\t"              \
+    "fmopa   za2.s, %[all]/m, %[all]/m, z1.s, z2.s\n\t"              \
+    "fmopa   za3.s, %[all]/m, %[all]/m, z1.s, z3.s\n\t"              \
+    "fmopa   za0.s, %[all]/m, %[all]/m, z4.s, z6.s\n\t"              \
+    "fmopa   za1.s, %[all]/m, %[all]/m, z4.s, z7.s\n\t"              \
+    "fmopa   za2.s, %[all]/m, %[all]/m, z5.s, z6.s\n\t"              \
+    "fmopa   za3.s, %[all]/m, %[all]/m, z5.s, z7.s\n\t"
+
+SMS_INLINE int64_t sms_depth_2x2_512(const struct sms_tile *t, int64_t column) SMS_IN_ZA {
+    if (t->lda != 2 * SMS_NR)
+        return 0;
+    const float *left = sms_columns_at(1, t, column).part[0], *right = sms_columns_at(1, t, column + SMS_NR).part[0];
+    const int64_t depth = t->depth & ~(int64_t)(SMS_K_A_TURN - 1);
+    const float *a = t->a;
+    for (const float *end = a + depth * 2 * SMS_NR; a < end;) {
+        __asm__ volatile(".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n\t" SMS_TWO_K ".endr"
+                         :
+                         : [a] "r"(a), [left] "r"(left), [right] "r"(right), [all] "Upl"(svptrue_b32())
+                         : "z0", "z1", "z2", "z3", "z4", "z5", "z6", "z7", "za", "memory");
+        a += SMS_K_A_TURN * 2 * SMS_NR;
+        left += SMS_K_A_TURN * SMS_NR;
+        right += SMS_K_A_TURN * SMS_NR;
+    }
+    return depth;
+}
+
+/* One vector of rows by four of columns needs 5 loads: there is nothing to gain over the loop for any length. */
+SMS_INLINE int64_t sms_depth_1x4_512(const struct sms_tile *t, int64_t column) SMS_IN_ZA {
+    (void)t;
+    (void)column;
+    return 0;
+}
+
+#endif

@@ -1,0 +1,122 @@
+"""The emulated device: what it says it is, and that it computes what the host computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smesim.emulation import SVL_BITS, EmulatedDevice, Features
+from smesim.plan.schema import load_plan
+from smesim.trace import read_trace
+from tests.command_line import CommandLine
+from tests.emulated.conftest import EmulatedPython, Run
+from tests.emulated.plan_outputs import outputs
+
+NO_SME = EmulatedDevice(features=Features.NONE)
+
+LARGEST_ERROR = 1e-5
+"""Of an output, as a share of its largest number: a machine may round a multiply-add once or twice."""
+
+ASK_THE_PROCESSOR = """
+from smesim.exec.device import native
+lib = native()[1]
+print(lib.sms_cpu_has_sve(), lib.sms_cpu_has_sme(), lib.sms_cpu_has_sme2(), lib.sms_cpu_svl_bits())
+"""
+PROCESSORS = [
+    *((EmulatedDevice(svl), (0, 1, 1, svl)) for svl in SVL_BITS),
+    *((EmulatedDevice(svl, Features.SME1), (1, 1, 0, svl)) for svl in SVL_BITS),
+    (EmulatedDevice(128, sve=True), (1, 1, 1, 128)),
+    (NO_SME, (0, 0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("device", "sve_sme_sme2_svl"), PROCESSORS)
+def test_the_processor_has_what_was_asked_for(
+    device: EmulatedDevice, sve_sme_sme2_svl: tuple[int, ...], emulated_python: EmulatedPython
+) -> None:
+    ended = emulated_python(device, "-c", ASK_THE_PROCESSOR)
+    assert ended.stderr == ""
+    assert tuple(map(int, ended.stdout.split())) == sve_sme_sme2_svl
+
+
+@pytest.mark.parametrize(
+    ("options", "matrix", "svl_bits", "has", "has_not"),
+    [
+        (["--svl", "512"], ["Arm SME", "Arm SME2"], 512, {"asimd", "i8mm", "bf16"}, {"sve", "sve2"}),
+        (["--features", "none"], [], None, {"asimd"}, {"asimddp", "i8mm", "bf16", "sve"}),
+    ],
+    ids=["like an M4", "without SME"],
+)
+def test_doctor_says_what_is_emulated(
+    options: list[str],
+    matrix: list[str],
+    svl_bits: int | None,
+    has: set[str],
+    has_not: set[str],
+    emulate: Callable[..., Run],
+) -> None:
+    ended = emulate(*options, "--", "doctor", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(ended.stdout)
+    assert found["emulated"]
+    assert found["architecture"] == "aarch64"
+    assert (found["matrix_extensions"], found["svl_bits"]) == (matrix, svl_bits)
+    vectors = set(found["vector_extensions"])
+    assert has <= vectors
+    assert not has_not & vectors
+
+
+@pytest.mark.parametrize(
+    ("command", "needs"),
+    [
+        (["probe", "--out", "chip.toml"], "a probe"),
+        (["compare", "--model", "smollm2-135m", "--phase", "decode:8", "--chip", "apple-m4"], "a comparison"),
+    ],
+    ids=["probe", "compare"],
+)
+def test_emulated_times_are_not_taken_for_those_of_hardware(
+    command: list[str], needs: str, smesim: CommandLine, emulate: Callable[..., Run]
+) -> None:
+    before = smesim.files()
+    ended = emulate("--", *command)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{needs}" in ended.stderr
+    assert "this device is emulated" in ended.stderr
+    assert smesim.files() == before
+
+
+def test_an_emulated_device_emulates_no_other(emulate: Callable[..., Run]) -> None:
+    ended = emulate("--", "emulate", "--", "doctor")
+    assert ended.returncode == 2
+    assert "this is the emulated device already" in ended.stderr
+
+
+@pytest.mark.parametrize(("device", "phase"), [(EmulatedDevice(), "prefill:8"), (NO_SME, "decode:8")], ids=str)
+def test_a_plan_gives_the_numbers_that_it_gives_on_the_host(
+    device: EmulatedDevice, phase: str, smesim: CommandLine, emulated_python: EmulatedPython, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    asked = ("--model", "smollm2-135m", "--phase", phase, "--chip", "apple-m4", "--layers", "1", "--threads", "2")
+    assert smesim("plan", *asked, "--out", plan).code == 0
+    target = tmp_path / "outputs.npz"
+    ended = emulated_python(device, "-m", "tests.emulated.plan_outputs", str(plan), "portable", str(target))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    here, there = outputs(load_plan(plan), "portable"), np.load(target)
+    assert set(there) == set(here)
+    for name, expected in here.items():
+        assert np.abs(there[name] - expected).max() <= LARGEST_ERROR * np.abs(expected).max(), name
+
+
+def test_a_trace_made_there_says_so(smesim: CommandLine, emulate: Callable[..., Run]) -> None:
+    plan = smesim.plan("prefill:8")
+    ended = emulate("--", "execute", str(plan), "--repeats", "1", "--trace", "trace.json", "--json")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)["source"] == "emulated"
+    head = read_trace(smesim.folder / "trace.json").meta
+    assert head.source == "emulated"
+    assert head.machine.startswith("emulated ")

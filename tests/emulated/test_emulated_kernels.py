@@ -1,0 +1,36 @@
+"""The kernels' own tests, run by the emulated Python on every processor that can be emulated."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+from smesim.emulation import CHECKOUT, EmulatedDevice, Features
+from tests.emulated.conftest import EmulatedPython, Run
+
+DEVICES = (EmulatedDevice(), EmulatedDevice(features=Features.NONE))
+TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.py"))]
+PYTEST = ("-m", "pytest", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider", "--color=no")
+
+
+def name_of(device: EmulatedDevice) -> str:
+    return f"{device.features}-{device.svl_bits}{'-sve' if device.sve else ''}"
+
+
+@pytest.fixture(scope="module")
+def runs(emulated_python: EmulatedPython) -> Iterator[dict[EmulatedDevice, Future[Run]]]:
+    """The tests on all devices, as many at a time as there are cores: most of a test's time is spent in one thread."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {device: pool.submit(emulated_python, device, *PYTEST, *TESTS) for device in DEVICES}
+    pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=name_of)
+def test_kernels_pass_their_tests(device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]]) -> None:
+    ended = runs[device].result()
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^\d+ passed in ", ended.stdout, re.MULTILINE), "all of them, none skipped"
