@@ -109,7 +109,7 @@ class BuildNative(build_ext):
     def compiles(self, sources: dict[Path, list[str]], isa: str) -> bool:
         """Whether the compiler takes the flags of an instruction set's files; true of one that has none."""
         flags = next((flags for source, flags in sources.items() if source.parent.name == isa), [])
-        trial = [*self.compiler.compiler_so, *self.spelled(flags), "-x", "c", "-fsyntax-only", os.devnull]
+        trial = [*self.compiler.compiler_so, *self.spelled(flags), "-x", "c", "-E", os.devnull]
         return not flags or subprocess.run(trial, capture_output=True, check=False).returncode == 0
 
     def spelled(self, flags: list[str]) -> list[str]:

@@ -19,7 +19,8 @@ enum {
 extern const struct sms_kernels sms_kernels_neon;
 
 /* c = (or +=) x * b^T, where x[rows][depth] is row-major; `t` says what b and c are. */
-SMS_INLINE void sms_rows_product(struct sms_tile t, const float *x, int64_t ldx, int64_t depth, float *buffer) SMS_IN_ZA {
+SMS_INLINE void sms_rows_product(struct sms_tile t, const float *x, int64_t ldx, int64_t depth,
+                                 float *buffer) SMS_IN_ZA {
     const int64_t lanes = (int64_t)svcntw(), height = t.rows > lanes ? 2 * lanes : lanes;
     const int64_t most = SMS_BUFFER_FLOATS / height;
     t.a = buffer;

@@ -6,7 +6,7 @@
 #include "tile.h"
 
 /* A matrix unit reads from the cache that its cluster shares, some MiB: a block of the lhs takes one of them. Products
- * deeper than SMS_KC come back to c, which costs one load and one store for every 1024 outer products' rows. */
+ * deeper than SMS_KC load c and store it once more a block, a thirtieth of the block's outer products at SVL 512. */
 enum { SMS_KC = 1024, SMS_LHS_BLOCK_BYTES = 1024 * 1024 };
 
 struct sms_gemm_operands {

@@ -13,7 +13,8 @@ enum { SMS_GEMV_STREAMS = 4, SMS_GEMV_VECTORS = 4, SMS_GEMV_LONGEST = SMS_GEMV_V
 
 /* The factor of the vector that begins at k = i: one number, or where it is `parts` k long one for each part. It is
  * zero from k on, as the weights are there; `whole` promises that nothing is beyond. */
-SMS_INLINE svfloat32_t sms_gemv_factor(const int parts, const int whole, const float *x, int64_t i, int64_t k) __arm_streaming {
+SMS_INLINE svfloat32_t sms_gemv_factor(const int parts, const int whole, const float *x, int64_t i,
+                                       int64_t k) __arm_streaming {
     svfloat32_t factor = svdup_f32(whole || i < k ? x[i] : 0.0f);
     for (int part = 1; part < parts; part++) {
         const svfloat32_t rest = svdup_f32(whole || i + part < k ? x[i + part] : 0.0f);

@@ -36,7 +36,8 @@ SMS_INLINE void sms_pack_tiles(const float *x, int64_t ldx, int64_t rows, int64_
 }
 
 /* `rows` rows of x as one packed strip or panel of `height` rows; those beyond the last are zeros. */
-SMS_INLINE void sms_pack_strip(const float *x, int64_t ldx, int64_t rows, int64_t k, int64_t height, float *out) SMS_IN_ZA {
+SMS_INLINE void sms_pack_strip(const float *x, int64_t ldx, int64_t rows, int64_t k, int64_t height,
+                               float *out) SMS_IN_ZA {
     const int64_t width = (int64_t)svcntw();
     for (int64_t row = 0; row < height; row += width) {
         const svbool_t lanes = sms_lanes_until(row, height);

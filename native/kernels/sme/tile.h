@@ -105,7 +105,8 @@ struct sms_columns {
     const float *part[SMS_MOST_PARTS];
 };
 
-SMS_INLINE struct sms_columns sms_columns_at(const int parts, const struct sms_tile *t, int64_t column) __arm_streaming {
+SMS_INLINE struct sms_columns sms_columns_at(const int parts, const struct sms_tile *t,
+                                             int64_t column) __arm_streaming {
     struct sms_columns from;
     for (int64_t part = 0; part < parts; part++) {
         const int64_t first = column + part * SMS_NR, panel = first < t->columns ? first / SMS_NR : 0;
@@ -161,7 +162,8 @@ SMS_INLINE void sms_depth_2x2(const int parts, const struct sms_tile *t, int64_t
 
 SMS_INLINE void sms_depth_1x4(const int parts, const struct sms_tile *t, int64_t column, int64_t k) SMS_IN_ZA {
     const int64_t lanes = (int64_t)svcntw();
-    const struct sms_columns first = sms_columns_at(parts, t, column), second = sms_columns_at(parts, t, column + lanes);
+    const struct sms_columns first = sms_columns_at(parts, t, column);
+    const struct sms_columns second = sms_columns_at(parts, t, column + lanes);
     const struct sms_columns third = sms_columns_at(parts, t, column + 2 * lanes);
     const struct sms_columns fourth = sms_columns_at(parts, t, column + 3 * lanes);
     const svbool_t rows = sms_lanes_until(0, t->rows);
