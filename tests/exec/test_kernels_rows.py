@@ -142,6 +142,8 @@ def test_measuring_loops_do_the_work_they_are_timed_for(isa: str, n: int) -> Non
 @pytest.mark.parametrize("isa", ISAS)
 def test_fma_peak_iterates_every_chain(isa: str) -> None:
     kernels = find(isa)
+    if kernels.matrix:
+        pytest.skip("the loop of a matrix unit is of outer products, into tiles that nobody reads")
     chains = kernels.fma_flop // (2 * kernels.lanes)
     iterations = 1000
     shrink = np.float64(np.float32(0.9999))
