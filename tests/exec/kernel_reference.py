@@ -5,6 +5,7 @@ bound that grows with what was summed: ``8 * sqrt(terms) * epsilon * sum(|a| * |
 rounding errors with room to spare.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
@@ -36,9 +37,14 @@ SENTINEL = np.float32(-7654.25)
 GUARD = 64
 
 
+def listed(at: Callable[[int], Any]) -> list[Any]:
+    """All that a list of C's has, by the function that gives its element of an index, NULL past the last."""
+    return list(takewhile(lambda table: table != ffi.NULL, (at(index) for index in count())))
+
+
 def tables() -> list[Any]:
     """All compiled-in kernel tables."""
-    return list(takewhile(lambda table: table != ffi.NULL, (lib.sms_kernels_at(index) for index in count())))
+    return listed(lib.sms_kernels_at)
 
 
 def isa_of(table: Any) -> str:
@@ -133,3 +139,50 @@ def attention(q: F32, k: F32, v: F32, past: int) -> F64:
 
 def normal(rng: np.random.Generator, *shape: int) -> F32:
     return rng.standard_normal(shape, dtype=np.float32)
+
+
+def shifted(array: F32, offset: int) -> F32:
+    """A copy that begins `offset` numbers behind a cache line, and ends where its memory ends."""
+    memory = np.empty(array.size + NR + offset, np.float32)
+    first = -memory.ctypes.data // memory.itemsize % NR + offset
+    copy = memory[first : first + array.size].reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def part_of(count: int, begin: float, end: float) -> tuple[int, int]:
+    """The range of `count` tiles that two fractions cut out."""
+    first, last = sorted((begin, end))
+    return round(first * count), round(last * count)
+
+
+def check_gemm_part(
+    isa: str, x: F32, w: F32, bias: F32 | None, gap: int, part: tuple[float, ...], mr: int | None = None,
+    offset: int = 0,
+) -> None:  # fmt: skip
+    """One range of tiles packed, computed and compared, everything else proved untouched.
+
+    `mr` is the table's own if None; packed operands begin `offset` numbers behind a cache line.
+    """
+    kernels = find(isa)
+    (m, k), n = x.shape, w.shape[0]
+    mr = mr or int(kernels.mr)
+    bounds = [first for first, _ in strip_rows(m, mr)] + [m]
+    panels = -(-n // NR)
+    lhs, rhs = (shifted(np.full(size, np.nan, np.float32), offset) for size in (m * k, panels * NR * k))
+    kernels.pack_lhs(pointer(x), k, m, k, mr, 0, len(bounds) - 1, pointer(lhs))
+    kernels.pack_rhs(pointer(w), k, n, k, 0, panels, pointer(rhs))
+    np.testing.assert_array_equal(lhs, pack_lhs(x, mr))
+    np.testing.assert_array_equal(rhs, pack_rhs(w))
+
+    strip0, strip1 = part_of(len(bounds) - 1, *part[:2])
+    panel0, panel1 = part_of(panels, *part[2:])
+    out = Guarded(m, n, n + gap)
+    kernels.gemm(
+        pointer(lhs), m, k, mr, pointer(rhs), n, pointer(bias), pointer(out.view), n + gap, strip0, strip1, panel0,
+        panel1,
+    )  # fmt: skip
+    rows, columns = slice(bounds[strip0], bounds[strip1]), slice(panel0 * NR, panel1 * NR)
+    exact, bound = product(x, w, bias)
+    assert np.all(np.abs(out.view - exact)[rows, columns] <= bound[rows, columns])
+    assert out.untouched(rows, columns)

@@ -3,11 +3,10 @@
 bf16 numbers are held as their 16 bits. Nothing here knows how a kernel rounds or in what order it sums.
 """
 
-from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
-from kernel_reference import EPSILON, F32, F64, NR, ffi, lib, strip_rows
+from kernel_reference import EPSILON, F32, F64, NR, ffi, isa_of, lib, listed, strip_rows
 from numpy.typing import NDArray
 
 BF16_GROUP, S8_GROUP = 2, 4
@@ -20,11 +19,7 @@ POINTERS = {np.dtype(np.float32): "float *", np.dtype(np.uint16): "uint16_t *", 
 
 def tables() -> list[Any]:
     """All compiled-in tables of low precision."""
-    return list(takewhile(lambda table: table != ffi.NULL, (lib.sms_lowp_at(index) for index in count())))
-
-
-def isa_of(table: Any) -> str:
-    return str(ffi.string(table.isa).decode())
+    return listed(lib.sms_lowp_at)
 
 
 def runnable() -> list[str]:

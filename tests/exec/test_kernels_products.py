@@ -5,40 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_reference import NR, Guarded, find, guarded_vector, pointer
+from kernel_reference import NR, check_gemm_part, find, guarded_vector, part_of, pointer
 
 ISAS = ref.runnable()
 
 # Deep and tall enough for several blocks of the depth and of rows on every ISA, with a ragged end on each side.
 BLOCKED_SHAPES = [(1, 45, 1100), (23, 33, 1700), (61, 50, 2050), (131, 20, 1031), (700, 17, 530)]
-
-
-def cut(count: int, begin: float, end: float) -> tuple[int, int]:
-    first, last = sorted((begin, end))
-    return round(first * count), round(last * count)
-
-
-def check_gemm_part(
-    isa: str, x: ref.F32, w: ref.F32, bias: ref.F32 | None, gap: int, part: tuple[float, ...], mr: int | None = None
-) -> None:
-    """One range of tiles computed and compared, everything else proved untouched; `mr` is the table's own if None."""
-    kernels = find(isa)
-    mr = mr or kernels.mr
-    m, k = x.shape
-    n = w.shape[0]
-    lhs, rhs = ref.pack_lhs(x, mr), ref.pack_rhs(w)
-    bounds = [first for first, _ in ref.strip_rows(m, mr)] + [m]
-    strip0, strip1 = cut(len(bounds) - 1, *part[:2])
-    panel0, panel1 = cut(-(-n // NR), *part[2:])
-    out = Guarded(m, n, n + gap)
-    kernels.gemm(
-        pointer(lhs), m, k, mr, pointer(rhs), n, pointer(bias), pointer(out.view), n + gap, strip0, strip1, panel0,
-        panel1,
-    )  # fmt: skip
-    rows, columns = slice(bounds[strip0], bounds[strip1]), slice(panel0 * NR, panel1 * NR)
-    exact, bound = ref.product(x, w, bias)
-    assert np.all(np.abs(out.view - exact)[rows, columns] <= bound[rows, columns])
-    assert out.untouched(rows, columns)
 
 
 fractions = st.tuples(*[st.floats(0, 1)] * 4)
@@ -98,7 +70,7 @@ def test_gemv_of_any_shape_and_part(
     x, w = ref.normal(rng, 1, k), ref.normal(rng, n, k)
     bias = ref.normal(rng, n) if biased else None
     rhs = ref.pack_rhs(w)
-    panel0, panel1 = cut(-(-n // NR), begin, end)
+    panel0, panel1 = part_of(-(-n // NR), begin, end)
     out = guarded_vector(n)
     find(isa).gemv(pointer(x), pointer(rhs), n, k, pointer(bias), pointer(out.view), panel0, panel1)
     columns = slice(panel0 * NR, panel1 * NR)
@@ -125,16 +97,16 @@ def multiply(isa: str, x: ref.F32, w: ref.F32) -> ref.F32:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("m", [1, 13])
+@pytest.mark.parametrize("m", [1, 13, 64])
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @settings(max_examples=20)
-@given(row=st.integers(0, 12), column=st.integers(0, 36), depth=st.integers(0, 19))
+@given(row=st.integers(0, 63), column=st.integers(0, 69), depth=st.integers(0, 66))
 def test_what_is_not_finite_spreads_as_far_as_it_must_and_no_further(
     isa: str, m: int, poison: float, row: int, column: int, depth: int
 ) -> None:
     rng = np.random.default_rng(3)
     row %= m
-    x, w = ref.normal(rng, m, 20), ref.normal(rng, 37, 20)
+    x, w = ref.normal(rng, m, 67), ref.normal(rng, 70, 67)
     x[row, depth] = poison
     out = multiply(isa, x, w)
     assert not np.isfinite(out[row]).any()
@@ -148,11 +120,13 @@ def test_what_is_not_finite_spreads_as_far_as_it_must_and_no_further(
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_denormals_are_not_flushed(isa: str) -> None:
+@pytest.mark.parametrize("m", [1, 7, 64])
+@pytest.mark.parametrize("k", [3, 67])
+def test_denormals_are_not_flushed(isa: str, m: int, k: int) -> None:
     smallest = np.float32(2.0**-149)
-    x = np.full((7, 3), smallest, np.float32)
-    w = np.ones((19, 3), np.float32)
-    np.testing.assert_array_equal(multiply(isa, x, w), np.full((7, 19), 3 * smallest, np.float32))
+    x = np.full((m, k), smallest, np.float32)
+    w = np.ones((70, k), np.float32)
+    np.testing.assert_array_equal(multiply(isa, x, w), np.full((m, 70), k * 2.0**-149, np.float32))
     tiny = np.full((1, 4), np.float32(2.0**-100), np.float32)
     shrink = np.full((5, 4), np.float32(2.0**-40), np.float32)
     np.testing.assert_array_equal(multiply(isa, tiny, shrink), np.full((1, 5), np.float32(2.0**-138)))

@@ -10,16 +10,13 @@
  *   SMS_KC_WORDS       depth of a block, in words
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
  *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+#include "../name.h"
 #include "convert.h"
 #include "peak.h"
 #include "product.h"
 #include "smesim/lowp.h"
 #include "vector_product.h"
 
-#define SMS_JOIN_(a, b) a##b
-#define SMS_JOIN(a, b) SMS_JOIN_(a, b)
-#define SMS_NAME_(name) #name
-#define SMS_NAME(name) SMS_NAME_(name)
 #define SMS_PEAK_OPERATIONS(dot, depth) (2 * SMS_LANES * SMS_PEAK_CHAINS * (depth) / ((dot) ? 1 : 2))
 
 const struct sms_lowp SMS_JOIN(sms_lowp_, SMS_ISA) = {

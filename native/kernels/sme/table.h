@@ -2,6 +2,7 @@
  *
  * The table is not whole: whatever else there is to compute, the cores' own vectors do better than streaming mode
  * would, and how many rows suit the unit depends on the machine. The registry adds both. */
+#include "../name.h"
 #include "attention.h"
 #include "gemm.h"
 #include "measure.h"
@@ -10,11 +11,6 @@
 #if defined(__ARM_FEATURE_SME2)
 #include "gemv.h"
 #endif
-
-#define SMS_JOIN_(a, b) a##b
-#define SMS_JOIN(a, b) SMS_JOIN_(a, b)
-#define SMS_NAME_(name) #name
-#define SMS_NAME(name) SMS_NAME_(name)
 
 const struct sms_kernels SMS_JOIN(sms_leaves_, SMS_ISA) = {
     .isa = SMS_NAME(SMS_ISA),

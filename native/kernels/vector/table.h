@@ -7,6 +7,7 @@
  *   SMS_KC             depth of a block: its panels stay in the L1 cache while the strips go by
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
  *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+#include "../name.h"
 #include "attention.h"
 #include "attention_fused.h"
 #include "gemm.h"
@@ -15,11 +16,6 @@
 #include "pack.h"
 #include "rows.h"
 #include "smesim/kernels.h"
-
-#define SMS_JOIN_(a, b) a##b
-#define SMS_JOIN(a, b) SMS_JOIN_(a, b)
-#define SMS_NAME_(name) #name
-#define SMS_NAME(name) SMS_NAME_(name)
 
 const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .isa = SMS_NAME(SMS_ISA),
