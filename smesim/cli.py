@@ -32,7 +32,7 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
 PhaseOption = Annotated[str, typer.Option("--phase", "-p", help="prefill:TOKENS[,past=N][,batch=N] or decode:CONTEXT.")]
 ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip file, or 'host': this machine.")]
-PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only.")]
+PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only or matrix_only.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]

@@ -188,12 +188,14 @@ def measure(
     def run_progress() -> None:
         nonlocal runs
         runs += 1
-        progress(f"{plan.phase}: run {runs}", runs / (repeats + 1))
+        progress(f"{plan.phase}: run {runs}", min(1.0, runs / (repeats + 1)))
 
     tensors = Tensors.random(program, plan.model, executor.device, seed, weights_progress, share)
-    between = None if yardstick is None else yardstick.sample
-    trace = executor.run(program, tensors, plan, repeats=repeats, progress=run_progress, between=between)
-    return Measurement(trace, tensors, None if yardstick is None else yardstick.take())
+    between = None if yardstick is None else yardstick.look
+    # Emulated times say nothing, so there is nothing that a run before them could warm.
+    warmup = 0 if executor.device.emulated else 1
+    trace = executor.run(program, tensors, plan, repeats, warmup, run_progress, between)
+    return Measurement(trace, tensors, None if yardstick is None else yardstick.take(trace.makespans_s()))
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def test_a_plan_is_for_the_phase_chip_threads_and_layers_asked_for() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"planner_name": "magic"}, "unknown planner 'magic'; accepted: cpu_only"),
+        ({"planner_name": "magic"}, "unknown planner 'magic'; accepted: cpu_only, matrix_only"),
         ({"threads": 0}, "accepted: 1.."),
         ({"threads": 65}, "accepted: 1.."),
         ({"last_layer_rows": "none"}, "accepted: all, logits"),

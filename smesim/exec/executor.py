@@ -99,16 +99,9 @@ class NativeExecutor:
                 raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
         if self._forced is not None:
             return (self._forced,) * program.n_workers
-        return tuple(self._table_of_role(worker, int(role)) for worker, role in enumerate(program.workers["role"]))
-
-    def _table_of_role(self, worker: int, role: int) -> KernelTable:
-        if role == CPU_ROLE:
-            return self.device.kernel_table(self.device.isa)
-        if self.device.matrix_isa is None:
-            raise DeviceError(
-                f"worker {worker} of the plan drives a matrix unit; accepted on this machine: workers of role 'cpu'"
-            )
-        return self.device.kernel_table(self.device.matrix_isa)
+        cores = self.device.kernel_table(self.device.isa)
+        units = self.device.kernel_table(self.device.matrix_isa or self.device.isa)
+        return tuple(cores if role == CPU_ROLE else units for role in program.workers["role"])
 
     def run(
         self,
@@ -147,6 +140,9 @@ class NativeExecutor:
         foreign_load = before.foreign_share(_CpuTime.now())
         _check_finite(program, tensors)
         notes = [] if self._forced is None else _notes_of_forced(self._forced.isa, self.device.isa)
+        stand_in = any(r != CPU_ROLE and not t.matrix for r, t in zip(program.workers["role"], tables, strict=True))
+        if stand_in:
+            notes.append("stand-in: what the plan gives to a matrix unit ran on cores")
         strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
         for table in dict.fromkeys(tables):
             if any(height != table.mr for height in strips):
@@ -154,7 +150,10 @@ class NativeExecutor:
                 notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
-        head = {"warmup": warmup, "seed": tensors.seed, "foreign_load": foreign_load, "notes": tuple(notes)}
+        head = {
+            "warmup": warmup, "seed": tensors.seed, "foreign_load": foreign_load, "notes": tuple(notes),
+            "stand_in": stand_in,
+        }  # fmt: skip
         return self._trace(program, plan, counted, tables, head)
 
     def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:

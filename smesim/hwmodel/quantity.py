@@ -21,6 +21,7 @@ checked when a chip file is read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -51,6 +52,13 @@ class Record(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}; accepted: {', '.join(cls.model_fields)}")
         return data
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy, with some fields replaced; what was worked out from the old ones and kept is worked out anew."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
 
 class Evidence(Record):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smesim.hwmodel.chip import Chip
+from smesim.plan.teams import Team
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import Operator
 
@@ -21,13 +22,12 @@ class Estimate:
     bound: str
 
 
-def estimate(operator: Operator, graph: OperatorGraph, chip: Chip, threads: int) -> Estimate:
-    """Roofline time of an operator on the first `threads` cores of a chip.
+def estimate(operator: Operator, graph: OperatorGraph, chip: Chip, team: Team) -> Estimate:
+    """Roofline time of an operator on a team.
 
-    seconds = max(flop / sum of the cores' f32 peaks, bytes / sustained DRAM bandwidth).
+    seconds = max(flop / the team's f32 peak, bytes / sustained DRAM bandwidth).
     """
-    peak_flop_per_s = sum(chip.instance_of(core).cluster.core.flop_per_s["f32"].value for core in range(threads))
-    compute_s = operator.flop / peak_flop_per_s
-    caps = sum(chip.instance_of(core).cluster.core.load_bytes_per_s["DRAM"].value for core in range(threads))
-    transfer_s = graph.moved_bytes(operator) / min(caps, chip.memory.bandwidth_bytes_per_s.value)
+    compute_s = operator.flop / team.flop_per_s
+    bandwidth = min(team.load_bytes_per_s, chip.memory.bandwidth_bytes_per_s.value)
+    transfer_s = graph.moved_bytes(operator) / bandwidth
     return Estimate(max(compute_s, transfer_s), "compute" if compute_s > transfer_s else "bandwidth")

@@ -1,7 +1,8 @@
 """Planners: from a graph and a chip to a plan.
 
-`cpu_only` puts everything on the cores' vector pipes. It decides per operator which kernel, how large a tile, and
-whether tiles are fixed or drawn from a queue. Its rules:
+`cpu_only` puts everything on the cores' vector pipes; `matrix_only` gives what a matrix unit can do, products of
+matrices and attention, to the workers that drive one, and the rest to the others. They decide per operator which
+kernel, how large a tile, and whether tiles are fixed or drawn from a queue. The rules:
 
 - A tile should take about `TARGET_TASK_S`: long beside the cost of handing it out, short beside the operator.
 - Every worker should get several tiles, so that the last one does not leave the others waiting.
@@ -12,15 +13,16 @@ whether tiles are fixed or drawn from a queue. Its rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from smesim.errors import PlanError
-from smesim.hwmodel.chip import Chip, ClusterInstance
-from smesim.hwmodel.cost import DEFAULT_KC, CoreCosts
+from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
+from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_workers
 from smesim.plan.tiles import NR
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
@@ -36,46 +38,56 @@ PANELS_TOGETHER = 4
 GEMM fetches its left operand from the shared cache once a tile."""
 
 
-def choose_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
-    """One CPU worker on each of the first `threads` cores (all cores if None), in the chip's order.
-
-    PlanError if the chip has fewer.
-    """
-    wanted = chip.core_count if threads is None else threads
-    if not 1 <= wanted <= chip.core_count:
-        raise PlanError(
-            f"{wanted} threads asked for; chip {chip.name} has {chip.core_count} cores, accepted: 1..{chip.core_count}"
-        )
-    return tuple(WorkerPlan(role="cpu", cluster=chip.instance_of(core).name, core=core) for core in range(wanted))
-
-
 def cpu_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
     """A plan that uses no matrix unit.
 
     `options` are fields of `Plan` that say how the graph was built (`last_layer_rows`, `lm_head_rows`).
     """
+    workers = core_workers(chip, threads)
+    team = cpu_team(chip, workers)
+    return _plan("cpu_only", graph, chip, workers, lambda operator: team, options)
+
+
+def matrix_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
+    """A plan that gives to the matrix units all that they can do. `options` as for `cpu_only`.
+
+    PlanError if the chip has no unit that multiplies f32.
+    """
+    workers = matrix_workers(chip, threads)
+    cores, units = cpu_team(chip, workers), matrix_team(chip, workers)
+
+    def team(operator: Operator) -> Team:
+        products = isinstance(operator, Linear | GroupedLinear | Attention)
+        return units if products and operator.activation_rows > 1 else cores
+
+    return _plan("matrix_only", graph, chip, workers, team, options)
+
+
+def _plan(
+    planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...],
+    team: Callable[[Operator], Team], options: dict[str, Any],
+) -> Plan:  # fmt: skip
     dtypes = graph.dtypes
     if (dtypes.weights, dtypes.activations, dtypes.kv) != (DType.F32,) * 3:
         raise PlanError(
             f"dtypes {dtypes.weights}/{dtypes.activations}/{dtypes.kv} (weights/activations/KV) asked for;"
             " planners make plans for f32"
         )
-    workers = choose_workers(chip, threads)
-    rules = _CpuRules(chip, graph, workers)
+    first = [operators[0] for operators in graph.sites.values()]
     return Plan(
         model=graph.config,
         phase=str(graph.phase),
         layers=graph.layers,
         chip=chip.name,
         chip_fingerprint=fingerprint(chip),
-        planner="cpu_only",
+        planner=planner,
         workers=workers,
-        operators=tuple(rules.plan(operators[0]) for operators in graph.sites.values()),
+        operators=tuple(_Rules(chip, graph, team(operator)).plan(operator) for operator in first),
         **options,
     )
 
 
-PLANNERS: dict[str, Callable[..., Plan]] = {"cpu_only": cpu_only}
+PLANNERS: dict[str, Callable[..., Plan]] = {"cpu_only": cpu_only, "matrix_only": matrix_only}
 
 
 def planner(name: str) -> Callable[..., Plan]:
@@ -86,28 +98,26 @@ def planner(name: str) -> Callable[..., Plan]:
         raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}") from None
 
 
-class _CpuRules:
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
+class _Rules:
+    def __init__(self, chip: Chip, graph: OperatorGraph, team: Team) -> None:
         self.chip = chip
         self.graph = graph
-        self.n_workers = len(workers)
-        cluster = chip.instance_of(workers[0].core)
-        self.cache_bytes = _own_cache_bytes(chip, cluster)
-        self.mr = CoreCosts(cluster.cluster, ()).mr
+        self.team = team
+        self.n_workers = len(team.workers)
 
     def plan(self, operator: Operator) -> OperatorPlan:
-        guess = estimate(operator, self.graph, self.chip, self.n_workers)
+        guess = estimate(operator, self.graph, self.chip, self.team)
         shared = guess.seconds >= SHARED_FROM_S
-        workers = tuple(range(self.n_workers))
+        workers, mr = self.team.workers, self.team.mr
         kernel, lhs, rhs = f"{operator.kind}_f32", "row_major", "row_major"
         match operator:
             case Linear():
                 kernel = "gemv_f32" if operator.m == 1 else "gemm_f32"
-                lhs = "row_major" if operator.m == 1 else f"lhs_f32_m{self.mr}"
+                lhs = "row_major" if operator.m == 1 else f"lhs_f32_m{mr}"
                 rhs = "rhs_f32_n16"
                 tile = self._gemm_tile(operator.m, operator.n, operator.k, guess)
             case GroupedLinear():
-                kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{self.mr}", "rhs_f32_n16"
+                kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{mr}", "rhs_f32_n16"
                 tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0))
             case Attention():
                 tile = self._attention_tile(operator)
@@ -121,6 +131,7 @@ class _CpuRules:
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
+            mode=self.team.mode,
             kernel=kernel,
             tile=tile,
             assignment="shared" if shared else "static",
@@ -131,7 +142,7 @@ class _CpuRules:
         )
 
     def _gemm_tile(self, m: int, n: int, k: int, guess: Estimate) -> TileShape:
-        most_rows = max(self.mr, int(self.cache_bytes / 2 / (4 * min(k, DEFAULT_KC))))
+        most_rows = max(self.team.mr, int(self.team.cache_bytes / 2 / (4 * min(k, DEFAULT_KC))))
         row_tiles = -(-m // most_rows)
         rows = -(-m // row_tiles)
         return TileShape(m=rows, n=self._columns(n, guess, rows / m))
@@ -154,17 +165,3 @@ class _CpuRules:
     def _attention_tile(self, operator: Attention) -> TileShape:
         heads = 1 if operator.kv_heads >= self.n_workers else operator.kv_heads
         return TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=heads)
-
-
-def _own_cache_bytes(chip: Chip, cluster: ClusterInstance) -> float:
-    """The cache of one core alone, or its share of the nearest one that it shares."""
-    for level in chip.levels(cluster.cluster.name):
-        if level == "DRAM":
-            break
-        cache = chip.cache(level, cluster.cluster.name)
-        if cache.scope == "core":
-            if level != "L1":
-                return cache.size_bytes.value
-        else:
-            return cache.size_bytes.value / cluster.cluster.core_count
-    return 256 * 1024.0

@@ -218,10 +218,15 @@ def for_a_matrix_unit(case: Case) -> Case:
     return dataclasses.replace(case, plan=plan, program=lower(plan))
 
 
-@pytest.mark.skipif(DEVICE.matrix_isa is not None, reason="this machine has a matrix unit that we have kernels for")
-def test_workers_that_drive_a_matrix_unit_are_refused_where_there_is_none() -> None:
+def test_where_there_is_no_matrix_unit_cores_stand_in_for_it_and_the_trace_says_so() -> None:
     case = for_a_matrix_unit(make_case(little(), Phase.prefill(9), Cut(), seed=0))
-    assert "worker 0 of the plan drives a matrix unit" in refused(case)
+    device = dataclasses.replace(DEVICE, kernels=tuple(k for k in DEVICE.kernels if not k.matrix))
+    tensors = Tensors.from_arrays(case.program, case.plan.model, device, case.arrays)
+    meta = NativeExecutor(device).run(case.program, tensors, case.plan).meta
+    assert_equals_the_reference(case, tensors)
+    assert set(meta.kernels.values()) == {device.isa}
+    assert meta.stand_in
+    assert "stand-in: what the plan gives to a matrix unit ran on cores" in meta.notes
 
 
 def test_forced_kernels_run_a_plan_for_a_matrix_unit() -> None:

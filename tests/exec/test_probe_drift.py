@@ -9,7 +9,11 @@ from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.yardstick import Reference
 from smesim.hwmodel.chip import DRAM, Chip, KernelModel, factor_at
 from smesim.hwmodel.quantity import Quantity
+from smesim.plan.planners import cpu_only
+from smesim.workflow import predict
+from smesim.workload import Phase, build_graph
 from tests.sim.chips import two_core_chip
+from tests.workload.workload_models import tiny
 
 THEN = {"memory_t1": 20e9, "product_t1": 80e9, "memory_t2": 30e9, "product_t2": 150e9}
 
@@ -71,6 +75,19 @@ def test_one_thread_is_held_by_its_own_cap() -> None:
     assert {level: q for level, q in after.items() if level != DRAM} == {
         level: q for level, q in before.items() if level != DRAM
     }
+
+
+def test_a_chip_that_has_drifted_is_predicted_with_whatever_was_asked_of_it_before() -> None:
+    graph = build_graph(tiny(), Phase.prefill(200), layers=1)
+    seconds = []
+    for asked_before in (False, True):
+        chip = probed_chip()
+        if asked_before:
+            predict(cpu_only(graph, chip, 2), chip)
+        slower, _ = chip_of_now(chip, now(30e9, 75e9), 2)
+        seconds.append(predict(cpu_only(graph, probed_chip(), 2), slower).makespans_s()[0])
+    as_probed = predict(cpu_only(graph, probed_chip(), 2), probed_chip()).makespans_s()[0]
+    assert seconds[0] == seconds[1] > 1.2 * as_probed
 
 
 @pytest.mark.parametrize("chip", [two_core_chip(), probed_chip()], ids=["no yardstick", "other threads"])

@@ -292,3 +292,11 @@ def test_other_kinds_need_a_tile_for_each_dtype(small_data: Data) -> None:
     del unit_of(small_data)["svl_bits"]
     with pytest.raises(ValidationError, match="tiles: s8 given; accepted: one for each of f32, s8"):
         MatrixUnit.model_validate(unit_of(small_data))
+
+
+def test_a_copy_with_other_clusters_has_their_instances() -> None:
+    chip = library.load("apple-m4")
+    assert len(chip.instances) == len(chip.unit_instances) == 2
+    copied = chip.model_copy(update={"clusters": chip.clusters[:1]})
+    assert [instance.cluster for instance in copied.instances] == list(chip.clusters[:1])
+    assert len(copied.unit_instances) == 1

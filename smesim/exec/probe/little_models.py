@@ -86,6 +86,6 @@ def run_all(
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
         yardstick = yardsticks[count]
-        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=yardstick.sample)
-        yield LittleRun(program, trace, count, yardstick.take())
+        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=yardstick.look)
+        yield LittleRun(program, trace, count, yardstick.take(trace.makespans_s()))
         progress()

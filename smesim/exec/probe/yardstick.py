@@ -46,7 +46,7 @@ LONGEST_WATCH_S = 0.5
 
 @dataclass(frozen=True)
 class Reference:
-    """What the yardstick gave between the runs: bytes/s of the matrix-vector products of its decode step, FLOP/s of the
+    """What the yardstick gave around the runs: bytes/s of the matrix-vector products of its decode step, FLOP/s of the
     matrix products of its prompt."""
 
     memory: Timing
@@ -66,7 +66,7 @@ class Yardstick:
         self._bytes = float(program.buffers["n_bytes"][weights].sum())
         self._prefill, program, self._gemm = self._stopwatch(device, chip, threads, PREFILL, TaskKind.GEMM)
         self.product_flop = float(program.ops["flop"][program.ops["kind"] == TaskKind.GEMM].sum())
-        self._samples: list[tuple[float, float]] = []
+        self._looks: list[list[tuple[float, float]]] = []
         self._last_s = time.perf_counter()
 
     def _stopwatch(
@@ -91,20 +91,33 @@ class Yardstick:
         times = self._prefill()
         return sum(times.span_s(tasks) for tasks in self._gemm)
 
-    def sample(self) -> None:
+    def look(self) -> None:
         """Run both once, and again while the time since the last call allows."""
         begin_s = time.perf_counter()
         until_s = begin_s + min(WATCHED_SHARE * (begin_s - self._last_s), LONGEST_WATCH_S)
+        look: list[tuple[float, float]] = []
+        self._looks.append(look)
         while True:
-            self._samples.append((self._bytes / self.memory_s(), self.product_flop / self.product_s()))
+            look.append((self._bytes / self.memory_s(), self.product_flop / self.product_s()))
             self._last_s = time.perf_counter()
             if self._last_s >= until_s:
                 return
 
-    def take(self) -> Reference:
-        """Medians and spreads of the samples since the last call (at least one must have been taken)."""
-        memory, product = (Timing.of(samples) for samples in zip(*self._samples, strict=True))
-        self._samples = []
+    def take(self, run_s: Sequence[float] | npt.NDArray[np.float64]) -> Reference:
+        """Medians and spreads of the looks before and after the typical ones of the runs since the last call.
+
+        `run_s` is how long each run took, in seconds, with one look before the first of them and one after each. What
+        is reported of several runs is their median, so what counts is how the machine was then: typical is the half of
+        the runs that is nearest to it.
+        """
+        seconds = np.asarray(run_s, np.float64)
+        looks, self._looks = self._looks, []
+        if len(looks) != seconds.size + 1:
+            raise ValueError(f"{len(looks)} looks at {seconds.size} runs; there must be one more than there are runs")
+        distance = np.abs(seconds - np.median(seconds))
+        nearest = np.argsort(distance, kind="stable")[: (seconds.size + 1) // 2]
+        around = sorted({*nearest.tolist(), *(nearest + 1).tolist()})
+        memory, product = (Timing.of(v) for v in zip(*(s for i in around for s in looks[i]), strict=True))
         return Reference(memory, product)
 
 
