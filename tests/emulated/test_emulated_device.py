@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from smesim.emulation import SVL_BITS, EmulatedDevice, Features
-from smesim.plan.schema import load_plan
 from smesim.trace import read_trace
 from tests.command_line import CommandLine
 from tests.emulated.conftest import EmulatedPython, Run
-from tests.emulated.plan_outputs import outputs
 
 NO_SME = EmulatedDevice(features=Features.NONE)
-
-LARGEST_ERROR = 1e-5
-"""Of an output, as a share of its largest number: a machine may round a multiply-add once or twice."""
 
 ASK_THE_PROCESSOR = """
 from smesim.exec.device import native
@@ -94,22 +87,6 @@ def test_an_emulated_device_emulates_no_other(emulate: Callable[..., Run]) -> No
     ended = emulate("--", "emulate", "--", "doctor")
     assert ended.returncode == 2
     assert "this is the emulated device already" in ended.stderr
-
-
-@pytest.mark.parametrize(("device", "phase"), [(EmulatedDevice(), "prefill:8"), (NO_SME, "decode:8")], ids=str)
-def test_a_plan_gives_the_numbers_that_it_gives_on_the_host(
-    device: EmulatedDevice, phase: str, smesim: CommandLine, emulated_python: EmulatedPython, tmp_path: Path
-) -> None:
-    plan = tmp_path / "plan.json"
-    asked = ("--model", "smollm2-135m", "--phase", phase, "--chip", "apple-m4", "--layers", "1", "--threads", "2")
-    assert smesim("plan", *asked, "--out", plan).code == 0
-    target = tmp_path / "outputs.npz"
-    ended = emulated_python(device, "-m", "tests.emulated.plan_outputs", str(plan), "portable", str(target))
-    assert (ended.returncode, ended.stderr) == (0, "")
-    here, there = outputs(load_plan(plan), "portable"), np.load(target)
-    assert set(there) == set(here)
-    for name, expected in here.items():
-        assert np.abs(there[name] - expected).max() <= LARGEST_ERROR * np.abs(expected).max(), name
 
 
 def test_a_trace_made_there_says_so(smesim: CommandLine, emulate: Callable[..., Run]) -> None:

@@ -1,0 +1,97 @@
+"""One plan, made on the host, with operators of every mode: each emulated processor computes what the host computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from smesim.emulation import SVL_BITS, EmulatedDevice, Features
+from smesim.hwmodel import library
+from smesim.plan.planners import matrix_only
+from smesim.plan.schema import Plan
+from smesim.workload import Phase, build_graph
+from tests.emulated.conftest import EmulatedPython, Run
+from tests.emulated.plan_outputs import outputs, target_of
+from tests.plan.plans import with_entry
+from tests.workload.workload_models import tiny
+
+WITHOUT_UNIT = EmulatedDevice(features=Features.NONE)
+DEVICES = (
+    *(EmulatedDevice(svl) for svl in SVL_BITS),
+    *(EmulatedDevice(svl, Features.SME1) for svl in SVL_BITS),
+    EmulatedDevice(sve=True),
+    WITHOUT_UNIT,
+)
+COOPERATIVE = ("q_proj", "up_proj", "attention", "lm_head")
+MATRIX = ("k_proj", "gate_proj")
+CPU = ("v_proj", "down_proj")
+PHASES = ("prefill:45", "decode:37")
+LARGEST_ERROR = 1e-5
+"""Of an output, as a share of its largest number: a machine may round a multiply-add once or twice."""
+
+Outputs = dict[str, NDArray[Any]]
+
+
+def mixed(phase: str) -> Plan:
+    """A plan for one worker that drives a unit and one that does not, with products in every mode."""
+    model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
+    plan = matrix_only(build_graph(model, Phase.parse(phase), layers=2), library.load("apple-m4"), threads=2)
+    for site in COOPERATIVE:
+        plan = with_entry(plan, site, mode="cooperative", workers=(0, 1), assignment="shared")
+    for site in MATRIX:
+        plan = with_entry(plan, site, mode="matrix", workers=(0,))
+    for site in CPU:
+        plan = with_entry(plan, site, mode="cpu", workers=(1,))
+    return plan
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Outputs]:
+    return {phase: outputs(mixed(phase), "portable") for phase in PHASES}
+
+
+@pytest.fixture(scope="module")
+def runs(emulated_python: EmulatedPython, folder: Path) -> Iterator[dict[EmulatedDevice, Future[Run]]]:
+    """The plans on all devices, as many at a time as there are cores, each device with its own kernels."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+
+    def execute(device: EmulatedDevice) -> Run:
+        for phase in PHASES:
+            mixed(phase).save(plan_file(folder, device, phase))
+        files = (str(plan_file(folder, device, phase)) for phase in PHASES)
+        return emulated_python(device, "-m", "tests.emulated.plan_outputs", "best", *files)
+
+    yield {device: pool.submit(execute, device) for device in DEVICES}
+    pool.shutdown(cancel_futures=True)
+
+
+def plan_file(folder: Path, device: EmulatedDevice, phase: str) -> Path:
+    return folder / f"{device.features}-{device.svl_bits}-{device.sve}-{phase.replace(':', '-')}.json"
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=str)
+def test_a_plan_with_every_mode_gives_the_numbers_of_the_portable_kernels(
+    device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]], folder: Path, expected: dict[str, Outputs]
+) -> None:
+    ended = runs[device].result()
+    assert (ended.returncode, ended.stderr) == (0, "")
+    # The unit's worker runs the unit's kernels; where there is none the cores' stand in.
+    unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "neon"}[device.features]
+    assert [set(ran.split()) for ran in ended.stdout.splitlines()] == [{"neon", unit}] * len(PHASES)
+    for phase in PHASES:
+        there = np.load(target_of(plan_file(folder, device, phase), "best"))
+        assert set(there) == set(expected[phase])
+        for name, numbers in expected[phase].items():
+            assert np.abs(there[name] - numbers).max() <= LARGEST_ERROR * np.abs(numbers).max(), (phase, name)
