@@ -28,10 +28,8 @@ from typing import Any
 from smesim.emulation import EmulatedDevice, environment, refuse_without_device
 from smesim.errors import DeviceError
 from smesim.exec import leaves
-from smesim.exec.leaves import BEST_ISA, LEAVES, check_calls
+from smesim.exec.leaves import BEST_ISA, check_calls
 from smesim.instructions import InstructionClass, classify
-
-KERNELS = tuple(LEAVES)
 
 _ADDRESSES = ("-R", "16G")
 _LOG = ("-d", "in_asm,exec,nochain")
