@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build emulation lint types wheel clean
+.PHONY: help demo test build emulation lint types wheel wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -30,10 +30,13 @@ lint: build ## ruff
 
 types: build ## mypy, strict
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tools/bootstrap.py tools/emulation.py
+	$(BIN)/mypy --strict tools/bootstrap.py tools/emulation.py tools/wheels.py
 
 wheel: ## dist/*.whl, for every Python from 3.11 on
 	@$(SET_UP) --wheel
+
+wheels: build ## dist/*.whl for Linux on Arm, with either C library, and for Macs
+	@$(BIN)/python tools/wheels.py
 
 clean: ## remove what was built and measured; .venv and the downloads stay
 	rm -rf build dist out smesim.egg-info smesim/exec/_native.*

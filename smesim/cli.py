@@ -281,16 +281,37 @@ def demo(
 
 
 @app.command(
-    epilog="Example: smesim emulate --svl 512 -- doctor --json", context_settings={"allow_interspersed_args": False}
+    epilog="Example: smesim emulate --svl 512 -- doctor --json, or smesim emulate --count gemm_f32 --shape 64x64x512",
+    context_settings={"allow_interspersed_args": False},
 )
 def emulate(
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="A smesim command and its arguments.")],
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND...", help="A smesim command and its arguments.")
+    ] = None,
     svl: Annotated[int, typer.Option(help="Streaming vector length in bits: 128, 256, 512, 1024 or 2048.")] = 512,
     features: Annotated[Features, typer.Option(help="What the processor has.")] = Features.SME2,
     sve: Annotated[bool, typer.Option("--sve", help="SVE of 128 bits too; an Apple M4 has none.")] = False,
+    count: Annotated[
+        str | None, typer.Option(metavar="KERNEL", help="Instead of a command: count a kernel's instructions.")
+    ] = None,
+    shape: Annotated[str | None, typer.Option(metavar="MxNxK", help="With --count: what the kernel computes.")] = None,
+    isa: Annotated[str | None, typer.Option(help="With --count: whose kernel; default: the matrix unit's.")] = None,
+    json: JsonFlag = False,
 ) -> None:
     """Run a smesim command on an emulated Arm processor with SME. Its times say nothing of hardware."""
-    run_emulated(EmulatedDevice(svl, features, sve), command)
+    device = EmulatedDevice(svl, features, sve)
+    if count is None:
+        if not command:
+            raise SmesimError("nothing to emulate; accepted: a smesim command, or --count KERNEL --shape MxNxK")
+        if shape or isa or json:
+            raise SmesimError("--shape, --isa and --json go with --count; a command's own options stand behind it")
+        run_emulated(device, command)
+    if command or shape is None:
+        raise SmesimError("--count goes with --shape MxNxK and without a command")
+    from smesim import show
+    from smesim.counts import count_leaves
+
+    show.kernel_count(count_leaves(device, isa, [f"{count}:{shape}"])[0], json)
 
 
 def _load_plan(path: Path) -> Plan:

@@ -80,7 +80,8 @@ class EmulatedDevice:
             return "cortex-a72"
         # Compilers spill SVE registers into room measured by the streaming length: SVE must not be the wider one.
         sve = "sve128=on" if self.sve or self.features is Features.SME1 else "sve=off"
-        return f"max,{sve},sme{self.svl_bits}=on"
+        # Without FA64 an instruction of Neon in streaming mode is an illegal one, as on every SME chip known so far.
+        return f"max,{sve},sme{self.svl_bits}=on,sme_fa64=off"
 
     def command(self, *python_arguments: str) -> list[str]:
         """The command that runs the emulated Python with these arguments, in `environment()`."""
@@ -109,12 +110,17 @@ def why_missing() -> str | None:
     return "it was never set up"
 
 
-def run_emulated(device: EmulatedDevice, arguments: Sequence[str]) -> NoReturn:
-    """Become the smesim command in the emulated device. DeviceError if there is no such device here."""
+def refuse_without_device() -> None:
+    """DeviceError if nothing can be emulated here."""
     if is_emulated():
         raise DeviceError("this is the emulated device already; run the command itself")
     if reason := why_missing():
         raise DeviceError(f"there is no emulated device ({reason}); run 'make emulation' in a checkout of smesim")
+
+
+def run_emulated(device: EmulatedDevice, arguments: Sequence[str]) -> NoReturn:
+    """Become the smesim command in the emulated device. DeviceError if there is no such device here."""
+    refuse_without_device()
     sys.stdout.flush()
     command = device.command("-m", "smesim", *arguments)
     os.execve(command[0], command, environment())

@@ -15,6 +15,7 @@ from rich.table import Table
 from smesim.units import format_bytes, format_rate, format_seconds
 
 if TYPE_CHECKING:
+    from smesim.counts import KernelCount
     from smesim.exec.device import Device
     from smesim.hwmodel.chip import Chip
     from smesim.plan.schema import Plan
@@ -64,8 +65,13 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "emulated": device.emulated,
         "matrix_extensions": list(device.matrix_extensions),
         "svl_bits": device.svl_bits or None,
+        "sme_features": list(device.sme_features),
+        "matrix_units": asdict(device.matrix_units),
         "vector_extensions": list(device.vector_extensions),
+        "detected_by": device.detected_by,
+        "overrides": list(device.overrides),
         "isa": device.isa,
+        "matrix_isa": device.matrix_isa,
         "kernels": [asdict(table) for table in device.kernels],
         "last_probe": str(probe_path) if probe_path.exists() else None,
     }
@@ -80,9 +86,16 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     table.add_row("memory", f"{format_bytes(device.memory_bytes)}, {format_bytes(device.available_bytes)} available")
     svl = f"; streaming vectors of {device.svl_bits} bits" if device.svl_bits else ""
     table.add_row("matrix extension", (", ".join(device.matrix_extensions) or "none") + svl)
+    if device.sme_features:
+        table.add_row("SME features", ", ".join(device.sme_features))
+    units = device.matrix_units
+    table.add_row("matrix units", f"{'unknown' if units.count is None else units.count}: {units.source}")
     table.add_row("vector extensions", ", ".join(device.vector_extensions) or "none")
+    table.add_row("detected by", device.detected_by)
+    table.add_row("overridden by", ", ".join(device.overrides) or "nothing")
+    chosen = {device.isa: "chosen", device.matrix_isa: "chosen for matrix units"}
     for kernels in device.kernels:
-        state = "chosen" if kernels.isa == device.isa else "runs here" if kernels.supported else "this CPU lacks it"
+        state = chosen.get(kernels.isa, "runs here" if kernels.supported else "this CPU lacks it")
         table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
     table.add_row("last probe", facts["last_probe"] or "none; run 'smesim probe --out F'")
     _console.print(table)
@@ -306,3 +319,19 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
     quantities += [rate for unit in c.unit_instances for rate in unit.unit.flop_per_s.values()]
     origins = sorted({q.provenance for q in quantities})
     _console.print(f"peaks and bandwidths of this chip file are {', '.join(origins)}", highlight=False)
+
+
+def kernel_count(counted: KernelCount, json: bool) -> None:
+    """What one call of a kernel executed, by class of instruction."""
+    counts = counted.counts
+    if json:
+        about = {"kernel": counted.kernel, "shape": counted.shape, "svl_bits": counted.svl_bits or None}
+        _print_json({**about, "isa": counted.isa, "counts": counts})
+        return
+    svl = f", SVL {counted.svl_bits}" if counted.svl_bits else ""
+    everything = sum(counts.values())
+    table = _table(f"{counted.kernel} {counted.shape}, {counted.isa}{svl}", "instructions", "executed", "share")
+    for kind, times in counts.items():
+        table.add_row(kind.replace("_", " "), f"{times:,}", f"{times / everything:.1%}")
+    table.add_row("all", f"{everything:,}", f"{1:.1%}")
+    _console.print(table)

@@ -49,10 +49,10 @@ def test_why_a_device_could_not_be_set_up_is_said(nothing_set_up: Path, smesim: 
 @pytest.mark.parametrize(
     ("device", "cpu"),
     [
-        (EmulatedDevice(), "max,sve=off,sme512=on"),
-        (EmulatedDevice(2048), "max,sve=off,sme2048=on"),
-        (EmulatedDevice(256, sve=True), "max,sve128=on,sme256=on"),
-        (EmulatedDevice(128, Features.SME1), "max,sve128=on,sme128=on"),
+        (EmulatedDevice(), "max,sve=off,sme512=on,sme_fa64=off"),
+        (EmulatedDevice(2048), "max,sve=off,sme2048=on,sme_fa64=off"),
+        (EmulatedDevice(256, sve=True), "max,sve128=on,sme256=on,sme_fa64=off"),
+        (EmulatedDevice(128, Features.SME1), "max,sve128=on,sme128=on,sme_fa64=off"),
         (EmulatedDevice(features=Features.NONE), "cortex-a72"),
     ],
 )

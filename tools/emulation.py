@@ -152,27 +152,34 @@ def ensure_native() -> None:
     key = digest([ROOT / "setup.py", Path(__file__), *(ROOT / "native").rglob("*")], COMPILER_FROM_PIP)
     if stamp("native") == key and NATIVE_MODULE.exists():
         return
-    zig = [sys.executable, "-m", "ziglang"] if ENVIRONMENT_HAS_ZIG else [str(ZIG / "ziglang" / "zig")]
-    compiler = shlex.join([*zig, "cc", "-target", TARGET])
-    environment = {
-        **os.environ,
-        "_PYTHON_HOST_PLATFORM": "linux-aarch64",
-        "CC": compiler,
-        "LDSHARED": f"{compiler} -shared",
-        "CPPFLAGS": shlex.join(f"-I{folder}" for folder in HEADERS),
-        "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
-        "ZIG_LOCAL_CACHE_DIR": str(CACHE / "zig"),
-    }
     built = ROOT / "build" / "lib.emulated"
     places = ["--build-lib", str(built), "--build-temp", str(ROOT / "build" / "temp.emulated")]
     with announced("emulation: compiling the native kernels for arm64"):
         run(
             [sys.executable, "setup.py", "--quiet", "build_ext", *places],
             "the native kernels did not compile for arm64",
-            environment,
+            cross_environment(TARGET, "linux-aarch64", HEADERS),
         )
         (built / "smesim" / "exec" / "_native.abi3.so").replace(NATIVE_MODULE)
     write_stamp("native", key)
+
+
+def cross_environment(target: str, platform_name: str, headers: Sequence[Path], *link: str) -> dict[str, str]:
+    """The environment variables with which setup.py builds for another machine, by zig.
+
+    `target` is that machine in zig's words and `platform_name` in Python's; `link` are further words for its linker.
+    """
+    zig = [sys.executable, "-m", "ziglang"] if ENVIRONMENT_HAS_ZIG else [str(ZIG / "ziglang" / "zig")]
+    compiler = shlex.join([*zig, "cc", "-target", target])
+    return {
+        **os.environ,
+        "_PYTHON_HOST_PLATFORM": platform_name,
+        "CC": compiler,
+        "LDSHARED": shlex.join([*zig, "cc", "-target", target, "-shared", *link]),
+        "CPPFLAGS": shlex.join(f"-I{folder}" for folder in headers),
+        "ZIG_GLOBAL_CACHE_DIR": str(CACHE / "zig"),
+        "ZIG_LOCAL_CACHE_DIR": str(CACHE / "zig"),
+    }
 
 
 def pip_install(folder: Path, *arguments: str) -> None:

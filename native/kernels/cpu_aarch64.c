@@ -62,3 +62,20 @@ int32_t sms_cpu_svl_bits(void) {
 #else
 int32_t sms_cpu_svl_bits(void) { return 0; }
 #endif
+
+#if defined(__APPLE__)
+#include <stddef.h>
+#include <sys/sysctl.h>
+
+int64_t sms_cpu_sysctl(const char *name, void *value, int64_t size) {
+    size_t length = (size_t)size;
+    return sysctlbyname(name, value, &length, NULL, 0) == 0 ? (int64_t)length : -1;
+}
+#else
+int64_t sms_cpu_sysctl(const char *name, void *value, int64_t size) {
+    (void)name;
+    (void)value;
+    (void)size;
+    return -1;
+}
+#endif

@@ -3,6 +3,9 @@
 device = Device.here()
 print(device.summary())
 print(device.isa)          # the fastest kernels that run here, e.g. "avx2"
+
+What is chosen can be overridden by environment variables: SMESIM_ISA names the kernels of the cores, SMESIM_MATRIX_ISA
+those that drive a matrix unit, or ``none``, and SMESIM_MATRIX_UNITS how many units there are (`matrix_units.py`).
 """
 
 from __future__ import annotations
@@ -15,11 +18,30 @@ from pathlib import Path
 from typing import Any
 
 from smesim.errors import DeviceError
+from smesim.exec.matrix_units import COUNT_VARIABLE, MatrixUnits, matrix_units
+
+ISA_VARIABLE = "SMESIM_ISA"
+MATRIX_ISA_VARIABLE = "SMESIM_MATRIX_ISA"
+NO_MATRIX = "none"
+"""What SMESIM_MATRIX_ISA says to leave the matrix unit alone."""
+_VARIABLES = (ISA_VARIABLE, MATRIX_ISA_VARIABLE, COUNT_VARIABLE)
 
 MATRIX_FLAGS = {"sme": "Arm SME", "sme2": "Arm SME2", "amx_tile": "Intel AMX"}
 """Processor flags (Linux, /proc/cpuinfo) that say a matrix extension is there, and what it is called."""
 VECTOR_FLAGS = ("avx2", "fma", "avx512f", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2")
 """Flags, in Linux's words, of vector instructions that kernels use or could use."""
+OPTIONAL_IN_SME = {
+    "sme2p1": "FEAT_SME2p1", "smef64f64": "FEAT_SME_F64F64", "smei16i64": "FEAT_SME_I16I64",
+    "smef16f16": "FEAT_SME_F16F16", "smeb16b16": "FEAT_SME_B16B16",
+}  # fmt: skip
+"""What a processor with SME may have beyond it: Linux's word, and macOS's under ``hw.optional.arm``."""
+_DETECTED_BY = {
+    ("Linux", "x86_64"): "CPUID and XGETBV, /proc/cpuinfo",
+    ("Linux", "aarch64"): "AT_HWCAP and AT_HWCAP2, /proc/cpuinfo, RDSVL",
+    ("Darwin", "arm64"): "sysctl hw.optional.arm, RDSVL",
+}
+"""By system and machine, who says which instructions there are."""
+_LONGEST_SYSCTL_BYTES = 256
 
 
 def native() -> tuple[Any, Any]:
@@ -59,13 +81,21 @@ class Device:
     kernels: tuple[KernelTable, ...]
     vector_extensions: tuple[str, ...]
     svl_bits: int
+    sme_features: tuple[str, ...]
+    matrix_units: MatrixUnits
     emulated: bool
+    detected_by: str
+    overrides: tuple[str, ...] = ()
+    """Environment variables that were set to change what is chosen, as NAME=VALUE."""
+    forced_isa: str | None = None
+    forced_matrix_isa: str | None = None
 
     @classmethod
     def here(cls) -> Device:
+        """This machine. DeviceError if an environment variable asks for what it cannot do."""
         flags = _cpu_flags() | _arm_flags()
         total, available = _memory()
-        return cls(
+        here = cls(
             processor=_processor_name(),
             architecture=platform.machine(),
             cores=_usable_cores(),
@@ -75,17 +105,42 @@ class Device:
             kernels=tuple(_kernel_tables()),
             vector_extensions=tuple(flag for flag in VECTOR_FLAGS if flag in flags),
             svl_bits=native()[1].sms_cpu_svl_bits(),
+            sme_features=tuple(sorted(flag for flag in flags if flag.startswith("sme"))) if "sme" in flags else (),
+            matrix_units=matrix_units(any(flag in flags for flag in MATRIX_FLAGS), sysctl_number),
             emulated=is_emulated(),
+            detected_by=_DETECTED_BY.get((platform.system(), platform.machine()), "what the module was compiled for"),
+            overrides=tuple(f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ),
+            forced_isa=os.environ.get(ISA_VARIABLE),
+            forced_matrix_isa=os.environ.get(MATRIX_ISA_VARIABLE),
         )
+        here.check_overrides()
+        return here
+
+    def check_overrides(self) -> None:
+        """DeviceError if kernels are forced that this machine cannot run, or that are not of that kind."""
+        for variable, forced, of_matrix in (
+            (ISA_VARIABLE, self.forced_isa, False),
+            (MATRIX_ISA_VARIABLE, self.forced_matrix_isa, True),
+        ):
+            if forced is None or (of_matrix and forced == NO_MATRIX):
+                continue
+            runnable = [table.isa for table in self.kernels if table.supported and table.matrix == of_matrix]
+            if forced not in runnable:
+                known = any(table.isa == forced and table.matrix == of_matrix for table in self.kernels)
+                why = "this CPU lacks the instructions" if known else "this build has no such kernels"
+                accepted = ", ".join([*runnable, NO_MATRIX] if of_matrix else runnable)
+                raise DeviceError(f"{variable}={forced} cannot be done here: {why}; accepted: {accepted}")
 
     @cached_property
     def isa(self) -> str:
-        """The fastest kernels of a core that run here."""
-        return next(k.isa for k in self.kernels if k.supported and not k.test_only and not k.matrix)
+        """The fastest kernels of a core that run here, or those that are forced."""
+        return self.forced_isa or next(k.isa for k in self.kernels if k.supported and not k.test_only and not k.matrix)
 
     @cached_property
     def matrix_isa(self) -> str | None:
-        """The fastest kernels that drive a matrix unit; None where there is none."""
+        """The fastest kernels that drive a matrix unit, or those that are forced; None where there are none."""
+        if self.forced_matrix_isa is not None:
+            return None if self.forced_matrix_isa == NO_MATRIX else self.forced_matrix_isa
         return next((k.isa for k in self.kernels if k.supported and not k.test_only and k.matrix), None)
 
     def kernel_table(self, isa: str) -> KernelTable:
@@ -125,10 +180,25 @@ def is_emulated() -> bool:
         return False
 
 
+def _sysctl(name: str) -> bytes | None:
+    """What macOS tells under a name; None where there is none of that name, or no macOS."""
+    ffi, lib = native()
+    value = ffi.new("char[]", _LONGEST_SYSCTL_BYTES)
+    length = lib.sms_cpu_sysctl(name.encode(), value, _LONGEST_SYSCTL_BYTES)
+    return None if length < 0 else bytes(ffi.buffer(value, length))
+
+
+def sysctl_number(name: str) -> int:
+    """A number of macOS, of 32 or 64 bits, by its name; -1 where there is none."""
+    value = _sysctl(name)
+    return -1 if value is None else int.from_bytes(value, "little", signed=True)
+
+
 def _arm_flags() -> set[str]:
     """What native code found out, for systems without /proc/cpuinfo."""
     _, lib = native()
     found = {
+        **{word: sysctl_number(f"hw.optional.arm.{name}") > 0 for word, name in OPTIONAL_IN_SME.items()},
         "asimdhp": lib.sms_cpu_has_fp16(),
         "asimddp": lib.sms_cpu_has_dotprod(),
         "i8mm": lib.sms_cpu_has_i8mm(),
@@ -166,16 +236,18 @@ def _usable_cores() -> tuple[int, ...]:
     return tuple(range(os.cpu_count() or 1))
 
 
-def _cpuinfo(key: str) -> str:
+def _cpuinfo_of_all_cores(key: str) -> list[str]:
+    """All values under that key of /proc/cpuinfo, each once; [] where there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return ""
-    for line in lines:
-        name, _, value = line.partition(":")
-        if name.strip() == key:
-            return value.strip()
-    return ""
+        return []
+    pairs = (line.partition(":") for line in lines)
+    return list(dict.fromkeys(value.strip() for name, _, value in pairs if name.strip() == key))
+
+
+def _cpuinfo(key: str) -> str:
+    return next(iter(_cpuinfo_of_all_cores(key)), "")
 
 
 def _cpu_flags() -> set[str]:
@@ -183,7 +255,14 @@ def _cpu_flags() -> set[str]:
 
 
 def _processor_name() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    """What it calls itself. Arm's cores under Linux have numbers only, by which others can look them up."""
+    if name := _cpuinfo("model name"):
+        return name
+    if brand := _sysctl("machdep.cpu.brand_string"):
+        return brand.rstrip(b"\0").decode()
+    if parts := _cpuinfo_of_all_cores("CPU part"):
+        return f"Arm, implementer {_cpuinfo('CPU implementer')}, parts {', '.join(parts)}"
+    return platform.processor() or platform.machine()
 
 
 def _memory() -> tuple[int, int]:

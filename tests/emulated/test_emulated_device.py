@@ -18,6 +18,7 @@ NO_SME = EmulatedDevice(features=Features.NONE)
 ASK_THE_PROCESSOR = """
 from smesim.exec.device import native
 lib = native()[1]
+assert "smefa64" not in open("/proc/cpuinfo").read().split(), "Neon in streaming mode is to be illegal"
 print(lib.sms_cpu_has_sve(), lib.sms_cpu_has_sme(), lib.sms_cpu_has_sme2(), lib.sms_cpu_svl_bits())
 """
 PROCESSORS = [
@@ -59,6 +60,9 @@ def test_doctor_says_what_is_emulated(
     assert found["emulated"]
     assert found["architecture"] == "aarch64"
     assert (found["matrix_extensions"], found["svl_bits"]) == (matrix, svl_bits)
+    assert found["matrix_isa"] == ("sme2" if matrix else None)
+    assert found["matrix_units"]["count"] == (None if matrix else 0)
+    assert "HWCAP2" in found["detected_by"]
     vectors = set(found["vector_extensions"])
     assert has <= vectors
     assert not has_not & vectors

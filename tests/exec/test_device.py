@@ -44,6 +44,50 @@ def test_kernels_that_cannot_run_are_refused_with_those_that_can(isa: str, why: 
         machine.kernel_table(isa)
 
 
+MATRIX = KernelTable("tiles", lanes=16, mr=32, nr=16, kc=1024, supported=True, test_only=False, matrix=True)
+LACKING = dataclasses.replace(MATRIX, isa="more tiles", supported=False)
+WITH_MATRIX = dataclasses.replace(
+    HERE, kernels=(LACKING, MATRIX, table("wide", supported=False), table("fast"), table("slow"))
+)
+
+
+def test_kernels_can_be_forced() -> None:
+    assert (WITH_MATRIX.isa, WITH_MATRIX.matrix_isa) == ("fast", "tiles")
+    forced = dataclasses.replace(WITH_MATRIX, forced_isa="slow", forced_matrix_isa="none")
+    forced.check_overrides()
+    assert (forced.isa, forced.matrix_isa) == ("slow", None)
+    forced = dataclasses.replace(WITH_MATRIX, forced_matrix_isa="tiles")
+    forced.check_overrides()
+    assert forced.matrix_isa == "tiles"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusal"),
+    [
+        ({"forced_isa": "wide"}, "SMESIM_ISA=wide .* this CPU lacks the instructions; accepted: fast, slow$"),
+        ({"forced_isa": "tiles"}, "SMESIM_ISA=tiles .* this build has no such kernels; accepted: fast, slow$"),
+        ({"forced_isa": "none"}, "SMESIM_ISA=none .* accepted: fast, slow$"),
+        ({"forced_matrix_isa": "more tiles"}, "SMESIM_MATRIX_ISA=more tiles .* lacks .*; accepted: tiles, none$"),
+        ({"forced_matrix_isa": "fast"}, "SMESIM_MATRIX_ISA=fast .* no such kernels; accepted: tiles, none$"),
+    ],
+)
+def test_forced_kernels_that_cannot_run_are_refused_with_those_that_can(changes: dict[str, str], refusal: str) -> None:
+    with pytest.raises(DeviceError, match=refusal):
+        dataclasses.replace(WITH_MATRIX, **changes).check_overrides()  # type: ignore[arg-type]
+
+
+def test_overrides_come_from_the_environment_and_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SMESIM_ISA", "portable")
+    monkeypatch.setenv("SMESIM_MATRIX_ISA", "none")
+    monkeypatch.setenv("SMESIM_MATRIX_UNITS", "4")
+    machine = Device.here()
+    assert (machine.isa, machine.matrix_isa, machine.matrix_units.count) == ("portable", None, 4)
+    assert machine.overrides == ("SMESIM_ISA=portable", "SMESIM_MATRIX_ISA=none", "SMESIM_MATRIX_UNITS=4")
+    monkeypatch.setenv("SMESIM_ISA", "magic")
+    with pytest.raises(DeviceError, match=r"SMESIM_ISA=magic .* accepted: .*portable"):
+        Device.here()
+
+
 class FakeFiles:
     """Stands in for the Path class: texts by path, everything else is missing."""
 
@@ -77,6 +121,20 @@ def test_matrix_extensions_are_read_from_the_processors_flags(
 ) -> None:
     monkeypatch.setattr(device_module, "Path", FakeFiles({"/proc/cpuinfo": cpuinfo}))
     assert Device.here().matrix_extensions == found
+
+
+def test_an_arm_core_without_a_name_has_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = "".join(f"CPU implementer : 0x41\nCPU part : {part}\n\n" for part in ("0xd80", "0xd80", "0xd81"))
+    monkeypatch.setattr(device_module, "Path", FakeFiles({"/proc/cpuinfo": cores}))
+    assert Device.here().processor == "Arm, implementer 0x41, parts 0xd80, 0xd81"
+
+
+def test_what_sme_may_have_is_read_from_the_processors_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = "Features : asimd smef64f64 sme sme2 sme2p1\n"
+    monkeypatch.setattr(device_module, "Path", FakeFiles({"/proc/cpuinfo": cpuinfo}))
+    assert Device.here().sme_features == ("sme", "sme2", "sme2p1", "smef64f64")
+    monkeypatch.setattr(device_module, "Path", FakeFiles({"/proc/cpuinfo": PLAIN}))
+    assert Device.here().sme_features == ()
 
 
 def test_the_summary_says_whether_there_is_sme() -> None:

@@ -14,5 +14,8 @@ int32_t sms_cpu_has_sme(void);
 int32_t sms_cpu_has_sme2(void);
 /* Streaming vector length of the calling thread, in bits; 0 without SME. */
 int32_t sms_cpu_svl_bits(void);
+/* What macOS tells under a name of sysctl: its bytes go to value, at most `size`. Returns how many they are; -1 where
+ * there is nothing of that name or size, or no macOS. */
+int64_t sms_cpu_sysctl(const char *name, void *value, int64_t size);
 
 #endif
