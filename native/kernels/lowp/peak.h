@@ -1,69 +1,30 @@
-/* Loops that find what the multiply-add pipes give for words: the inner loop of a tile, its operands made before and
- * read from the nearest cache. They are read anew each time because the products of constants are constants, which
- * a compiler would compute once. */
-#ifndef SMESIM_PEAK_H
-#define SMESIM_PEAK_H
+/* What the multiply-add pipes give for words. */
+#ifndef SMESIM_LOWP_PEAK_H
+#define SMESIM_LOWP_PEAK_H
 
+#include "../vector/peak.h"
 #include "product.h"
 
-enum {
-    SMS_PEAK_CHAINS = SMS_MR * SMS_PANELS * SMS_PANEL_VECTORS,
-    SMS_MOST_OPERANDS = 2 * (SMS_MR > SMS_TILE_COLUMNS ? SMS_MR : SMS_TILE_COLUMNS),
-};
+enum { SMS_PEAK_VECTORS = SMS_PANELS * SMS_PANEL_VECTORS, SMS_PEAK_CHAINS = SMS_MR * SMS_PEAK_VECTORS };
 
-/* What is multiplied by all columns: one word of a row, or the block of two rows. */
-SMS_INLINE vi sms_peak_word(const sms_word *a, int row) { return w_set(a[row]); }
-SMS_INLINE vi sms_peak_block(const sms_word *a, int row) { return w_load(a + row * SMS_LANES); }
+SMS_INLINE vi sms_peak_column(const sms_word *b, int j) { return w_load(b + j * SMS_LANES); }
+SMS_INLINE vi sms_peak_row(const sms_word *a, int r) { return w_set(a[r]); }
 
-/* rows x vectors chains of dot(sum, columns, row). */
-#define SMS_PEAK(name, vector, zero, rows, vectors, row_operand, dot, add)                       \
-    static vector name(sms_word ones, int64_t iterations) {                                      \
-        sms_word rhs[SMS_MOST_OPERANDS], lhs[SMS_MOST_OPERANDS];                                 \
-        for (int i = 0; i < SMS_MOST_OPERANDS; i++)                                              \
-            rhs[i] = lhs[i] = ones;                                                              \
-        vector acc[rows][vectors];                                                               \
-        SMS_UNROLL(16)                                                                           \
-        for (int r = 0; r < (rows); r++) {                                                       \
-            SMS_UNROLL(16)                                                                       \
-            for (int j = 0; j < (vectors); j++)                                                  \
-                acc[r][j] = zero;                                                                \
-        }                                                                                        \
-        const sms_word *a = lhs, *b = rhs;                                                       \
-        for (int64_t i = 0; i < iterations; i++) {                                               \
-            __asm__ volatile("" : "+r"(a), "+r"(b));                                             \
-            SMS_UNROLL(16)                                                                       \
-            for (int r = 0; r < (rows); r++) {                                                   \
-                SMS_UNROLL(16)                                                                   \
-                for (int j = 0; j < (vectors); j++)                                              \
-                    acc[r][j] = dot(acc[r][j], w_load(b + j * SMS_LANES), row_operand(a, r));    \
-            }                                                                                    \
-        }                                                                                        \
-        vector done[SMS_PEAK_CHAINS];                                                            \
-        SMS_UNROLL(16)                                                                           \
-        for (int r = 0; r < (rows); r++) {                                                       \
-            SMS_UNROLL(16)                                                                       \
-            for (int j = 0; j < (vectors); j++)                                                  \
-                done[r * (vectors) + j] = acc[r][j];                                             \
-        }                                                                                        \
-        __asm__ volatile("" : : "r"(done) : "memory");                                           \
-        vector total = zero;                                                                     \
-        for (int i = 0; i < SMS_PEAK_CHAINS; i++)                                                \
-            total = add(total, done[i]);                                                         \
-        return total;                                                                            \
-    }
-#define SMS_WORD_PEAK(name, vector, zero, dot, add) \
-    SMS_PEAK(name, vector, zero, SMS_MR, SMS_PANELS *SMS_PANEL_VECTORS, sms_peak_word, dot, add)
-#define SMS_BLOCK_PEAK(name, vector, zero, dot, add) \
-    SMS_PEAK(name, vector, zero, SMS_BLOCK_ROWS, SMS_BLOCK_COLUMNS, sms_peak_block, dot, add)
+#define SMS_WORD_PEAK(name, vector, dot, add) \
+    SMS_PEAK(name, vector, sms_word, SMS_MR, SMS_PEAK_VECTORS, sms_peak_column, sms_peak_row, dot, add)
 
-SMS_WORD_PEAK(sms_sum_widened, vf, v_set(0.0f), w_dot_widened, v_add)
+SMS_WORD_PEAK(sms_sum_widened, vf, w_dot_widened, v_add)
 #if SMS_BLOCKS
-SMS_BLOCK_PEAK(sms_sum_bf16, vf, v_set(0.0f), isa_block_bf16, v_add)
-SMS_BLOCK_PEAK(sms_count_s8, vi, w_set(0), isa_block_s8, w_add)
+SMS_INLINE vi sms_peak_rows(const sms_word *a, int r) { return w_load(a + r * SMS_LANES); }
+
+#define SMS_BLOCK_PEAK(name, vector, dot, add) \
+    SMS_PEAK(name, vector, sms_word, SMS_BLOCK_ROWS, SMS_BLOCK_COLUMNS, sms_peak_column, sms_peak_rows, dot, add)
+SMS_BLOCK_PEAK(sms_sum_bf16, vf, isa_block_bf16, v_add)
+SMS_BLOCK_PEAK(sms_count_s8, vi, isa_block_s8, w_add)
 #else
-SMS_WORD_PEAK(sms_count_s8, vi, w_set(0), w_dot_s8, w_add)
+SMS_WORD_PEAK(sms_count_s8, vi, w_dot_s8, w_add)
 #if SMS_BF16_DOT
-SMS_WORD_PEAK(sms_sum_bf16, vf, v_set(0.0f), isa_dot_bf16, v_add)
+SMS_WORD_PEAK(sms_sum_bf16, vf, isa_dot_bf16, v_add)
 #endif
 #endif
 
