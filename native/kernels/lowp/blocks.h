@@ -29,8 +29,9 @@ SMS_INLINE void sms_prepare_blocks(const sms_word *a, int64_t stride, int64_t he
     }
 }
 
-SMS_INLINE void sms_sum_blocks(const enum sms_number number, const int height, const struct sms_word_tile *t,
-                               struct sms_word_sums *sums) {
+/* The sums of all rows and the columns of `vectors` vectors from `vector0` on. */
+SMS_INLINE void sms_sum_some_blocks(const enum sms_number number, const int height, const int vector0,
+                                    const int vectors, const struct sms_word_tile *t, struct sms_word_sums *sums) {
     static const sms_word zeros[SMS_NR] = {0};
     const int rows = (height + 1) / 2;
     const int64_t prefetch_step = t->prefetch_step;
@@ -42,18 +43,21 @@ SMS_INLINE void sms_sum_blocks(const enum sms_number number, const int height, c
     SMS_UNROLL(16)
     for (int r = 0; r < rows; r++) {
         SMS_UNROLL(16)
-        for (int j = 0; j < SMS_BLOCK_COLUMNS; j++) {
+        for (int j = 0; j < 2 * vectors; j++) {
             sum[r][j] = v_set(0.0f);
             count[r][j] = w_set(0);
         }
     }
     for (int64_t k = t->depth; k > 0; k -= 2) {
         const sms_word *next = k > 1 ? b + SMS_NR : zeros;
-        __builtin_prefetch(prefetch, 0, SMS_PREFETCH_LOCALITY);
-        __builtin_prefetch(prefetch + prefetch_step, 0, SMS_PREFETCH_LOCALITY);
+        if (vector0 == 0) {
+            __builtin_prefetch(prefetch, 0, SMS_PREFETCH_LOCALITY);
+            __builtin_prefetch(prefetch + prefetch_step, 0, SMS_PREFETCH_LOCALITY);
+            prefetch += 2 * prefetch_step;
+        }
         SMS_UNROLL(16)
-        for (int j = 0; j < SMS_PANEL_VECTORS; j++) {
-            const vi even = w_load(b + j * SMS_LANES), odd = w_load(next + j * SMS_LANES);
+        for (int j = 0; j < vectors; j++) {
+            const vi even = w_load(b + (vector0 + j) * SMS_LANES), odd = w_load(next + (vector0 + j) * SMS_LANES);
             const vi columns[2] = {isa_zip_low(even, odd), isa_zip_high(even, odd)};
             SMS_UNROLL(16)
             for (int r = 0; r < rows; r++) {
@@ -69,16 +73,24 @@ SMS_INLINE void sms_sum_blocks(const enum sms_number number, const int height, c
         }
         a += rows * SMS_LANES;
         b += 2 * SMS_NR;
-        prefetch += 2 * prefetch_step;
     }
     SMS_UNROLL(16)
     for (int r = 0; r < height; r++) {
         SMS_UNROLL(16)
-        for (int j = 0; j < SMS_PANEL_VECTORS; j++) {
+        for (int j = 0; j < vectors; j++) {
             const vi left = number == SMS_S8 ? count[r / 2][2 * j] : v_bits(sum[r / 2][2 * j]);
             const vi right = number == SMS_S8 ? count[r / 2][2 * j + 1] : v_bits(sum[r / 2][2 * j + 1]);
-            sums->count[r][j] = isa_row(left, right, r % 2);
-            sums->sum[r][j] = v_of_bits(sums->count[r][j]);
+            sums->count[r][vector0 + j] = isa_row(left, right, r % 2);
+            sums->sum[r][vector0 + j] = v_of_bits(sums->count[r][vector0 + j]);
         }
     }
+}
+
+/* One half of the panel after the other: the squares of a whole tile and what is zipped for them do not quite fit
+ * into the registers, and half of them keeps the pipes busy too. */
+SMS_INLINE void sms_sum_blocks(const enum sms_number number, const int height, const struct sms_word_tile *t,
+                               struct sms_word_sums *sums) {
+    enum { HALF = SMS_PANEL_VECTORS / 2 };
+    sms_sum_some_blocks(number, height, 0, HALF, t, sums);
+    sms_sum_some_blocks(number, height, HALF, HALF, t, sums);
 }

@@ -8,10 +8,9 @@
 enum { SMS_PEAK_VECTORS = SMS_PANELS * SMS_PANEL_VECTORS, SMS_PEAK_CHAINS = SMS_MR * SMS_PEAK_VECTORS };
 
 SMS_INLINE vi sms_peak_column(const sms_word *b, int j) { return w_load(b + j * SMS_LANES); }
-SMS_INLINE vi sms_peak_row(const sms_word *a, int r) { return w_set(a[r]); }
 
 #define SMS_WORD_PEAK(name, vector, dot, add) \
-    SMS_PEAK(name, vector, sms_word, SMS_MR, SMS_PEAK_VECTORS, sms_peak_column, sms_peak_row, dot, add)
+    SMS_PEAK(name, vector, sms_word, SMS_MR, SMS_PEAK_VECTORS, sms_peak_column, w_row, dot, add)
 
 SMS_WORD_PEAK(sms_sum_widened, vf, w_dot_widened, v_add)
 #if SMS_BLOCKS

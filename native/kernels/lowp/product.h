@@ -117,9 +117,9 @@ SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, co
                 SMS_UNROLL(16)
                 for (int j = 0; j < vectors; j++) {
                     if (number == SMS_S8)
-                        sums->count[r][j] = w_dot_s8(sums->count[r][j], column[j], w_set(a[r]));
+                        sums->count[r][j] = w_dot_s8(sums->count[r][j], column[j], w_row(a, r));
                     else
-                        sums->sum[r][j] = w_dot_float(number, sums->sum[r][j], column[j], w_set(a[r]));
+                        sums->sum[r][j] = w_dot_float(number, sums->sum[r][j], column[j], w_row(a, r));
                 }
             }
             a += height;
@@ -270,7 +270,7 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     const int64_t depth = k1 - k0, panel_words = SMS_NR * g->depth;
     const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
     const char *prefetch = (const char *)next;
-    sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS];
+    sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS + SMS_LANES]; /* w_row reads on */
     struct sms_word_tile t = {
         .a = prepared,
         .b_panel = panel_words,

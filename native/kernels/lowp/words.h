@@ -39,6 +39,16 @@ SMS_INLINE vi w_set(int32_t word) { return word - (vi){0}; }
 typedef int32_t sms_word __attribute__((may_alias));
 
 SMS_INLINE vi w_load(const sms_word *p) { return *(const word_unaligned *)p; }
+/* Word r of a for all lanes. NEON multiplies by one lane of a register, so words are loaded in fours there: up to three
+ * behind the last row must be readable. */
+SMS_INLINE vi w_row(const sms_word *a, int r) {
+#if SMS_IS_NEON
+    return w_set(w_load(a + r / SMS_LANES * SMS_LANES)[r % SMS_LANES]);
+#else
+    return w_set(a[r]);
+#endif
+}
+
 SMS_INLINE void w_store(sms_word *p, vi words) { *(word_unaligned *)p = words; }
 
 SMS_INLINE vf v_add(vf a, vf b) { return a + b; }
