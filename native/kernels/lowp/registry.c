@@ -49,18 +49,37 @@ static const struct sms_lowp *const tables[] = {&sms_lowp_avx512bf16, &sms_lowp_
                                                 &sms_lowp_avx2,       &sms_lowp_portable,
                                                 &sms_lowp_wide16vnni, &sms_lowp_wide16bf16};
 #elif defined(__aarch64__)
+#include "matrix.h"
 #include "smesim/cpu.h"
 
 extern const struct sms_lowp sms_lowp_neon, sms_lowp_neondot, sms_lowp_neonmm;
 
 static int32_t supported(const struct sms_lowp *lowp) {
+#if defined(SMS_HAVE_SME)
+    if (lowp == &sms_lowp_sme)
+        return sms_cpu_has_sme();
+#endif
+#if defined(SMS_HAVE_SME2)
+    if (lowp == &sms_lowp_sme2)
+        return sms_cpu_has_sme2();
+#endif
     if (lowp == &sms_lowp_neonmm)
         return sms_cpu_has_dotprod() && sms_cpu_has_i8mm() && sms_cpu_has_bf16();
     return lowp != &sms_lowp_neondot || sms_cpu_has_dotprod();
 }
 
-static const struct sms_lowp *const tables[] = {&sms_lowp_neonmm, &sms_lowp_neondot, &sms_lowp_neon,
-                                                &sms_lowp_portable};
+static const struct sms_lowp *const tables[] = {
+#if defined(SMS_HAVE_SME2)
+    &sms_lowp_sme2,
+#endif
+#if defined(SMS_HAVE_SME)
+    &sms_lowp_sme,
+#endif
+    &sms_lowp_neonmm,
+    &sms_lowp_neondot,
+    &sms_lowp_neon,
+    &sms_lowp_portable,
+};
 #else
 static int32_t supported(const struct sms_lowp *lowp) { return lowp == &sms_lowp_portable; }
 
