@@ -23,6 +23,7 @@ from kernel_reference import (
     shifted,
     tables,
 )
+from lowp_reference import tables as lowp_tables
 
 ISAS = ref.runnable()
 SIZES = (1, 2, 3, 5, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 130)
@@ -74,6 +75,26 @@ def test_gemv_at_every_edge_and_alignment(
     exact, bound = ref.product(x, w, bias)
     assert np.all(np.abs(out.view - exact)[:, columns] <= bound[:, columns])
     assert out.untouched(slice(0, 1), columns)
+
+
+@pytest.mark.parametrize("table", tables(), ids=isa_of)
+def test_low_precision_drives_the_same_unit_with_the_same_tiles(table: Any) -> None:
+    for lowp in lowp_tables():
+        if isa_of(lowp) == isa_of(table):
+            assert lowp.matrix == table.matrix
+            assert not table.matrix or tile_of(lowp) == tile_of(table)
+            flops = (lowp.bf16_peak_flop, lowp.f16_peak_flop, lowp.s8_peak_op)
+            assert not table.matrix or flops == (2 * table.fma_flop, 2 * table.fma_flop, 4 * table.fma_flop)
+
+
+def tile_of(table: Any) -> tuple[int, ...]:
+    return table.lanes, table.mr, table.nr, table.panels
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("iterations", [0, 1, 30])
+def test_a_peak_does_the_work_it_is_timed_for(isa: str, iterations: int) -> None:
+    assert find(isa).fma_peak(iterations) == find(isa).fma_flop // 2 * iterations
 
 
 @pytest.mark.parametrize("table", tables(), ids=isa_of)

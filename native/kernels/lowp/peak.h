@@ -1,58 +1,45 @@
-/* Loops that find what the multiply-add pipes give for words: the inner loop of a tile, its parts made before and
- * read from the nearest cache. Operands are read anew each time because the products of constants are constants,
- * which a compiler would compute once. */
-#ifndef SMESIM_PEAK_H
-#define SMESIM_PEAK_H
+/* What the multiply-add pipes give for words. */
+#ifndef SMESIM_LOWP_PEAK_H
+#define SMESIM_LOWP_PEAK_H
 
+#include "../vector/peak.h"
 #include "product.h"
 
-enum { SMS_PEAK_CHAINS = SMS_MR * SMS_PANELS * SMS_PANEL_VECTORS };
+enum { SMS_PEAK_VECTORS = SMS_PANELS * SMS_PANEL_VECTORS, SMS_PEAK_CHAINS = SMS_MR * SMS_PEAK_VECTORS };
 
-#define SMS_WORD_PEAK(name, vector, zero, dot, add)                                              \
-    static vector name(sms_word ones, int64_t iterations) {                                      \
-        enum { V = SMS_PANELS * SMS_PANEL_VECTORS };                                             \
-        sms_word rhs[SMS_TILE_COLUMNS], lhs[SMS_MR];                                             \
-        for (int j = 0; j < SMS_TILE_COLUMNS; j++)                                               \
-            rhs[j] = ones;                                                                       \
-        for (int r = 0; r < SMS_MR; r++)                                                         \
-            lhs[r] = ones;                                                                       \
-        vector acc[SMS_MR][V];                                                                   \
-        SMS_UNROLL(16)                                                                           \
-        for (int r = 0; r < SMS_MR; r++) {                                                       \
-            SMS_UNROLL(16)                                                                       \
-            for (int j = 0; j < V; j++)                                                          \
-                acc[r][j] = zero;                                                                \
-        }                                                                                        \
-        const sms_word *a = lhs, *b = rhs;                                                       \
-        for (int64_t i = 0; i < iterations; i++) {                                               \
-            __asm__ volatile("" : "+r"(a), "+r"(b));                                             \
-            SMS_UNROLL(16)                                                                       \
-            for (int r = 0; r < SMS_MR; r++) {                                                   \
-                SMS_UNROLL(16)                                                                   \
-                for (int j = 0; j < V; j++)                                                      \
-                    acc[r][j] = dot(acc[r][j], w_load(b + j * SMS_LANES), w_set(a[r]));          \
-            }                                                                                    \
-        }                                                                                        \
-        vector done[SMS_PEAK_CHAINS];                                                            \
-        SMS_UNROLL(16)                                                                           \
-        for (int r = 0; r < SMS_MR; r++) {                                                       \
-            SMS_UNROLL(16)                                                                       \
-            for (int j = 0; j < V; j++)                                                          \
-                done[r * V + j] = acc[r][j];                                                     \
-        }                                                                                        \
-        __asm__ volatile("" : : "r"(done) : "memory");                                           \
-        vector total = zero;                                                                     \
-        for (int i = 0; i < SMS_PEAK_CHAINS; i++)                                                \
-            total = add(total, done[i]);                                                         \
-        return total;                                                                            \
-    }
-SMS_WORD_PEAK(sms_sum_bf16, vf, v_set(0.0f), w_dot_bf16, v_add)
-SMS_WORD_PEAK(sms_count_s8, vi, w_set(0), w_dot_s8, w_add)
+SMS_INLINE vi sms_peak_column(const sms_word *b, int j) { return w_load(b + j * SMS_LANES); }
+
+#define SMS_WORD_PEAK(name, vector, dot, add) \
+    SMS_PEAK(name, vector, sms_word, SMS_MR, SMS_PEAK_VECTORS, sms_peak_column, w_row, dot, add)
+
+SMS_WORD_PEAK(sms_sum_widened, vf, w_dot_widened, v_add)
+#if SMS_BLOCKS
+SMS_INLINE vi sms_peak_rows(const sms_word *a, int r) { return w_load(a + r * SMS_LANES); }
+
+#define SMS_BLOCK_PEAK(name, vector, dot, add) \
+    SMS_PEAK(name, vector, sms_word, SMS_BLOCK_ROWS, SMS_BLOCK_COLUMNS, sms_peak_column, sms_peak_rows, dot, add)
+SMS_BLOCK_PEAK(sms_sum_bf16, vf, isa_block_bf16, v_add)
+SMS_BLOCK_PEAK(sms_count_s8, vi, isa_block_s8, w_add)
+#else
+SMS_WORD_PEAK(sms_count_s8, vi, w_dot_s8, w_add)
+#if SMS_BF16_DOT
+SMS_WORD_PEAK(sms_sum_bf16, vf, isa_dot_bf16, v_add)
+#endif
+#endif
 
 /* The sum of all products of 1 and 1. */
+static float sms_f16_peak(int64_t iterations) {
+    const sms_word f32 = 0x3f800000;
+    return v_sum(sms_sum_widened(f32, iterations));
+}
+
 static float sms_bf16_peak(int64_t iterations) {
-    const sms_word two_bf16 = 0x3f803f80, f32 = 0x3f800000;
-    return v_sum(sms_sum_bf16(SMS_BF16_DOT ? two_bf16 : f32, iterations));
+#if SMS_BF16_DOT || SMS_BLOCKS
+    const sms_word two_bf16 = 0x3f803f80;
+    return v_sum(sms_sum_bf16(two_bf16, iterations));
+#else
+    return sms_f16_peak(iterations); /* widened, they are the same */
+#endif
 }
 
 static int32_t sms_s8_peak(int64_t iterations) {

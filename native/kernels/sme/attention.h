@@ -28,7 +28,7 @@ SMS_INLINE void sms_rows_product(struct sms_tile t, const float *x, int64_t ldx,
     for (int64_t k = 0; k < depth; k += most) {
         t.depth = sms_smaller(depth - k, most);
         sms_pack_strip(x + k, ldx, t.rows, t.depth, height, buffer);
-        sms_tile_product(&t);
+        sms_tile_product(SMS_F32, &t);
         t.b += t.depth * SMS_NR;
         t.begin = SMS_BEGIN_C;
     }

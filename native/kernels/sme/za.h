@@ -23,6 +23,10 @@ SMS_INLINE svbool_t sms_lanes_until(int64_t first, int64_t end) __arm_streaming 
     return svwhilelt_b32_s64(first, end);
 }
 
+/* Keeps a pointer that a loop moves in its one register: compilers otherwise turn the addresses of an unrolled loop
+ * into as many registers, and then into additions and spills. */
+#define SMS_ONE_REGISTER(pointer) __asm__("" : "+r"(pointer))
+
 /* The intrinsics take a tile's number as a constant, so loops over slices of a given tile are macros. Four slices
  * a turn: their numbers are then part of the instruction. */
 #define SMS_EACH_SLICE(slice, count, statement)                  \

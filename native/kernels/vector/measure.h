@@ -2,41 +2,39 @@
 #ifndef SMESIM_MEASURE_H
 #define SMESIM_MEASURE_H
 
+#include "peak.h"
 #include "vec.h"
 
-enum { SMS_FMA_CHAINS = SMS_MR * SMS_NR * SMS_PANELS / SMS_LANES };
+/* The vectors of a tile's rows; of f64 as many bytes. */
+enum {
+    SMS_FMA_VECTORS = SMS_NR * SMS_PANELS / SMS_LANES,
+    SMS_FMA_VECTORS_F64 = SMS_FMA_VECTORS * sizeof(vf) / sizeof(vd),
+};
 
-/* As many independent chains as the largest tile has accumulators. */
-static float sms_fma_peak(int64_t iterations) {
-    vf acc[SMS_FMA_CHAINS];
-    for (int j = 0; j < SMS_FMA_CHAINS; j++)
-        acc[j] = v_set((float)j);
-    vf shrink = v_set(0.9999f), shift = v_set(1.0e-4f);
-    for (int64_t i = 0; i < iterations; i++) {
-        SMS_UNROLL(64)
-        for (int j = 0; j < SMS_FMA_CHAINS; j++)
-            acc[j] = acc[j] * shrink + shift;
-    }
-    vf sum = v_set(0.0f);
-    for (int j = 0; j < SMS_FMA_CHAINS; j++)
-        sum += acc[j];
-    return v_sum(sum);
+SMS_INLINE vf sms_peak_column(const float *b, int j) { return v_load(b + j * SMS_LANES); }
+SMS_INLINE float sms_peak_row(const float *a, int r) { return a[r]; }
+SMS_INLINE vf sms_peak_fma(vf sum, vf column, float row) { return sum + column * row; }
+
+SMS_INLINE vf sms_peak_add(vf a, vf b) { return a + b; }
+
+SMS_INLINE vd sms_peak_column_f64(const double *b, int j) {
+    vd column;
+    memcpy(&column, b + j * (int)(sizeof column / sizeof *b), sizeof column);
+    return column;
 }
+SMS_INLINE double sms_peak_row_f64(const double *a, int r) { return a[r]; }
+SMS_INLINE vd sms_peak_fma_f64(vd sum, vd column, double row) { return sum + column * row; }
+SMS_INLINE vd sms_peak_add_f64(vd a, vd b) { return a + b; }
 
-/* The same with half as many lanes of twice the width. */
+SMS_PEAK(sms_sum_f32, vf, float, SMS_MR, SMS_FMA_VECTORS, sms_peak_column, sms_peak_row, sms_peak_fma,
+         sms_peak_add)
+SMS_PEAK(sms_sum_f64, vd, double, SMS_MR, SMS_FMA_VECTORS_F64, sms_peak_column_f64, sms_peak_row_f64,
+         sms_peak_fma_f64, sms_peak_add_f64)
+
+static float sms_fma_peak(int64_t iterations) { return v_sum(sms_sum_f32(1.0f, iterations)); }
+
 static double sms_fma_peak_f64(int64_t iterations) {
-    vd acc[SMS_FMA_CHAINS];
-    for (int j = 0; j < SMS_FMA_CHAINS; j++)
-        acc[j] = (double)j - (vd){0};
-    const vd shrink = 0.9999 - (vd){0}, shift = 1.0e-4 - (vd){0};
-    for (int64_t i = 0; i < iterations; i++) {
-        SMS_UNROLL(64)
-        for (int j = 0; j < SMS_FMA_CHAINS; j++)
-            acc[j] = acc[j] * shrink + shift;
-    }
-    vd sum = acc[0];
-    for (int j = 1; j < SMS_FMA_CHAINS; j++)
-        sum += acc[j];
+    const vd sum = sms_sum_f64(1.0, iterations);
     double lanes[sizeof sum / sizeof(double)], total = 0.0;
     memcpy(lanes, &sum, sizeof sum);
     for (size_t j = 0; j < sizeof sum / sizeof(double); j++)
