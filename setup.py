@@ -17,7 +17,7 @@ from setuptools.modified import newer_group
 ROOT = Path(__file__).resolve().parent
 NATIVE = ROOT / "native"
 COMMON_FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-ffp-contract=fast", "-fvisibility=hidden", "-fPIC"]
-X86_AVX2 = ["-mavx2", "-mfma", "-mbmi2"]
+X86_AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mf16c"]
 X86_AVX512 = [*X86_AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 # Without tables for unwinding, of which kernels have no use, SME code needs no routine that says how long vectors are
 # now; zig makes such tables unless it is told in all of these ways.
@@ -33,6 +33,8 @@ ISA_FLAGS = {
     # Not armv9-a: it implies SVE2 outside streaming mode, which an Apple M4 has not.
     "aarch64": {
         "neon": ["-march=armv8-a"],
+        "neondot": ["-march=armv8.2-a+dotprod"],
+        "neonmm": ["-march=armv8.2-a+dotprod+i8mm+bf16"],
         "sme": ["-march=armv8.7-a+sme", *STREAMING],
         "sme2": ["-march=armv8.7-a+sme2", *STREAMING],
     },

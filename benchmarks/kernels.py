@@ -3,7 +3,7 @@
     python benchmarks/kernels.py                     # all cases on one thread
     python benchmarks/kernels.py --threads 2         # and how our own GEMM scales
     python benchmarks/kernels.py --only gemm --json
-    python benchmarks/kernels.py --only lowp         # bf16 and int8 against our own f32
+    python benchmarks/kernels.py --only lowp         # bf16, f16 and int8 against our own f32
     python benchmarks/kernels.py --only blocks       # weights in blocks of 4 and 8 bits
 
 A case has contestants that do the same work on the same numbers. Their repetitions are interleaved, so that a machine
@@ -35,8 +35,8 @@ ATTENTION_TOKENS = [128, 512, 2048]
 ATTENTION_TARGETS = {512: 1 / 0.7}
 SCALING_TARGET = 1.8
 LOWP_ROWS = [8, 128, 512]
-LOWP_TARGETS = {"bf16": 0.9, "s8": 1.3}  # of our own f32, with AVX2, which multiplies neither
-LOWP_BYTES = {"bf16": 2, "s8": 1}
+LOWP_TARGETS = {"bf16": 0.9, "f16": 0.9, "s8": 1.3}  # of our own f32, with AVX2, which multiplies neither
+LOWP_BYTES = {"bf16": 2, "f16": 2, "s8": 1}
 BLOCKS_TARGETS = {4: 2.0, 8: 1.3}  # of our own f32, with AVX2
 BLOCK = 32
 F16_BYTES = 2
@@ -229,25 +229,32 @@ class Bench:
             yield replace(result, target=GEMV_TARGET if result.peer == "reading alone" else None)
 
     def lowp_cases(self) -> Iterator[Result]:
-        """Products of bf16 and int8, packing and quantising of the left factor included, against our own f32."""
+        """Products of bf16, f16 and int8, packing and quantising of the left factor included, against our own f32."""
         lowp, none, p, mr = self.lowp, self.ffi.NULL, self.pointer, int(self.lowp.mr)
         for n, k in GEMM_SHAPES:
             w, rhs = self.normal(n, k), self.aligned(n, k)
-            w16, w8, w_scale = self.aligned(n, k, dtype="uint16"), self.aligned(n, k, dtype="int8"), self.aligned(n)
+            w8, w_scale = self.aligned(n, k, dtype="int8"), self.aligned(n)
+            floats = {"bf16": self.aligned(n, k, dtype="uint16"), "f16": self.aligned(n, k, dtype="uint16")}
             self.kernels.pack_rhs(p(w), k, n, k, 0, n // NR, p(rhs))
-            lowp.pack_rhs_bf16(p(w), k, n, k, 0, n // NR, p(w16))
+            for number, w16 in floats.items():
+                getattr(lowp, f"pack_rhs_{number}")(p(w), k, n, k, 0, n // NR, p(w16))
             lowp.pack_rhs_s8(p(w), k, n, k, 0, n // NR, p(w8), p(w_scale))
             for m in LOWP_ROWS:
                 x, lhs, c, strips = self.normal(m, k), self.aligned(m * k), self.aligned(m, n), -(-m // mr)
                 x16, x8, x_scale = self.aligned(m, k, dtype="uint16"), self.aligned(m, k, dtype="int8"), self.aligned(m)
-                pack16 = partial(lowp.pack_lhs_bf16, p(x), k, m, k, mr, 0, strips, p(x16))
-                pack8 = partial(lowp.quantize_lhs_s8, p(x), k, m, k, mr, 0, strips, p(x8), p(x_scale))
-                gemm16 = partial(lowp.gemm_bf16, p(x16), m, k, mr, p(w16), n, none, p(c), n, 0, strips)
-                gemm8 = partial(
-                    lowp.gemm_s8, p(x8), p(x_scale), m, k, mr, p(w8), p(w_scale), n, none, p(c), n, 0, strips
-                )
                 f32 = partial(self.gemm, x, lhs, rhs, c, self.threads)
-                for number, pack, gemm in (("bf16", pack16, gemm16), ("s8", pack8, gemm8)):
+                products: dict[str, tuple[Callable[[], object], Callable[[int, int], object]]] = {
+                    number: (
+                        partial(getattr(lowp, f"pack_lhs_{number}"), p(x), k, m, k, mr, 0, strips, p(x16)),
+                        partial(getattr(lowp, f"gemm_{number}"), p(x16), m, k, mr, p(w16), n, none, p(c), n, 0, strips),
+                    )
+                    for number, w16 in floats.items()
+                }
+                products["s8"] = (
+                    partial(lowp.quantize_lhs_s8, p(x), k, m, k, mr, 0, strips, p(x8), p(x_scale)),
+                    partial(lowp.gemm_s8, p(x8), p(x_scale), m, k, mr, p(w8), p(w_scale), n, none, p(c), n, 0, strips),
+                )
+                for number, (pack, gemm) in products.items():
                     ours = partial(self.pack_and_multiply, pack, gemm, n // NR)
                     label, work = f"gemm {number} m={m} n={n} k={k}", 2 * m * n * k / 1e9
                     target = LOWP_TARGETS[number] if m >= LOWP_ROWS[1] else None
@@ -264,10 +271,11 @@ class Bench:
         weights, scale = self.aligned(n, k), self.aligned(n)
         weights[:], scale[:] = 0.0, 1.0
         x, x8, y = self.normal(k), self.aligned(k, dtype="int8"), self.aligned(n)
-        as_bf16, as_s8 = (self.ffi.cast(kind, p(weights)) for kind in ("uint16_t *", "int8_t *"))
+        as_16_bits, as_s8 = (self.ffi.cast(kind, p(weights)) for kind in ("uint16_t *", "int8_t *"))
         x8[:] = 1
         gemvs: dict[str, Callable[[int, int], object]] = {
-            "bf16": partial(self.lowp.gemv_bf16, p(x), as_bf16, n, k, none, p(y)),
+            "bf16": partial(self.lowp.gemv_bf16, p(x), as_16_bits, n, k, none, p(y)),
+            "f16": partial(self.lowp.gemv_f16, p(x), as_16_bits, n, k, none, p(y)),
             "s8": partial(self.lowp.gemv_s8, p(x8), 1.0, as_s8, p(scale), n, k, none, p(y)),
         }
         for number, gemv in gemvs.items():

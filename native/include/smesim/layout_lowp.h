@@ -1,22 +1,26 @@
-/* How bf16 and int8 tensors lie in memory for the kernels: as f32 tensors do (layout.h), with a group of
+/* How bf16, f16 and int8 tensors lie in memory for the kernels: as f32 tensors do (layout.h), with a group of
  * neighbouring k in the place of one, so that a group fills a word of 32 bits. What multiplies low precision
- * multiplies such groups: VDPBF16PS, BFDOT and BFMOPA two bf16, VPDPBUSD, SDOT and SMOPA four int8. K is padded
- * with zeros to whole groups.
+ * multiplies such groups: VDPBF16PS, BFDOT and BFMOPA two bf16, FMOPA two f16, VPDPBUSD, SDOT and SMOPA four int8.
+ * BFMMLA and SMMLA multiply blocks of two rows by two groups; interleaving two neighbouring groups gives them.
+ * K is padded with zeros to whole groups.
  *
- * lhs_bf16_m{mr}k2, lhs_s8_m{mr}k4   The left factor x[M][K], in the balanced strips of lhs_f32_m{mr}.
+ * lhs_bf16_m{mr}k2, lhs_f16_m{mr}k2, lhs_s8_m{mr}k4   The left factor x[M][K], in the balanced strips of
+ * lhs_f32_m{mr}.
  *
- * rhs_bf16_n16k2, rhs_s8_n16k4       The right factor w[N][K], in panels of 16 as rhs_f32_n16; the last panel
- * is padded with zeros. A group is as wide as a float, so a panel's group is one cache line in all of them.
+ * rhs_bf16_n16k2, rhs_f16_n16k2, rhs_s8_n16k4         The right factor w[N][K], in panels of 16 as rhs_f32_n16;
+ * the last panel is padded with zeros. A group is as wide as a float, so a panel's group is one cache line in all
+ * of them.
  *
- * bf16 is the upper half of an f32. int8 numbers are of [-127, 127] and stand for number * scale, with one f32
- * scale a row of the left factor and one a row of w (a column of the product). Sizes and offsets count
- * elements; packed operands are aligned to 4 bytes at least. */
+ * bf16 is the upper half of an f32, f16 the binary16 of IEEE 754. int8 numbers are of [-127, 127] and stand for
+ * number * scale, with one f32 scale a row of the left factor and one a row of w (a column of the product). Sizes
+ * and offsets count elements; packed operands are aligned to 4 bytes at least. */
 #ifndef SMESIM_LAYOUT_LOWP_H
 #define SMESIM_LAYOUT_LOWP_H
 
 #include "smesim/layout.h"
 
 #define SMS_BF16_GROUP 2
+#define SMS_F16_GROUP 2
 #define SMS_S8_GROUP 4
 
 /* K rounded up to whole groups. */

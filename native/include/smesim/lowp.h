@@ -2,8 +2,8 @@
  *
  * The rules are those of kernels.h; the layouts are in layout_lowp.h, and every table reads the same ones. bf16
  * and f16 numbers are held in uint16_t. Products of both are summed in f32; a table may flush denormals of bf16
- * where its instructions do (VDPBF16PS, BFMMLA, BFMOPA); those of f16 count everywhere. Products of int8 are summed in int32 without error, for depths up to
- * 133,000, and every table gives the same bits. */
+ * where its instructions do (VDPBF16PS, BFMMLA, BFMOPA); those of f16 count everywhere. Products of int8 are summed
+ * in int32 without error, for depths up to 133,000, and every table gives the same bits. */
 #ifndef SMESIM_LOWP_H
 #define SMESIM_LOWP_H
 

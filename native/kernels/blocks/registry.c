@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "smesim/blocks.h"
+#include "smesim/kernels.h"
 #include "smesim/lowp.h"
 
 extern const struct sms_blocks sms_blocks_portable;
@@ -17,20 +18,27 @@ static const struct sms_blocks *const tables[] = {&sms_blocks_avx512vnni, &sms_b
 
 extern const struct sms_blocks sms_blocks_neon, sms_blocks_neondot;
 
+/* What a matrix unit does itself; the other leaves are those of the cores. SME alone has nothing that would pay: it
+ * reads a tile one row at a time, more instructions than its outer products save. */
+static struct sms_blocks with_cores(const char *isa) {
+    struct sms_blocks table = sms_cpu_has_dotprod() ? sms_blocks_neondot : sms_blocks_neon;
+    table.isa = isa;
+    table.matrix = 1;
+    return table;
+}
+
+#if defined(SMS_HAVE_SME)
+static struct sms_blocks sme;
+#endif
 #if defined(SMS_HAVE_SME2)
 extern const struct sms_blocks sms_block_leaves_sme2;
 static struct sms_blocks sme2;
 
-/* When the library is loaded: before anyone looks, and by one thread. Packing and quantising are those of the cores. */
-__attribute__((constructor)) static void complete_table(void) {
+static void complete_sme2(void) {
     enum { F32_BITS = 32 };
-    const int32_t lanes = sms_cpu_svl_bits() / F32_BITS;
-    sme2 = sms_cpu_has_dotprod() ? sms_blocks_neondot : sms_blocks_neon;
-    sme2.isa = sms_block_leaves_sme2.isa;
-    sme2.lanes = lanes;
-    sme2.mr = 2 * lanes;
-    sme2.panels = sms_block_leaves_sme2.panels;
-    sme2.matrix = 1;
+    sme2 = with_cores(sms_block_leaves_sme2.isa);
+    sme2.lanes = sms_cpu_svl_bits() / F32_BITS;
+    sme2.mr = 2 * sme2.lanes;
     sme2.gemm_q4 = sms_block_leaves_sme2.gemm_q4;
     sme2.gemm_q8 = sms_block_leaves_sme2.gemm_q8;
     sme2.gemv_q4 = sms_block_leaves_sme2.gemv_q4;
@@ -38,9 +46,22 @@ __attribute__((constructor)) static void complete_table(void) {
 }
 #endif
 
+/* When the library is loaded: before anyone looks, and by one thread. */
+__attribute__((constructor)) static void complete_tables(void) {
+#if defined(SMS_HAVE_SME)
+    sme = with_cores("sme");
+#endif
+#if defined(SMS_HAVE_SME2)
+    complete_sme2();
+#endif
+}
+
 static const struct sms_blocks *const tables[] = {
 #if defined(SMS_HAVE_SME2)
     &sme2,
+#endif
+#if defined(SMS_HAVE_SME)
+    &sme,
 #endif
     &sms_blocks_neondot,
     &sms_blocks_neon,
@@ -55,8 +76,10 @@ const struct sms_blocks *sms_blocks_at(int32_t index) {
     return index >= 0 && index < count ? tables[index] : NULL;
 }
 
-/* A table multiplies with the instructions of the table of low precision that has its name. */
-int32_t sms_blocks_supported(const struct sms_blocks *blocks) { return sms_lowp_find(blocks->isa) != NULL; }
+/* A table needs of a CPU what other tables of its name need. */
+int32_t sms_blocks_supported(const struct sms_blocks *blocks) {
+    return blocks->matrix ? sms_kernels_find(blocks->isa) != NULL : sms_lowp_find(blocks->isa) != NULL;
+}
 
 const struct sms_blocks *sms_blocks_find(const char *isa) {
     const struct sms_blocks *blocks;

@@ -5,7 +5,7 @@
 
 #include "quants.h"
 
-enum { SMS_GEMV_STREAMS = 4 };
+enum { SMS_GEMV_STREAMS = SMS_LANES > 1 ? 4 : 1 }; /* plain C has no registers for more */
 
 /* `streams` panels, the first `columns` of whose columns there are. */
 SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, const sms_word *x, const float *x_scale,

@@ -12,10 +12,6 @@ enum {
     SMS_F32_INFINITY = 0x7f800000,
 };
 
-SMS_INLINE int64_t sms_group_of(const enum sms_number number) {
-    return number == SMS_BF16 ? SMS_BF16_GROUP : SMS_S8_GROUP;
-}
-
 /* To nearest, ties to even; a NaN keeps its sign and upper bits and is made quiet. */
 SMS_INLINE uint16_t sms_bf16(float x) {
     enum { QUIET = 0x40, BELOW_HALF = 0x7fff };
@@ -23,6 +19,34 @@ SMS_INLINE uint16_t sms_bf16(float x) {
     memcpy(&bits, &x, sizeof bits);
     const uint32_t nearest = (bits + BELOW_HALF + (bits >> 16 & 1)) >> 16;
     return (uint16_t)((bits & SMS_F32_MAGNITUDE) > SMS_F32_INFINITY ? bits >> 16 | QUIET : nearest);
+}
+
+/* As sms_bf16, to f16; what rounds beyond the largest becomes an infinity. Below the normal numbers the sum with a
+ * half rounds: its last bit is worth the smallest f16. */
+SMS_INLINE uint16_t sms_f16(float x) {
+    enum {
+        DROPPED_BITS = 13,
+        BELOW_HALF = 0xfff,
+        LEAST_NORMAL = 0x38800000,  /* 2^-14 as f32 */
+        LEAST_INFINITE = 0x477ff000, /* halfway from the largest f16 to what would follow */
+        EXPONENT_SHIFT = 0x38000000,
+        HALF = 0x3f000000,
+        INFINITE = 0x7c00,
+        QUIET_NAN = 0x7e00,
+        SIGN = 0x8000,
+    };
+    int32_t bits, small;
+    memcpy(&bits, &x, sizeof bits);
+    const int32_t size = bits & SMS_F32_MAGNITUDE;
+    float sum;
+    memcpy(&sum, &size, sizeof sum);
+    sum += 0.5f;
+    memcpy(&small, &sum, sizeof small);
+    const int32_t normal = (size - EXPONENT_SHIFT + BELOW_HALF + (size >> DROPPED_BITS & 1)) >> DROPPED_BITS;
+    const int32_t finite = size < LEAST_NORMAL ? small - HALF : normal;
+    const int32_t number = size < LEAST_INFINITE ? finite : INFINITE;
+    const int32_t not_a_number = QUIET_NAN | (size >> DROPPED_BITS & (INFINITE - 1));
+    return (uint16_t)((bits >> 16 & SIGN) | (size > SMS_F32_INFINITY ? not_a_number : number));
 }
 
 /* The ratio is at most some 190, and that only of denormals, whose scale is coarse. Integers are compared because
@@ -39,10 +63,15 @@ SMS_INLINE int8_t sms_s8(float x, float scale) {
 }
 
 /* `count` elements of x as words, the last one filled up with zeros. With scale zero or NaN, all are zeros. */
-static void sms_words_bf16(const float *restrict x, int64_t count, sms_word *words) {
+SMS_INLINE void sms_words_float(const enum sms_number number, const float *restrict x, int64_t count,
+                                sms_word *words) {
     uint16_t numbers[SMS_PIECE_WORDS * SMS_BF16_GROUP];
-    for (int64_t i = 0; i < count; i++)
-        numbers[i] = sms_bf16(x[i]);
+    if (number == SMS_F16)
+        for (int64_t i = 0; i < count; i++)
+            numbers[i] = sms_f16(x[i]);
+    else
+        for (int64_t i = 0; i < count; i++)
+            numbers[i] = sms_bf16(x[i]);
     if (count % SMS_BF16_GROUP)
         numbers[count] = 0;
     memcpy(words, numbers, (size_t)sms_grouped_depth(count, SMS_BF16_GROUP) * sizeof *numbers);
@@ -76,7 +105,7 @@ static float sms_s8_scale(const float *x, int64_t k) {
 SMS_INLINE void sms_pack_words(const enum sms_number number, const float *x, int64_t ldx, int64_t rows,
                                int64_t k, sms_word *out, int64_t stride, float *scale) {
     enum { ROWS = 16 };
-    const int64_t group = sms_group_of(number), piece = SMS_PIECE_WORDS * group;
+    const int64_t group = w_group(number), piece = SMS_PIECE_WORDS * group;
     for (int64_t row0 = 0; row0 < rows; row0 += ROWS) {
         const int64_t count = rows - row0 < ROWS ? rows - row0 : ROWS;
         if (number == SMS_S8)
@@ -90,7 +119,7 @@ SMS_INLINE void sms_pack_words(const enum sms_number number, const float *x, int
                 if (number == SMS_S8)
                     sms_words_s8(from, depth, scale[row0 + r], words[r]);
                 else
-                    sms_words_bf16(from, depth, words[r]);
+                    sms_words_float(number, from, depth, words[r]);
             }
             sms_word *to = out + k0 / group * stride + row0;
             for (int64_t i = 0; i < sms_ceil_div(depth, group); i++)
@@ -98,52 +127,6 @@ SMS_INLINE void sms_pack_words(const enum sms_number number, const float *x, int
                     to[i * stride + r] = words[r][i];
         }
     }
-}
-
-SMS_INLINE void sms_pack_lhs_words(const enum sms_number number, const float *x, int64_t ldx, int64_t m,
-                                   int64_t k, int64_t mr, int64_t strip0, int64_t strip1, sms_word *out,
-                                   float *row_scale) {
-    const int64_t strips = sms_lhs_strips(m, mr), depth = sms_ceil_div(k, sms_group_of(number));
-    for (int64_t strip = strip0; strip < strip1; strip++) {
-        const int64_t row = sms_lhs_strip_row(strip, m, strips);
-        const int64_t height = sms_lhs_strip_row(strip + 1, m, strips) - row;
-        sms_pack_words(number, x + row * ldx, ldx, height, k, out + row * depth, height,
-                       number == SMS_S8 ? row_scale + row : NULL);
-    }
-}
-
-SMS_INLINE void sms_pack_rhs_words(const enum sms_number number, const float *w, int64_t ldw, int64_t n,
-                                   int64_t k, int64_t panel0, int64_t panel1, sms_word *out,
-                                   float *column_scale) {
-    const int64_t depth = sms_ceil_div(k, sms_group_of(number));
-    for (int64_t panel = panel0; panel < panel1; panel++) {
-        const int64_t row = panel * SMS_NR, rows = n - row < SMS_NR ? n - row : SMS_NR;
-        sms_word *to = out + row * depth;
-        if (rows < SMS_NR)
-            memset(to, 0, (size_t)(SMS_NR * depth) * sizeof *to);
-        sms_pack_words(number, w + row * ldw, ldw, rows, k, to, SMS_NR,
-                       number == SMS_S8 ? column_scale + row : NULL);
-    }
-}
-
-static void sms_pack_lhs_bf16(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
-                              int64_t strip1, uint16_t *out) {
-    sms_pack_lhs_words(SMS_BF16, x, ldx, m, k, mr, strip0, strip1, (sms_word *)out, NULL);
-}
-
-static void sms_pack_rhs_bf16(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0,
-                              int64_t panel1, uint16_t *out) {
-    sms_pack_rhs_words(SMS_BF16, w, ldw, n, k, panel0, panel1, (sms_word *)out, NULL);
-}
-
-static void sms_quantize_lhs_s8(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
-                                int64_t strip1, int8_t *out, float *row_scale) {
-    sms_pack_lhs_words(SMS_S8, x, ldx, m, k, mr, strip0, strip1, (sms_word *)out, row_scale);
-}
-
-static void sms_pack_rhs_s8(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
-                            int8_t *out, float *column_scale) {
-    sms_pack_rhs_words(SMS_S8, w, ldw, n, k, panel0, panel1, (sms_word *)out, column_scale);
 }
 
 #endif

@@ -1,12 +1,12 @@
-/* Products of matrices of words, for bf16 and int8 alike: the loops and blocks of ../vector/gemm.h, a word in the
- * place of an f32. What differs:
+/* Products of matrices of words, for bf16, f16 and int8 alike: the loops and blocks of ../vector/gemm.h, a word in
+ * the place of an f32. What differs:
  *
- * The lhs of one micro-kernel is first brought into the form that its products take (parts, or offset bytes), in a
- * buffer on the stack that stays in the L1 cache; a group of panels shares the work. So the inner loop need not
- * know how high the strip was, and turns only the rhs into parts.
+ * The lhs of one micro-kernel is first brought into the form that its products take (parts, offset bytes, or
+ * blocks), in a buffer on the stack that stays in the L1 cache; a group of panels shares the work. So the inner loop
+ * need not know how high the strip was, and turns only the rhs into parts.
  *
- * Between blocks of the depth c holds the sums: of bf16 as f32, of int8 as int32 in the memory of the f32. The
- * last block gives int8 their scales. */
+ * Between blocks of the depth c holds the sums: of bf16 and f16 as f32, of int8 as int32 in the memory of the f32.
+ * The last block gives int8 their scales. */
 #ifndef SMESIM_PRODUCT_H
 #define SMESIM_PRODUCT_H
 
@@ -17,12 +17,12 @@ enum {
     SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
     SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
     SMS_LINE_BYTES = 64,
-    SMS_MOST_PARTS = SMS_BF16_DOT && SMS_S8_DOT ? 1 : 2,
+    SMS_MOST_PARTS = 2,
     SMS_PART_WORDS = SMS_MR * SMS_KC_WORDS,
 };
 
 struct sms_word_tile {
-    const sms_word *a; /* the prepared lhs, one plane of SMS_PART_WORDS a part */
+    const sms_word *a; /* the prepared lhs: blocks, or one plane of SMS_PART_WORDS a part */
     const sms_word *b;
     int64_t b_panel; /* distance of neighbouring panels */
     int64_t depth;   /* words */
@@ -37,9 +37,19 @@ struct sms_word_tile {
     int64_t prefetch_step;
 };
 
-/* The lhs as products take it: word k of row r of part p at p * SMS_PART_WORDS + k * height + r. */
-SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
-                            int64_t depth, sms_word *restrict prepared) {
+/* The sums of one tile, by row and vector of columns; `sum` of floating point, `count` of int8. */
+struct sms_word_sums {
+    vf sum[SMS_MR][SMS_PANELS * SMS_PANEL_VECTORS];
+    vi count[SMS_MR][SMS_PANELS * SMS_PANEL_VECTORS];
+};
+
+#if SMS_BLOCKS
+#include "blocks.h"
+#endif
+
+/* The lhs as products of words take it: word k of row r of part p at p * SMS_PART_WORDS + k * height + r. */
+SMS_INLINE void sms_prepare_words(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
+                                  int64_t depth, sms_word *restrict prepared) {
     /* Rows of a strip that is not higher lie without gaps, and are one long row. */
     const int64_t runs = stride == height ? 1 : depth, length = stride == height ? depth * height : height;
     for (int64_t run = 0; run < runs; run++) {
@@ -48,7 +58,7 @@ SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int
         int64_t i = 0;
         for (; i + SMS_LANES <= length; i += SMS_LANES) {
             vi words = w_load(from + i);
-            if (number == SMS_S8 && SMS_S8_DOT)
+            if (w_offset(number))
                 words ^= SMS_OFFSET_BYTES;
             for (int part = 0; part < w_parts(number); part++)
                 w_store(to + i + part * SMS_PART_WORDS, w_part(number, words, part));
@@ -56,7 +66,7 @@ SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int
         for (; i < length; i++) {
             sms_word lanes[SMS_LANES];
             vi words = w_set(from[i]);
-            if (number == SMS_S8 && SMS_S8_DOT)
+            if (w_offset(number))
                 words ^= SMS_OFFSET_BYTES;
             for (int part = 0; part < w_parts(number); part++) {
                 w_store(lanes, w_part(number, words, part));
@@ -66,15 +76,13 @@ SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int
     }
 }
 
-SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, const int panels,
-                               const struct sms_word_tile *t) {
+SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, const int panels,
+                              const struct sms_word_tile *t, struct sms_word_sums *sums) {
     enum { V = SMS_PANEL_VECTORS };
-    const int vectors = panels * V, offset = number == SMS_S8 && SMS_S8_DOT;
-    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step, ldc = t->ldc;
+    const int vectors = panels * V, offset = w_offset(number);
+    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step;
     const char *prefetch = t->prefetch;
-    float *c = t->c;
-    vf sum[SMS_MR][SMS_PANELS * V];                             /* of bf16 */
-    vi count[SMS_MR][SMS_PANELS * V], excess[SMS_PANELS * V]; /* of int8, and what the offset adds to it */
+    vi excess[SMS_PANELS * V]; /* what the offset adds to a count */
 
     SMS_UNROLL(16)
     for (int j = 0; j < vectors; j++)
@@ -83,10 +91,9 @@ SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, c
     for (int r = 0; r < height; r++) {
         SMS_UNROLL(16)
         for (int j = 0; j < vectors; j++) {
-            sum[r][j] = v_set(0.0f);
-            count[r][j] = w_set(0);
+            sums->sum[r][j] = v_set(0.0f);
+            sums->count[r][j] = w_set(0);
         }
-        __builtin_prefetch(c + r * ldc, 1);
     }
     SMS_UNROLL(2)
     for (int part = 0; part < w_parts(number); part++) {
@@ -109,10 +116,10 @@ SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, c
             for (int r = 0; r < height; r++) {
                 SMS_UNROLL(16)
                 for (int j = 0; j < vectors; j++) {
-                    if (number == SMS_BF16)
-                        sum[r][j] = w_dot_bf16(sum[r][j], column[j], w_set(a[r]));
+                    if (number == SMS_S8)
+                        sums->count[r][j] = w_dot_s8(sums->count[r][j], column[j], w_set(a[r]));
                     else
-                        count[r][j] = w_dot_s8(count[r][j], column[j], w_set(a[r]));
+                        sums->sum[r][j] = w_dot_float(number, sums->sum[r][j], column[j], w_set(a[r]));
                 }
             }
             a += height;
@@ -120,25 +127,65 @@ SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, c
         }
     }
     SMS_UNROLL(16)
+    for (int r = 0; r < height && offset; r++) {
+        SMS_UNROLL(16)
+        for (int j = 0; j < vectors; j++)
+            sums->count[r][j] = w_subtract(sums->count[r][j], excess[j]);
+    }
+}
+
+/* What a number's products take, words or blocks. */
+SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
+                            int64_t depth, sms_word *restrict prepared) {
+#if SMS_BLOCKS
+    if (number != SMS_F16) {
+        sms_prepare_blocks(a, stride, height, depth, prepared);
+        return;
+    }
+#endif
+    sms_prepare_words(number, a, stride, height, depth, prepared);
+}
+
+SMS_INLINE void sms_sum(const enum sms_number number, const int height, const int panels,
+                        const struct sms_word_tile *t, struct sms_word_sums *sums) {
+#if SMS_BLOCKS
+    if (number != SMS_F16) {
+        sms_sum_blocks(number, height, t, sums);
+        return;
+    }
+#endif
+    sms_sum_words(number, height, panels, t, sums);
+}
+
+SMS_INLINE void sms_word_micro(const enum sms_number number, const int height, const int panels,
+                               const struct sms_word_tile *t) {
+    const int vectors = panels * SMS_PANEL_VECTORS;
+    const int64_t ldc = t->ldc;
+    float *c = t->c;
+    struct sms_word_sums sums;
+    SMS_UNROLL(16)
+    for (int r = 0; r < height; r++)
+        __builtin_prefetch(c + r * ldc, 1);
+    sms_sum(number, height, panels, t, &sums);
+    SMS_UNROLL(16)
     for (int r = 0; r < height; r++) {
         SMS_UNROLL(16)
         for (int j = 0; j < vectors; j++) {
             float *to = c + r * ldc + j * SMS_LANES;
-            if (number == SMS_BF16) {
+            if (number != SMS_S8) {
+                vf sum = sums.sum[r][j];
                 if (t->go_on)
-                    sum[r][j] += v_load(to);
+                    sum += v_load(to);
                 else if (t->bias)
-                    sum[r][j] += v_load(t->bias + j * SMS_LANES);
-                v_store(to, sum[r][j]);
+                    sum += v_load(t->bias + j * SMS_LANES);
+                v_store(to, sum);
                 continue;
             }
-            if (offset)
-                count[r][j] = w_subtract(count[r][j], excess[j]);
+            vi count = sums.count[r][j];
             if (t->go_on)
-                count[r][j] = w_add(count[r][j], v_bits(v_load(to)));
-            v_store(to, !t->finish ? v_of_bits(count[r][j])
-                                   : w_scaled(count[r][j], t->row_scale[r],
-                                              v_load(t->column_scale + j * SMS_LANES),
+                count = w_add(count, v_bits(v_load(to)));
+            v_store(to, !t->finish ? v_of_bits(count)
+                                   : w_scaled(count, t->row_scale[r], v_load(t->column_scale + j * SMS_LANES),
                                               t->bias ? v_load(t->bias + j * SMS_LANES) : v_set(0.0f)));
         }
     }
@@ -148,21 +195,26 @@ typedef void sms_word_kernel(const struct sms_word_tile *);
 
 #define SMS_WORD_KERNEL(name, number, height, panels) \
     static void name##_##height(const struct sms_word_tile *t) { sms_word_micro(number, height, panels, t); }
-#define SMS_WORD_KERNELS(height)                                   \
-    SMS_WORD_KERNEL(sms_bf16_micro, SMS_BF16, height, SMS_PANELS)  \
-    SMS_WORD_KERNEL(sms_bf16_micro_single, SMS_BF16, height, 1)    \
-    SMS_WORD_KERNEL(sms_s8_micro, SMS_S8, height, SMS_PANELS)      \
+#define SMS_WORD_KERNELS(height)                                  \
+    SMS_WORD_KERNEL(sms_bf16_micro, SMS_BF16, height, SMS_PANELS) \
+    SMS_WORD_KERNEL(sms_bf16_micro_single, SMS_BF16, height, 1)   \
+    SMS_WORD_KERNEL(sms_f16_micro, SMS_F16, height, SMS_PANELS)   \
+    SMS_WORD_KERNEL(sms_f16_micro_single, SMS_F16, height, 1)     \
+    SMS_WORD_KERNEL(sms_s8_micro, SMS_S8, height, SMS_PANELS)     \
     SMS_WORD_KERNEL(sms_s8_micro_single, SMS_S8, height, 1)
 SMS_HEIGHTS(SMS_WORD_KERNELS)
 
 /* By number, by a single panel or whole tile width, by height. */
 #define SMS_BF16_TILE(height) sms_bf16_micro_##height,
 #define SMS_BF16_SINGLE(height) sms_bf16_micro_single_##height,
+#define SMS_F16_TILE(height) sms_f16_micro_##height,
+#define SMS_F16_SINGLE(height) sms_f16_micro_single_##height,
 #define SMS_S8_TILE(height) sms_s8_micro_##height,
 #define SMS_S8_SINGLE(height) sms_s8_micro_single_##height,
-static sms_word_kernel *const sms_word_kernels[2][2][SMS_MR] = {
-    {{SMS_HEIGHTS(SMS_BF16_SINGLE)}, {SMS_HEIGHTS(SMS_BF16_TILE)}},
-    {{SMS_HEIGHTS(SMS_S8_SINGLE)}, {SMS_HEIGHTS(SMS_S8_TILE)}},
+static sms_word_kernel *const sms_word_kernels[3][2][SMS_MR] = {
+    [SMS_BF16] = {{SMS_HEIGHTS(SMS_BF16_SINGLE)}, {SMS_HEIGHTS(SMS_BF16_TILE)}},
+    [SMS_F16] = {{SMS_HEIGHTS(SMS_F16_SINGLE)}, {SMS_HEIGHTS(SMS_F16_TILE)}},
+    [SMS_S8] = {{SMS_HEIGHTS(SMS_S8_SINGLE)}, {SMS_HEIGHTS(SMS_S8_TILE)}},
 };
 
 /* The first `columns` of the rows of one matrix into another. */
@@ -288,16 +340,19 @@ SMS_INLINE void sms_word_gemm(const enum sms_number number, const struct sms_wor
     }
 }
 
-static void sms_gemm_bf16(const uint16_t *lhs, int64_t m, int64_t k, int64_t mr, const uint16_t *rhs,
-                          int64_t n, const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1,
-                          int64_t panel0, int64_t panel1) {
-    const struct sms_word_operands g = {
-        .lhs = (const sms_word *)lhs, .rhs = (const sms_word *)rhs, .bias = bias, .c = c, .m = m,
-        .depth = sms_ceil_div(k, SMS_BF16_GROUP), .mr = mr, .n = n, .ldc = ldc,
-        .strips = sms_lhs_strips(m, mr), .panel_end = panel1,
-    };
-    sms_word_gemm(SMS_BF16, &g, strip0, strip1, panel0);
-}
+#define SMS_GEMM_FLOAT(name, number)                                                                              \
+    static void sms_gemm_##name(const uint16_t *lhs, int64_t m, int64_t k, int64_t mr, const uint16_t *rhs,       \
+                                int64_t n, const float *bias, float *c, int64_t ldc, int64_t strip0,              \
+                                int64_t strip1, int64_t panel0, int64_t panel1) {                                 \
+        const struct sms_word_operands g = {                                                                      \
+            .lhs = (const sms_word *)lhs, .rhs = (const sms_word *)rhs, .bias = bias, .c = c, .m = m,             \
+            .depth = sms_ceil_div(k, w_group(number)), .mr = mr, .n = n, .ldc = ldc,                              \
+            .strips = sms_lhs_strips(m, mr), .panel_end = panel1,                                                 \
+        };                                                                                                        \
+        sms_word_gemm(number, &g, strip0, strip1, panel0);                                                        \
+    }
+SMS_GEMM_FLOAT(bf16, SMS_BF16)
+SMS_GEMM_FLOAT(f16, SMS_F16)
 
 static void sms_gemm_s8(const int8_t *lhs, const float *row_scale, int64_t m, int64_t k, int64_t mr,
                         const int8_t *rhs, const float *column_scale, int64_t n, const float *bias, float *c,

@@ -14,9 +14,15 @@ extern const struct sms_lowp sms_lowp_avx2, sms_lowp_avx512vnni, sms_lowp_avx512
 extern const struct sms_lowp sms_lowp_wide16vnni, sms_lowp_wide16bf16;
 
 enum {
+    LEAF1_ECX_F16C = 1u << 29,
     LEAF7_ECX_AVX512_VNNI = 1u << 11,
     LEAF7_1_EAX_AVX512_BF16 = 1u << 5,
 };
+
+static int has_f16c(void) {
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & LEAF1_ECX_F16C);
+}
 
 static int has_vnni(void) {
     unsigned eax, ebx, ecx, edx;
@@ -36,12 +42,25 @@ static int32_t supported(const struct sms_lowp *lowp) {
         return sms_kernels_find("avx512") && has_vnni() && has_bf16();
     if (lowp == &sms_lowp_avx512vnni)
         return sms_kernels_find("avx512") && has_vnni();
-    return sms_kernels_find("avx2") != NULL;
+    return sms_kernels_find("avx2") && has_f16c();
 }
 
 static const struct sms_lowp *const tables[] = {&sms_lowp_avx512bf16, &sms_lowp_avx512vnni,
                                                 &sms_lowp_avx2,       &sms_lowp_portable,
                                                 &sms_lowp_wide16vnni, &sms_lowp_wide16bf16};
+#elif defined(__aarch64__)
+#include "smesim/cpu.h"
+
+extern const struct sms_lowp sms_lowp_neon, sms_lowp_neondot, sms_lowp_neonmm;
+
+static int32_t supported(const struct sms_lowp *lowp) {
+    if (lowp == &sms_lowp_neonmm)
+        return sms_cpu_has_dotprod() && sms_cpu_has_i8mm() && sms_cpu_has_bf16();
+    return lowp != &sms_lowp_neondot || sms_cpu_has_dotprod();
+}
+
+static const struct sms_lowp *const tables[] = {&sms_lowp_neonmm, &sms_lowp_neondot, &sms_lowp_neon,
+                                                &sms_lowp_portable};
 #else
 static int32_t supported(const struct sms_lowp *lowp) { return lowp == &sms_lowp_portable; }
 
@@ -66,7 +85,7 @@ const struct sms_lowp *sms_lowp_find(const char *isa) {
 const struct sms_lowp *sms_lowp_best(void) {
     const struct sms_lowp *lowp = NULL;
     for (int32_t i = 0; (lowp = sms_lowp_at(i)); i++)
-        if (!lowp->test_only && supported(lowp))
+        if (!lowp->test_only && !lowp->matrix && supported(lowp))
             break;
     return lowp;
 }

@@ -1,5 +1,5 @@
-/* Products with one vector: as ../vector/gemv.h, several panels side by side. bf16 weights are widened to f32 on
- * every ISA: the memory sets the pace, and x need not be rounded. */
+/* Products with one vector: as ../vector/gemv.h, several panels side by side. bf16 and f16 weights are widened to f32
+ * on every ISA: the memory sets the pace, and x need not be rounded. */
 #ifndef SMESIM_VECTOR_PRODUCT_H
 #define SMESIM_VECTOR_PRODUCT_H
 
@@ -7,10 +7,11 @@
 
 enum { SMS_GEMV_STREAMS = 4 };
 
-SMS_INLINE void sms_gemv_bf16_panels(const int streams, const float *x, const sms_word *b, int64_t k,
-                                     const float *bias, float *y, int64_t columns) {
+SMS_INLINE void sms_gemv_float_panels(const enum sms_number number, const int streams, const float *x,
+                                      const sms_word *b, int64_t k, const float *bias, float *y,
+                                      int64_t columns) {
     enum { V = SMS_PANEL_VECTORS };
-    const int64_t depth = sms_ceil_div(k, SMS_BF16_GROUP), pairs = k / SMS_BF16_GROUP;
+    const int64_t depth = sms_ceil_div(k, w_group(number)), pairs = k / w_group(number);
     vf acc[SMS_GEMV_STREAMS][V];
     SMS_UNROLL(16)
     for (int s = 0; s < streams; s++) {
@@ -24,15 +25,17 @@ SMS_INLINE void sms_gemv_bf16_panels(const int streams, const float *x, const sm
             SMS_UNROLL(16)
             for (int j = 0; j < V; j++) {
                 const vi words = w_load(b + (s * depth + i) * SMS_NR + j * SMS_LANES);
-                acc[s][j] += w_widened(words, 0) * x[2 * i];
-                acc[s][j] += w_widened(words, 1) * x[2 * i + 1];
+                acc[s][j] += w_widened(number, words, 0) * x[2 * i];
+                acc[s][j] += w_widened(number, words, 1) * x[2 * i + 1];
             }
         }
     }
     for (int64_t i = pairs; i < depth; i++) /* the last of an odd number of k */
         for (int s = 0; s < streams; s++)
-            for (int j = 0; j < V; j++)
-                acc[s][j] += w_widened(w_load(b + (s * depth + i) * SMS_NR + j * SMS_LANES), 0) * x[2 * i];
+            for (int j = 0; j < V; j++) {
+                const vi words = w_load(b + (s * depth + i) * SMS_NR + j * SMS_LANES);
+                acc[s][j] += w_widened(number, words, 0) * x[2 * i];
+            }
     float sums[SMS_GEMV_STREAMS * SMS_NR];
     SMS_UNROLL(16)
     for (int s = 0; s < streams; s++) {
@@ -56,7 +59,7 @@ SMS_INLINE void sms_gemv_s8_panels(const int streams, const sms_word *x, float x
             acc[s][j] = excess[s][j] = w_set(0);
     }
     for (int64_t i = 0; i < depth; i++) {
-        const vi a = w_set(SMS_S8_DOT ? x[i] ^ SMS_OFFSET_BYTES : x[i]);
+        const vi a = w_set(w_offset(SMS_S8) ? x[i] ^ SMS_OFFSET_BYTES : x[i]);
         SMS_UNROLL(16)
         for (int s = 0; s < streams; s++) {
             SMS_UNROLL(16)
@@ -65,7 +68,7 @@ SMS_INLINE void sms_gemv_s8_panels(const int streams, const sms_word *x, float x
                 SMS_UNROLL(2)
                 for (int part = 0; part < w_parts(SMS_S8); part++)
                     acc[s][j] = w_dot_s8(acc[s][j], w_part(SMS_S8, words, part), w_part(SMS_S8, a, part));
-                if (SMS_S8_DOT)
+                if (w_offset(SMS_S8))
                     excess[s][j] = w_dot_s8(excess[s][j], words, w_set(SMS_OFFSET_BYTES));
             }
         }
@@ -79,7 +82,7 @@ SMS_INLINE void sms_gemv_s8_panels(const int streams, const sms_word *x, float x
         SMS_UNROLL(16)
         for (int j = 0; j < V; j++) {
             float *at = begin + s * SMS_NR + j * SMS_LANES;
-            const vi sum = SMS_S8_DOT ? w_subtract(acc[s][j], excess[s][j]) : acc[s][j];
+            const vi sum = w_offset(SMS_S8) ? w_subtract(acc[s][j], excess[s][j]) : acc[s][j];
             v_store(at, w_scaled(sum, x_scale, v_load(scale + (at - begin)), v_load(at)));
         }
     }
@@ -96,19 +99,29 @@ SMS_INLINE int64_t sms_stream_columns(int64_t panel, int64_t streams, int64_t n)
     return left < streams * SMS_NR ? left : streams * SMS_NR;
 }
 
-static void sms_gemv_bf16(const float *x, const uint16_t *rhs, int64_t n, int64_t k, const float *bias,
-                          float *y, int64_t panel0, int64_t panel1) {
-    const int64_t depth = sms_ceil_div(k, SMS_BF16_GROUP);
+SMS_INLINE void sms_gemv_float(const enum sms_number number, const float *x, const uint16_t *rhs, int64_t n,
+                               int64_t k, const float *bias, float *y, int64_t panel0, int64_t panel1) {
+    const int64_t depth = sms_ceil_div(k, w_group(number));
     for (int64_t panel = panel0, streams; panel < panel1; panel += streams) {
         streams = sms_streams(panel, panel1);
         const int64_t column = panel * SMS_NR, columns = sms_stream_columns(panel, streams, n);
         const sms_word *b = (const sms_word *)rhs + column * depth;
         const float *column_bias = bias ? bias + column : NULL;
         if (streams == 1)
-            sms_gemv_bf16_panels(1, x, b, k, column_bias, y + column, columns);
+            sms_gemv_float_panels(number, 1, x, b, k, column_bias, y + column, columns);
         else
-            sms_gemv_bf16_panels(SMS_GEMV_STREAMS, x, b, k, column_bias, y + column, columns);
+            sms_gemv_float_panels(number, SMS_GEMV_STREAMS, x, b, k, column_bias, y + column, columns);
     }
+}
+
+static void sms_gemv_bf16(const float *x, const uint16_t *rhs, int64_t n, int64_t k, const float *bias,
+                          float *y, int64_t panel0, int64_t panel1) {
+    sms_gemv_float(SMS_BF16, x, rhs, n, k, bias, y, panel0, panel1);
+}
+
+static void sms_gemv_f16(const float *x, const uint16_t *rhs, int64_t n, int64_t k, const float *bias, float *y,
+                         int64_t panel0, int64_t panel1) {
+    sms_gemv_float(SMS_F16, x, rhs, n, k, bias, y, panel0, panel1);
 }
 
 static void sms_gemv_s8(const int8_t *x, float x_scale, const int8_t *rhs, const float *column_scale,

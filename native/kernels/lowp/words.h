@@ -1,20 +1,29 @@
-/* A word is 32 bits that hold a group of neighbouring k: two bf16 or four int8 (layout_lowp.h).
+/* A word is 32 bits that hold a group of neighbouring k: two bf16 or f16, or four int8 (layout_lowp.h).
  *
  * Where an ISA multiplies whole words (SMS_BF16_DOT, SMS_S8_DOT), a product takes them as they are. Where it
- * does not, a word is split into two parts that it can multiply: a bf16 pair into two f32, four int8 into two
- * pairs of int16, the even k in part 0 and the odd k in part 1. A word and its parts stay in the lane of their
- * column, so the sums need no shuffling. An ISA that has word products defines them before this file is included:
+ * does not, a word is split into two parts that it can multiply: a pair of bf16 or f16 into two f32, four int8 into
+ * two pairs of int16, the even k in part 0 and the odd k in part 1. f16 are split everywhere. A word and its parts
+ * stay in the lane of their column, so the sums need no shuffling. An ISA that has word products defines them before
+ * this file is included:
  *
  *   vf isa_dot_bf16(vf sum, vi b, vi a)
- *   vi isa_dot_s8(vi sum, vi b, vi a)   the bytes of b signed, those of a unsigned: a is offset by 128 */
+ *   vi isa_dot_s8(vi sum, vi b, vi a)   of signed bytes; with SMS_S8_OFFSET those of a are unsigned, offset by 128 */
 #ifndef SMESIM_WORDS_H
 #define SMESIM_WORDS_H
 
 #include <math.h>
 
 #include "../vector/vec.h"
+#include "smesim/layout_lowp.h"
 
-enum sms_number { SMS_BF16, SMS_S8 };
+#if SMS_LANES == 4 && defined(__ARM_NEON)
+#define SMS_IS_NEON 1
+#include <arm_neon.h>
+#else
+#define SMS_IS_NEON 0
+#endif
+
+enum sms_number { SMS_BF16, SMS_F16, SMS_S8 };
 
 #define SMS_OFFSET_BYTES ((int32_t)0x80808080) /* 128 in each byte; added to signed ones by exclusive or */
 
@@ -37,13 +46,59 @@ SMS_INLINE vf v_add(vf a, vf b) { return a + b; }
 SMS_INLINE vi w_add(vi a, vi b) { return (vi)((vu)a + (vu)b); }
 SMS_INLINE vi w_subtract(vi a, vi b) { return (vi)((vu)a - (vu)b); }
 
-/* Into how many parts a word is split. */
-SMS_INLINE int w_parts(const enum sms_number number) {
-    return (number == SMS_BF16 ? SMS_BF16_DOT : SMS_S8_DOT) ? 1 : 2;
+/* How many k a word holds. */
+SMS_INLINE int64_t w_group(const enum sms_number number) {
+    return number == SMS_BF16 ? SMS_BF16_GROUP : number == SMS_F16 ? SMS_F16_GROUP : SMS_S8_GROUP;
 }
 
-/* One bf16 of each word as f32. */
-SMS_INLINE vf w_widened(vi words, const int part) {
+/* Into how many parts a word is split. */
+SMS_INLINE int w_parts(const enum sms_number number) {
+    const int dot = number == SMS_BF16 ? SMS_BF16_DOT : number == SMS_S8 ? SMS_S8_DOT : 0;
+    return dot ? 1 : 2;
+}
+
+/* Whether the word products of the lhs take it offset to unsigned bytes. */
+SMS_INLINE int w_offset(const enum sms_number number) { return number == SMS_S8 && SMS_S8_OFFSET; }
+
+/* The f16 in the lower half of each word as f32: the exponent is moved by a product, which also brings denormals to
+ * where they belong; what is not finite gets the exponent that says so. */
+SMS_INLINE vf w_f16_by_arithmetic(vi words) {
+    enum { DROPPED_BITS = 13, F16_MAGNITUDE = 0x7fff, F16_LARGEST = 0x7bff, F16_SIGN = 0x8000 };
+    const float EXPONENT_SHIFT = 0x1p112f;
+    const vi magnitude = words & F16_MAGNITUDE;
+    const vi sign = (vi)((vu)(words & F16_SIGN) << 16);
+#if SMS_LANES == 1
+    const vi not_finite = -(magnitude > F16_LARGEST);
+#else
+    const vi not_finite = magnitude > F16_LARGEST;
+#endif
+    const vi bits = v_bits(v_of_bits(magnitude << DROPPED_BITS) * EXPONENT_SHIFT);
+    return v_of_bits(bits | sign | (not_finite & 0x7f800000));
+}
+
+/* One f16 of each word as f32. */
+SMS_INLINE vf w_widened_f16(vi words, const int part) {
+#if SMS_LANES == 16 && defined(__AVX512F__)
+    const __m512i numbers = part == 0 ? (__m512i)words : _mm512_srli_epi32((__m512i)words, 16);
+    return (vf)_mm512_cvtph_ps(_mm512_cvtepi32_epi16(numbers));
+#elif SMS_LANES == 8 && defined(__F16C__)
+    const __m128i of_four = _mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const __m256i sorted = _mm256_shuffle_epi8((__m256i)words, _mm256_broadcastsi128_si256(of_four));
+    const __m256i numbers = part == 0 ? _mm256_permute4x64_epi64(sorted, _MM_SHUFFLE(2, 0, 2, 0))
+                                      : _mm256_permute4x64_epi64(sorted, _MM_SHUFFLE(3, 1, 3, 1));
+    return (vf)_mm256_cvtph_ps(_mm256_castsi256_si128(numbers));
+#elif SMS_IS_NEON
+    const uint16x4_t numbers = part == 0 ? vmovn_u32((uint32x4_t)words) : vshrn_n_u32((uint32x4_t)words, 16);
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(numbers));
+#else
+    return w_f16_by_arithmetic(part == 0 ? words : (vi)((vu)words >> 16));
+#endif
+}
+
+/* One bf16 or f16 of each word as f32. */
+SMS_INLINE vf w_widened(const enum sms_number number, vi words, const int part) {
+    if (number == SMS_F16)
+        return w_widened_f16(words, part);
     return v_of_bits(part == 0 ? (vi)((vu)words << 16) : (vi)((vu)words & 0xffff0000u));
 }
 
@@ -51,8 +106,8 @@ SMS_INLINE vf w_widened(vi words, const int part) {
 SMS_INLINE vi w_part(const enum sms_number number, vi words, const int part) {
     if (w_parts(number) == 1)
         return words;
-    if (number == SMS_BF16)
-        return v_bits(w_widened(words, part));
+    if (number != SMS_S8)
+        return v_bits(w_widened(number, words, part));
     vi16 bytes;
     memcpy(&bytes, &words, sizeof bytes);
     bytes = (part == 0 ? (vi16)((vu16)bytes << 8) : bytes) >> 8;
@@ -66,6 +121,8 @@ SMS_INLINE vf v_fma(vf a, vf b, vf c) {
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif SMS_LANES == 8 && defined(__FMA__)
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif SMS_IS_NEON
+    return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #elif SMS_LANES == 1
     return fmaf(a, b, c);
 #else
@@ -86,12 +143,15 @@ SMS_INLINE vi w_multiply_pairs(vi a, vi b) {
 }
 
 /* sum + b * a of parts; b is of the rhs, a of the lhs. */
-SMS_INLINE vf w_dot_bf16(vf sum, vi b, vi a) {
+SMS_INLINE vf w_dot_widened(vf sum, vi b, vi a) { return sum + v_of_bits(b) * v_of_bits(a); }
+
+SMS_INLINE vf w_dot_float(const enum sms_number number, vf sum, vi b, vi a) {
 #if SMS_BF16_DOT
-    return isa_dot_bf16(sum, b, a);
-#else
-    return sum + v_of_bits(b) * v_of_bits(a);
+    if (number == SMS_BF16)
+        return isa_dot_bf16(sum, b, a);
 #endif
+    (void)number;
+    return w_dot_widened(sum, b, a);
 }
 
 SMS_INLINE vi w_dot_s8(vi sum, vi b, vi a) {

@@ -1,4 +1,5 @@
-/* AVX-512 with VNNI: VPDPBUSD for int8; bf16 are widened to f32 as with AVX2, at twice the width. */
+/* AVX-512 with VNNI: VPDPBUSD for int8; bf16 and f16 are widened to f32 as with AVX2, at twice the
+ * width. */
 #define SMS_ISA avx512vnni
 #define SMS_BF16_DOT 0
 #define SMS_S8_DOT 1

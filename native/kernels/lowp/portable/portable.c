@@ -3,6 +3,8 @@
 #define SMS_LANES 1
 #define SMS_BF16_DOT 0
 #define SMS_S8_DOT 0
+#define SMS_S8_OFFSET 0
+#define SMS_BLOCKS 0
 #define SMS_MR 4
 #define SMS_HEIGHTS(X) X(1) X(2) X(3) X(4)
 #define SMS_PANELS 1
