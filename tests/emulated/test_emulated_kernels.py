@@ -25,7 +25,8 @@ DEVICES = (
 )
 TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.py"))]
 PYTEST = ("-m", "pytest", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider", "--color=no")
-OF_MATRIX = [path for path in TESTS if path.endswith(("_products.py", "_pack.py", "_attention.py", "_blocks.py", "_sme.py"))]
+OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_blocks.py", "_sme.py")
+OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
 OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))
 ONLY_MATRIX = ("-p", "tests.emulated.only_matrix", *OF_MATRIX)
 

@@ -9,17 +9,11 @@ import pytest
 from blocks_reference import BLOCK, Quantized, find, runnable, tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_reference import NR, Guarded, ffi, guarded_vector, isa_of, lib, part_of, strip_rows
+from kernel_reference import NR, Guarded, ffi, guarded_vector, isa_of, lib, part_of
+from lowp_reference import Amid, at_offset, bounds_of, numbers, pointer, spread
 from numpy.typing import NDArray
 
 ISAS = runnable()
-LINE_BYTES = 64
-POINTERS = {
-    np.dtype(np.float32): "float *",
-    np.dtype(np.uint16): "uint16_t *",
-    np.dtype(np.int8): "int8_t *",
-    np.dtype(np.uint8): "uint8_t *",
-}
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 1e-40, 3.4e38, -3.4e38, 7e-7, 65504.0 * 8]
 
 bits_of_weights = st.sampled_from([4, 8])
@@ -28,50 +22,12 @@ seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 70)
 
 
-def pointer(array: NDArray[Any] | None) -> Any:
-    """A C pointer to the first element; the caller keeps the array alive."""
-    return ffi.NULL if array is None else ffi.cast(POINTERS[array.dtype], array.ctypes.data)
-
-
 def leaf(isa: str, name: str, bits: int) -> Any:
     return getattr(find(isa), f"{name}_q{bits}")
 
 
 def packed_pointer(array: NDArray[np.uint8], bits: int) -> Any:
     return pointer(array.view(np.int8) if bits == 8 else array)
-
-
-def misplaced(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy that begins a word behind a cache line, or an f16 where it holds those."""
-    offset = 2 if array.itemsize == 2 else 4
-    memory = np.empty(array.nbytes + LINE_BYTES + offset, np.uint8)
-    first = -memory.ctypes.data % LINE_BYTES + offset
-    copy = memory[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
-def amid(size: int, dtype: type[np.generic]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Memory of known numbers, and the part of it that is to be written."""
-    memory = np.full(size + 2 * LINE_BYTES, 77, dtype)
-    return memory, memory[LINE_BYTES : LINE_BYTES + size]
-
-
-def only_written(memory: NDArray[Any], expected: NDArray[Any], begin: int, end: int) -> None:
-    """The memory holds this part of what is expected and is as it was elsewhere."""
-    whole = np.full_like(memory, 77)
-    whole[LINE_BYTES + begin : LINE_BYTES + end] = expected[begin:end]
-    np.testing.assert_array_equal(memory, whole)
-
-
-def bounds_of(m: int, mr: int) -> list[int]:
-    """First rows of the strips, and behind the last one."""
-    return [first for first, _ in strip_rows(m, mr)] + [m]
-
-
-def numbers(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    """Numbers of many sizes."""
-    return (rng.standard_normal(shape) * np.exp(rng.normal(0, 4, shape))).astype(np.float32)
 
 
 def some_lhs(rng: np.random.Generator, m: int, k: int) -> Quantized:
@@ -138,18 +94,17 @@ def test_packing_is_bit_exact(
     isa: str, x: NDArray[np.float32], gap: int, part: tuple[float, ...], mr: int, bits: int
 ) -> None:
     m, k = x.shape
-    wide = np.full((m, k + gap), np.nan, np.float32)
-    wide[:, :k] = x
-    depth = int(lib.sms_depth_blocks(k))
+    wide, depth = spread(x, gap), int(lib.sms_depth_blocks(k))
 
     quantized, bounds = ref.quantize_lhs(x), bounds_of(m, mr)
     strip0, strip1 = part_of(len(bounds) - 1, *part[:2])
-    memory, out = amid(m * depth * BLOCK, np.int8)
-    scale_memory, scale = amid(m * depth, np.float32)
-    find(isa).quantize_lhs_q8(pointer(wide), k + gap, m, k, mr, strip0, strip1, pointer(out), pointer(scale))
+    out, scale = Amid(m * depth * BLOCK, np.int8), Amid(m * depth, np.float32)
+    find(isa).quantize_lhs_q8(
+        pointer(wide), k + gap, m, k, mr, strip0, strip1, pointer(out.view), pointer(scale.view)
+    )  # fmt: skip
     begin, end = bounds[strip0] * depth, bounds[strip1] * depth
-    only_written(memory, lowp.pack_lhs(quantized.flat, mr, 4), begin * BLOCK, end * BLOCK)
-    only_written(scale_memory, lowp.pack_lhs(quantized.scales, mr, 1), begin, end)
+    out.check(lowp.pack_lhs(quantized.flat, mr, 4), slice(begin * BLOCK, end * BLOCK))
+    scale.check(lowp.pack_lhs(quantized.scales, mr, 1), slice(begin, end))
 
     weights = ref.quantize_rhs(x, bits)
     expected, scales = ref.pack_rhs(weights, bits)
@@ -161,21 +116,20 @@ def test_packing_is_bit_exact(
         ("pack_rhs", wide, k + gap, k),
         ("repack_rhs", rows, rows.shape[1], depth * BLOCK),
     ):
-        memory, out = amid(expected.size, np.uint8)
-        scale_memory, scale = amid(scales.size, np.uint16)
+        out, scale = Amid(expected.size, np.uint8), Amid(scales.size, np.uint16)
         leaf(isa, name, bits)(
-            pointer(source), stride, m, columns, panel0, panel1, packed_pointer(out, bits), pointer(scale)
+            pointer(source), stride, m, columns, panel0, panel1, packed_pointer(out.view, bits), pointer(scale.view)
         )  # fmt: skip
-        only_written(memory, expected, begin * bytes_of_block, end * bytes_of_block)
-        only_written(scale_memory, scales, begin, end)
+        out.check(expected, slice(begin * bytes_of_block, end * bytes_of_block))
+        scale.check(scales, slice(begin, end))
 
 
 def gemm(
     isa: str, bits: int, x: Quantized, w: Quantized, bias: Any, out: Any, ldc: int, mr: int,
     tiles: tuple[int, int, int, int],
 ) -> None:  # fmt: skip
-    packed, scales = (misplaced(array) for array in ref.pack_rhs(w, bits))
-    lhs, lhs_scale = misplaced(lowp.pack_lhs(x.flat, mr, 4)), misplaced(lowp.pack_lhs(x.scales, mr, 1))
+    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, bits))
+    lhs, lhs_scale = at_offset(lowp.pack_lhs(x.flat, mr, 4), 1), at_offset(lowp.pack_lhs(x.scales, mr, 1), 1)
     m, k = x.flat.shape
     leaf(isa, "gemm", bits)(
         pointer(lhs), pointer(lhs_scale), m, k, mr, packed_pointer(packed, bits), pointer(scales), len(w.numbers),
@@ -184,8 +138,8 @@ def gemm(
 
 
 def gemv(isa: str, bits: int, x: Quantized, w: Quantized, bias: Any, out: Any, panels: tuple[int, int]) -> None:
-    packed, scales = (misplaced(array) for array in ref.pack_rhs(w, bits))
-    lhs, lhs_scale = misplaced(x.flat), misplaced(x.scales)
+    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, bits))
+    lhs, lhs_scale = at_offset(x.flat, 1), at_offset(x.scales, 1)
     leaf(isa, "gemv", bits)(
         pointer(lhs), pointer(lhs_scale), packed_pointer(packed, bits), pointer(scales), len(w.numbers),
         x.flat.shape[1], pointer(bias), pointer(out), *panels,
