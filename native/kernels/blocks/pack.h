@@ -45,13 +45,20 @@ SMS_INLINE uint16_t sms_quantize_block(const enum sms_quant quant, const float *
         largest = fabsf(block[i]) > fabsf(largest) ? block[i] : largest;
     }
     const float d = quant == SMS_Q4 ? largest / -8.0f : fabsf(largest) / 127.0f, reciprocal = sms_reciprocal(d);
-    for (int i = 0; i < SMS_BLOCK; i++) {
-        if (quant == SMS_Q8) {
-            numbers[i] = (int8_t)roundf(block[i] * reciprocal);
-            continue;
+    if (quant == SMS_Q4) {
+        for (int i = 0; i < SMS_BLOCK; i++) {
+            const int nearest = (int)fmaf(block[i], reciprocal, Q4_ZERO + 0.5f);
+            numbers[i] = (int8_t)((nearest < Q4_MOST ? nearest : Q4_MOST) - Q4_ZERO);
         }
-        const int nearest = (int)fmaf(block[i], reciprocal, Q4_ZERO + 0.5f);
-        numbers[i] = (int8_t)((nearest < Q4_MOST ? nearest : Q4_MOST) - Q4_ZERO);
+    } else {
+        for (int i = 0; i < SMS_BLOCK; i++)
+            block[i] *= reciprocal;
+        __asm__ volatile("" : : "r"(block) : "memory"); /* products are rounded, not fused with what comes */
+        for (int i = 0; i < SMS_BLOCK; i++) {
+            const int whole = (int)block[i];
+            const float rest = block[i] - (float)whole;
+            numbers[i] = (int8_t)(whole + (rest >= 0.5f) - (rest <= -0.5f));
+        }
     }
     memcpy(words, numbers, sizeof numbers);
     return sms_f16(d);
