@@ -6,7 +6,7 @@
 #include <float.h>
 
 #include "../lowp/convert.h"
-#include "quants.h"
+#include "words.h"
 
 enum { SMS_GGUF_Q4_BYTES = 2 + SMS_BLOCK / 2, SMS_GGUF_Q8_BYTES = 2 + SMS_BLOCK };
 
@@ -74,7 +74,7 @@ SMS_INLINE void sms_pack_blocks(const enum sms_quant quant, const float *w, int6
         for (int64_t column = 0; column < SMS_NR; column++)
             scale[at * SMS_NR + column] =
                 column < rows ? sms_quantize_block(quant, w + (row + column) * ldw + k0, count, columns[column]) : 0;
-        sms_store_block(quant, columns, out + at * q_panel_block(quant));
+        sms_store_block(quant, columns, out + at * q_panel_words(quant));
     }
 }
 
@@ -103,7 +103,7 @@ SMS_INLINE void sms_repack_blocks(const enum sms_quant quant, const uint8_t *ggu
             sms_gguf_words(quant, block + sizeof *scales, columns[column]);
         }
         memcpy(scale + at * SMS_NR, scales, sizeof scales);
-        sms_store_block(quant, columns, out + at * q_panel_block(quant));
+        sms_store_block(quant, columns, out + at * q_panel_words(quant));
     }
 }
 

@@ -9,7 +9,7 @@
 #ifndef SMESIM_BLOCKS_PRODUCT_H
 #define SMESIM_BLOCKS_PRODUCT_H
 
-#include "quants.h"
+#include "words.h"
 
 enum {
     SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
@@ -62,7 +62,7 @@ SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, co
             vi column[VECTORS];
             SMS_UNROLL(16)
             for (int j = 0; j < VECTORS; j++)
-                column[j] = q_weights(quant, t->b[j / V] + block * q_panel_block(quant), word, j % V);
+                column[j] = q_weights(quant, t->b[j / V] + block * q_panel_words(quant), word, j % V);
             SMS_UNROLL(16)
             for (int r = 0; r < height; r++) {
                 SMS_UNROLL(16)
@@ -132,7 +132,7 @@ SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_bloc
         float sums[SMS_MR * SMS_TILE_COLUMNS], *c = g->c + (row + first) * g->ldc + column;
         for (int p = 0; p < SMS_PANELS; p++) {
             const int64_t there = p * SMS_NR < columns ? panel + p : panel;
-            t.b[p] = g->rhs + (there * g->blocks + block0) * q_panel_block(quant);
+            t.b[p] = g->rhs + (there * g->blocks + block0) * q_panel_words(quant);
             t.b_scale[p] = g->rhs_scale + (there * g->blocks + block0) * SMS_NR;
         }
         t.sums = sums;

@@ -3,7 +3,7 @@
 #ifndef SMESIM_BLOCKS_VECTOR_PRODUCT_H
 #define SMESIM_BLOCKS_VECTOR_PRODUCT_H
 
-#include "quants.h"
+#include "words.h"
 
 enum { SMS_GEMV_STREAMS = SMS_LANES > 1 ? 4 : 1 }; /* plain C has no registers for more */
 
@@ -38,7 +38,7 @@ SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, c
                 vi sum = w_set(0);
                 SMS_UNROLL(8)
                 for (int word = 0; word < SMS_BLOCK_WORDS; word++)
-                    sum = q_dot(quant, sum, q_weights(quant, b + at * q_panel_block(quant), word, j),
+                    sum = q_dot(quant, sum, q_weights(quant, b + at * q_panel_words(quant), word, j),
                                 w_set(x[block * SMS_BLOCK_WORDS + word]));
                 acc[s][j] = w_scaled(w_subtract(q_total(quant, sum), excess), x_scale[block],
                                      q_scales(b_scale + at * SMS_NR + j * SMS_LANES), acc[s][j]);
@@ -63,7 +63,7 @@ SMS_INLINE void sms_block_gemv(const enum sms_quant quant, const sms_word *x, co
         streams = panel1 - panel < SMS_GEMV_STREAMS ? 1 : SMS_GEMV_STREAMS;
         const int64_t column = panel * SMS_NR, left = n - column;
         const int64_t columns = left < streams * SMS_NR ? left : streams * SMS_NR;
-        const sms_word *b = rhs + panel * blocks * q_panel_block(quant);
+        const sms_word *b = rhs + panel * blocks * q_panel_words(quant);
         const uint16_t *b_scale = rhs_scale + panel * blocks * SMS_NR;
         const float *column_bias = bias ? bias + column : NULL;
         if (streams == 1)

@@ -34,7 +34,9 @@ SMS_INLINE svint8_t q_low(svint8_t nibbles) __arm_streaming {
     return svasr_n_s8_x(all, svlsl_n_s8_x(all, nibbles, SMS_SHIFT_Q4), SMS_SHIFT_Q4);
 }
 
-SMS_INLINE svint8_t q_high(svint8_t nibbles) __arm_streaming { return svasr_n_s8_x(svptrue_b8(), nibbles, SMS_SHIFT_Q4); }
+SMS_INLINE svint8_t q_high(svint8_t nibbles) __arm_streaming {
+    return svasr_n_s8_x(svptrue_b8(), nibbles, SMS_SHIFT_Q4);
+}
 
 SMS_INLINE void sms_block_sums(const enum sms_quant quant, const int whole, const int tiles,
                                const struct sms_block_rows *t, const int8_t *a, const int8_t *b) SMS_IN_ZA {
@@ -64,7 +66,8 @@ SMS_INLINE void sms_block_sums(const enum sms_quant quant, const int whole, cons
 }
 
 /* The scale of a row; of one beyond the last, whose products are zeros, any. */
-SMS_INLINE svfloat32_t sms_row_scale(const float *a_scale, int64_t row, int64_t rows, svfloat32_t scale) __arm_streaming {
+SMS_INLINE svfloat32_t sms_row_scale(const float *a_scale, int64_t row, int64_t rows,
+                                     svfloat32_t scale) __arm_streaming {
     return svmul_n_f32_x(svptrue_b32(), scale, a_scale[row < rows ? row : 0]);
 }
 
@@ -88,8 +91,9 @@ SMS_INLINE void sms_block_depth(const enum sms_quant quant, const int whole, con
                                 int64_t blocks) SMS_IN_ZA {
     const int64_t lanes = (int64_t)svcntw();
     for (int64_t block = 0; block < blocks; block++) {
+        const int8_t *a = t->a + block * t->height * SMS_BLOCK;
         const float *a_scale = t->a_scale + block * t->height;
-        sms_block_sums(quant, whole, tiles, t, t->a + block * SMS_BLOCK * t->height, u->b + block * q_panel_block(quant));
+        sms_block_sums(quant, whole, tiles, t, a, u->b + block * q_panel_bytes(quant));
         const svfloat32_t scale = q_scales(u->b_scale + block * SMS_NR);
         sms_add_tile(0, a_scale, t->rows, scale);
         if (tiles == 2)
@@ -141,7 +145,7 @@ SMS_INLINE void sms_block_gemm(const enum sms_quant quant, const struct sms_bloc
     for (int64_t column = panel0 * SMS_NR; column < end; column += width) {
         const int64_t panel = column / SMS_NR * g->blocks, within = column % SMS_NR;
         const struct sms_block_columns u = {
-            g->rhs + panel * q_panel_block(quant) + within * SMS_S8_GROUP,
+            g->rhs + panel * q_panel_bytes(quant) + within * SMS_S8_GROUP,
             g->rhs_scale + panel * SMS_NR + within,
             sms_smaller(end - column, width),
         };

@@ -13,7 +13,9 @@ struct sms_gemv_panels {
     const uint16_t *scale[SMS_GEMV_STREAMS];
 };
 
-SMS_INLINE svint8_t q_word(const int32_t *x, int word) __arm_streaming { return svreinterpret_s8_s32(svdup_s32(x[word])); }
+SMS_INLINE svint8_t q_word(const int32_t *x, int word) __arm_streaming {
+    return svreinterpret_s8_s32(svdup_s32(x[word]));
+}
 
 /* The integers of one block of one panel, by the four vectors of ZA that begin at the slice. */
 SMS_INLINE svint32_t sms_gemv_block(const enum sms_quant quant, const int whole, uint32_t slice, const int8_t *b,
@@ -52,7 +54,7 @@ SMS_INLINE void sms_gemv_depth(const enum sms_quant quant, const int whole, cons
     const svbool_t all = svptrue_b32();
     const uint32_t sums = q_slice(0), even = q_slice(1), odd = q_slice(2);
     for (int64_t block = 0; block < blocks; block++) {
-        const int64_t at = block * q_panel_block(quant) + column * SMS_S8_GROUP, scale_at = block * SMS_NR + column;
+        const int64_t at = block * q_panel_bytes(quant) + column * SMS_S8_GROUP, scale_at = block * SMS_NR + column;
         svint8x4_t first_x, second_x;
         if (quant == SMS_Q4) {
             first_x = svcreate4_s8(q_word(x, 0), q_word(x, 2), q_word(x, 4), q_word(x, 6));
@@ -83,8 +85,9 @@ SMS_INLINE void sms_gemv_columns(const enum sms_quant quant, const struct sms_ge
     for (int64_t column = 0; column < SMS_NR; column += width) {
         float sums[SMS_GEMV_LONGEST] = {0};
         for (int64_t s = 0; s < SMS_GEMV_STREAMS; s++) {
-            const svbool_t there = sms_lanes_until(s * SMS_NR + column, sms_smaller(columns, s * SMS_NR + column + width));
-            svst1_f32(svptrue_b32(), sums, bias ? svld1_f32(there, bias + s * SMS_NR + column) : svdup_f32(0.0f));
+            const int64_t first = s * SMS_NR + column;
+            const svbool_t there = sms_lanes_until(first, sms_smaller(columns, first + width));
+            svst1_f32(svptrue_b32(), sums, bias ? svld1_f32(there, bias + first) : svdup_f32(0.0f));
             svldr_za((uint32_t)(s * lanes), sums); /* the four vectors of a group lie a quarter of ZA apart */
         }
         if (lanes == SMS_NR)
@@ -92,9 +95,10 @@ SMS_INLINE void sms_gemv_columns(const enum sms_quant quant, const struct sms_ge
         else
             sms_gemv_depth(quant, 0, t, x, x_scale, blocks, column);
         for (int64_t s = 0; s < SMS_GEMV_STREAMS; s++) {
-            const svbool_t there = sms_lanes_until(s * SMS_NR + column, sms_smaller(columns, s * SMS_NR + column + width));
+            const int64_t first = s * SMS_NR + column;
+            const svbool_t there = sms_lanes_until(first, sms_smaller(columns, first + width));
             svstr_za((uint32_t)(s * lanes), sums);
-            svst1_f32(there, y + s * SMS_NR + column, svld1_f32(svptrue_b32(), sums));
+            svst1_f32(there, y + first, svld1_f32(svptrue_b32(), sums));
         }
     }
 }
@@ -109,7 +113,7 @@ SMS_INLINE void sms_block_gemv(const enum sms_quant quant, const int32_t *x, con
         struct sms_gemv_panels t;
         for (int64_t s = 0; s < SMS_GEMV_STREAMS; s++) {
             const int64_t there = (panel + s < panel1 ? panel + s : panel) * blocks;
-            t.b[s] = rhs + there * q_panel_block(quant);
+            t.b[s] = rhs + there * q_panel_bytes(quant);
             t.scale[s] = rhs_scale + there * SMS_NR;
         }
         sms_gemv_columns(quant, &t, x, x_scale, blocks, bias ? bias + column : bias, y + column, end - column);

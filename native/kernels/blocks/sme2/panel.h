@@ -4,19 +4,16 @@
 #define SMESIM_SME2_PANEL_H
 
 #include "../../sme/za.h"
-#include "smesim/layout_blocks.h"
-
-enum sms_quant { SMS_Q4, SMS_Q8 };
+#include "../quant.h"
 
 enum {
     SMS_ROW_BYTES = SMS_NR * SMS_S8_GROUP, /* one word of each column */
-    SMS_BLOCK_WORDS = SMS_BLOCK / SMS_S8_GROUP,
     SMS_SHIFT_Q4 = 4,
 };
 
 /* Bytes of one block of a panel. */
-SMS_INLINE int64_t q_panel_block(const enum sms_quant quant) SMS_ANY_MODE {
-    return SMS_ROW_BYTES * (quant == SMS_Q4 ? SMS_BLOCK_WORDS / 2 : SMS_BLOCK_WORDS);
+SMS_INLINE int64_t q_panel_bytes(const enum sms_quant quant) SMS_ANY_MODE {
+    return q_panel_words(quant) * SMS_S8_GROUP;
 }
 
 /* Columns that one vector takes. */

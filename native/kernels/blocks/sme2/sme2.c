@@ -1,4 +1,4 @@
-/* SME2: products with one vector by SDOT into ZA, products of matrices by SMOPA. What else a table has is the cores'. */
+/* SME2: products with one vector by SDOT into ZA, products of matrices by SMOPA. The other leaves are the cores'. */
 #include "gemm.h"
 #include "gemv.h"
 #include "smesim/blocks.h"

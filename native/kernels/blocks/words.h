@@ -7,18 +7,13 @@
  *
  * Within a block sums may be of any form that fits into a vector, so with AVX2 those of 4 bits are of int16: 8 words
  * of at most 2 * 15 * 127 a lane. */
-#ifndef SMESIM_QUANTS_H
-#define SMESIM_QUANTS_H
+#ifndef SMESIM_BLOCKS_WORDS_H
+#define SMESIM_BLOCKS_WORDS_H
 
 #include "../lowp/words.h"
-#include "smesim/layout_blocks.h"
+#include "quant.h"
 
-enum sms_quant { SMS_Q4, SMS_Q8 };
-
-enum {
-    SMS_BLOCK_WORDS = SMS_BLOCK / SMS_S8_GROUP,
-    SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
-};
+enum { SMS_PANEL_VECTORS = SMS_NR / SMS_LANES };
 
 #define SMS_NIBBLES ((int32_t)0x0f0f0f0f) /* the lower one of each byte */
 #if SMS_LANES == 8 && defined(__AVX2__)
@@ -26,11 +21,6 @@ enum {
 #else
 #define SMS_IS_AVX2 0
 #endif
-
-/* Words of one block of a panel. */
-SMS_INLINE int64_t q_panel_block(const enum sms_quant quant) {
-    return SMS_NR * (quant == SMS_Q4 ? SMS_BLOCK_WORDS / 2 : SMS_BLOCK_WORDS);
-}
 
 /* What is added to weights to make them unsigned, in each byte of a word; 0 where signed ones are multiplied. */
 SMS_INLINE int32_t q_offset(const enum sms_quant quant) {
@@ -47,7 +37,7 @@ SMS_INLINE vi q_weights(const enum sms_quant quant, const sms_word *b, const int
         return w_load(b + word * SMS_NR + j * SMS_LANES) ^ q_offset(quant);
     const vi nibbles = w_load(b + word / 2 * SMS_NR + j * SMS_LANES);
     if (q_offset(quant)) {
-        const vi offset = nibbles ^ (q_offset(quant) | q_offset(quant) << 4);
+        const vi offset = nibbles ^ (int32_t)0x88888888; /* 8 in either nibble */
         return (word % 2 ? (vi)((vu)offset >> 4) : offset) & SMS_NIBBLES;
     }
     return (word % 2 ? nibbles : (vi)((vu)nibbles << 4)) & ~SMS_NIBBLES;
