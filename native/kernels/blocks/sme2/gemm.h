@@ -65,39 +65,52 @@ SMS_INLINE void sms_block_sums(const enum sms_quant quant, const int whole, cons
     sms_outer(tiles, t, a + 7 * next, svget4_s8(others, 3));
 }
 
-/* The scale of a row; of one beyond the last, whose products are zeros, any. */
-SMS_INLINE svfloat32_t sms_row_scale(const float *a_scale, int64_t row, int64_t rows,
-                                     svfloat32_t scale) __arm_streaming {
-    return svmul_n_f32_x(svptrue_b32(), scale, a_scale[row < rows ? row : 0]);
-}
+/* Adds four rows of a tile that lie a quarter of it apart, which are four vectors a quarter of ZA apart: row + lane
+ * and those behind it. */
+#define SMS_ADD_ROWS(lane)                                                                     \
+    do {                                                                                       \
+        const uint32_t slice = begin + (uint32_t)(row + (lane)) * TILES;                       \
+        const svfloat32x4_t scales = svcreate4_f32(                                            \
+            svmul_lane_f32(scale, scale0, lane), svmul_lane_f32(scale, scale1, lane),          \
+            svmul_lane_f32(scale, scale2, lane), svmul_lane_f32(scale, scale3, lane));         \
+        const svint32x4_t integers = svread_za32_s32_vg1x4(slice);                             \
+        svmla_za32_f32_vg1x4(slice + SMS_SUMS, svcvt_f32_s32_x4(integers), scales);            \
+    } while (0)
 
-/* Adds a tile of integers to its sums. Rows that lie a quarter of the tile apart are four vectors a quarter of ZA
- * apart, which one instruction takes. */
-SMS_INLINE void sms_add_tile(uint32_t tile, const float *a_scale, int64_t rows, svfloat32_t scale) SMS_IN_ZA {
+/* Adds a tile of integers, `lanes` rows of which `rows` are there, to its sums. */
+SMS_INLINE void sms_add_tile(const int64_t lanes, uint32_t tile, const float *a_scale, int64_t rows,
+                             svfloat32_t scale) SMS_IN_ZA {
     enum { TILES = 4 };
-    const int64_t quarter = (int64_t)svcntw() / 4;
-    for (int64_t row = 0; row < quarter; row++) {
-        const uint32_t slice = q_slice((uint32_t)row * TILES + tile);
-        svmla_za32_f32_vg1x4(slice + SMS_SUMS, svcvt_f32_s32_x4(svread_za32_s32_vg1x4(slice)),
-                             svcreate4_f32(sms_row_scale(a_scale, row, rows, scale),
-                                           sms_row_scale(a_scale, row + quarter, rows, scale),
-                                           sms_row_scale(a_scale, row + 2 * quarter, rows, scale),
-                                           sms_row_scale(a_scale, row + 3 * quarter, rows, scale)));
+    const int64_t quarter = lanes / 4;
+    const uint32_t begin = q_slice(0) + tile;
+    for (int64_t row = 0; row < quarter; row += 4) {
+        const float *from = a_scale + row;
+        const svfloat32_t scale0 = svld1rq_f32(sms_lanes_until(row, rows), from);
+        const svfloat32_t scale1 = svld1rq_f32(sms_lanes_until(row + quarter, rows), from + quarter);
+        const svfloat32_t scale2 = svld1rq_f32(sms_lanes_until(row + 2 * quarter, rows), from + 2 * quarter);
+        const svfloat32_t scale3 = svld1rq_f32(sms_lanes_until(row + 3 * quarter, rows), from + 3 * quarter);
+        SMS_ADD_ROWS(0);
+        if (quarter >= 2)
+            SMS_ADD_ROWS(1);
+        if (quarter >= 4) {
+            SMS_ADD_ROWS(2);
+            SMS_ADD_ROWS(3);
+        }
     }
 }
 
 SMS_INLINE void sms_block_depth(const enum sms_quant quant, const int whole, const int tiles,
                                 const struct sms_block_rows *t, const struct sms_block_columns *u,
                                 int64_t blocks) SMS_IN_ZA {
-    const int64_t lanes = (int64_t)svcntw();
+    const int64_t lanes = whole ? SMS_NR : (int64_t)svcntw();
     for (int64_t block = 0; block < blocks; block++) {
         const int8_t *a = t->a + block * t->height * SMS_BLOCK;
         const float *a_scale = t->a_scale + block * t->height;
         sms_block_sums(quant, whole, tiles, t, a, u->b + block * q_panel_bytes(quant));
         const svfloat32_t scale = q_scales(u->b_scale + block * SMS_NR);
-        sms_add_tile(0, a_scale, t->rows, scale);
+        sms_add_tile(lanes, 0, a_scale, t->rows, scale);
         if (tiles == 2)
-            sms_add_tile(1, a_scale + lanes, t->rows - lanes, scale);
+            sms_add_tile(lanes, 1, a_scale + lanes, t->rows - lanes, scale);
     }
 }
 
