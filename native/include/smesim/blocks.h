@@ -2,7 +2,7 @@
  * a row, as GGUF's Q4_0 and Q8_0 have them; one table per instruction set.
  *
  * The rules are those of kernels.h; the layouts are in layout_blocks.h, and every table reads the same ones. Weights
- * are integers of [-8, 7] (q4) or [-127, 127] (q8), activations of [-127, 127], all times the scale of their block.
+ * are integers of [-8, 7] (q4) or of any byte (q8), activations of [-127, 127], all times the scale of their block.
  * A number y of the product is, over the blocks b in ascending order,
  *
  *     y = bias or 0; y = fma((float)sum[b], x_scale[b] * w_scale[b], y)

@@ -48,7 +48,7 @@ SMS_INLINE vi q_dot(const enum sms_quant quant, vi sum, vi weights, vi x) {
 #if SMS_IS_AVX2
     if (quant == SMS_Q4) {
         sum = (vi)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)weights, (__m256i)x));
-    } else { /* the sign goes to the other factor */
+    } else { /* the sign goes to the other factor; two products are 2 * 128 * 127 at most */
         const __m256i size = _mm256_abs_epi8((__m256i)weights), turned = _mm256_sign_epi8((__m256i)x, (__m256i)weights);
         sum = w_add(sum, (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(size, turned), _mm256_set1_epi16(1)));
     }
