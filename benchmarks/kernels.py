@@ -4,6 +4,7 @@
     python benchmarks/kernels.py --threads 2         # and how our own GEMM scales
     python benchmarks/kernels.py --only gemm --json
     python benchmarks/kernels.py --only lowp         # bf16, f16 and int8 against our own f32
+    python benchmarks/kernels.py --only blocks       # weights in blocks of 4 and 8 bits
 
 A case has contestants that do the same work on the same numbers. Their repetitions are interleaved, so that a machine
 that slows down for a while slows all of them; best and median are reported. ``ratio`` is the peer's time over ours:
@@ -36,6 +37,9 @@ SCALING_TARGET = 1.8
 LOWP_ROWS = [8, 128, 512]
 LOWP_TARGETS = {"bf16": 0.9, "f16": 0.9, "s8": 1.3}  # of our own f32, with AVX2, which multiplies neither
 LOWP_BYTES = {"bf16": 2, "f16": 2, "s8": 1}
+BLOCKS_TARGETS = {4: 1.5, 8: 1.2}  # of our own f32, with AVX2
+BLOCK = 32
+F16_BYTES = 2
 Contestants = Mapping[str, Callable[[], object]]
 
 NR = 16
@@ -109,6 +113,7 @@ class Bench:
         if self.kernels == ffi.NULL:
             sys.exit(f"kernels {isa!r} are not compiled in, or this machine cannot run them")
         self.lowp: Any = lib.sms_lowp_find(isa.encode()) if isa else lib.sms_lowp_best()
+        self.blocks: Any = lib.sms_blocks_find(isa.encode()) if isa else lib.sms_blocks_best()
         self.threads, self.repeats = threads, repeats
         cores = iter(sorted(os.sched_getaffinity(0))[:threads]) if hasattr(os, "sched_getaffinity") else iter(())
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: pin(next(cores, None)))
@@ -126,8 +131,8 @@ class Bench:
         return out
 
     def pointer(self, array: Any) -> Any:
-        kind = {"float32": "float *", "uint16": "uint16_t *", "int8": "int8_t *"}[str(array.dtype)]
-        return self.ffi.cast(kind, array.ctypes.data)
+        names = {"float32": "float *", "uint16": "uint16_t *", "int8": "int8_t *", "uint8": "uint8_t *"}
+        return self.ffi.cast(names[str(array.dtype)], array.ctypes.data)
 
     def split(self, count: int, threads: int, work: Callable[[int, int], object]) -> None:
         """Calls work(begin, end) on parts of range(count), several a thread; a leaf runs without the GIL.
@@ -282,6 +287,55 @@ class Bench:
             label = f"gemv {number} n={n} k={k}"
             yield from compare(label, contestants, self.repeats, n_bytes / 1e9, "GB/s", GEMV_TARGET)
 
+    def blocks_leaf(self, name: str, bits: int) -> Any:
+        return getattr(self.blocks, f"{name}_q{bits}")
+
+    def blocks_cases(self) -> Iterator[Result]:
+        """Products of weights in blocks, quantising of the left factor included, against our own f32."""
+        none, p, mr = self.ffi.NULL, self.pointer, int(self.blocks.mr)
+        for n, k in GEMM_SHAPES:
+            w, rhs = self.normal(n, k), self.aligned(n, k)
+            self.kernels.pack_rhs(p(w), k, n, k, 0, n // NR, p(rhs))
+            for bits, dtype in ((4, "uint8"), (8, "int8")):
+                packed = self.aligned(n * k * bits // 8, dtype=dtype)
+                scale = self.aligned(n * k // BLOCK, dtype="uint16")
+                self.blocks_leaf("pack_rhs", bits)(p(w), k, n, k, 0, n // NR, p(packed), p(scale))
+                for m in LOWP_ROWS:
+                    x, lhs, c, strips = self.normal(m, k), self.aligned(m * k), self.aligned(m, n), -(-m // mr)
+                    x8, x_scale = self.aligned(m, k, dtype="int8"), self.aligned(m, k // BLOCK)
+                    pack = partial(self.blocks.quantize_lhs_q8, p(x), k, m, k, mr, 0, strips, p(x8), p(x_scale))
+                    gemm = partial(
+                        self.blocks_leaf("gemm", bits),
+                        *(p(x8), p(x_scale), m, k, mr, p(packed), p(scale), n, none, p(c), n, 0, strips),
+                    )
+                    contestants: dict[str, Callable[[], object]] = {
+                        "ours": partial(self.pack_and_multiply, pack, gemm, n // NR),
+                        "our f32": partial(self.gemm, x, lhs, rhs, c, self.threads),
+                    }
+                    label, work = f"gemm q{bits} m={m} n={n} k={k}", 2 * m * n * k / 1e9
+                    target = BLOCKS_TARGETS[bits] if m >= LOWP_ROWS[1] else None
+                    yield from compare(label, contestants, self.repeats, work, "GFLOP/s", target)
+        yield from self.blocks_gemv_cases()
+
+    def blocks_gemv_cases(self) -> Iterator[Result]:
+        """As with low precision, what the weights are does not matter here."""
+        (n, k), p, none = LM_HEAD, self.pointer, self.ffi.NULL
+        weights, scale = self.aligned(n, k // 4 + k // BLOCK // 2), self.aligned(n, k // BLOCK, dtype="uint16")
+        weights[:], scale[:] = 0.0, 0
+        x8, x_scale, y = self.aligned(k, dtype="int8"), self.aligned(k // BLOCK), self.aligned(n)
+        x8[:], x_scale[:] = 1, 1.0
+        for bits, kind in ((4, "uint8_t *"), (8, "int8_t *")):
+            as_blocks, n_bytes = self.ffi.cast(kind, p(weights)), n * k * bits // 8 + scale.size * F16_BYTES
+            gemv = partial(
+                self.blocks_leaf("gemv", bits), p(x8), p(x_scale), as_blocks, p(scale), n, k, none, p(y)
+            )  # fmt: skip
+            contestants: dict[str, Callable[[], object]] = {
+                "ours": partial(self.split, n // NR, self.threads, gemv),
+                "reading alone": partial(self.split, n_bytes // 4, self.threads, partial(self.read, p(weights))),
+            }
+            label = f"gemv q{bits} n={n} k={k}"
+            yield from compare(label, contestants, self.repeats, n_bytes / 1e9, "GB/s", GEMV_TARGET)
+
     def read(self, numbers: Any, begin: int, end: int) -> None:
         self.kernels.read_bandwidth(numbers + begin, end - begin, 1)
 
@@ -360,7 +414,8 @@ def print_result(result: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=["gemm", "gemv", "attention", "lowp", "scaling"], help="one group of cases")
+    groups_of_cases = ["gemm", "gemv", "attention", "lowp", "blocks", "scaling"]
+    parser.add_argument("--only", choices=groups_of_cases, help="one group of cases")
     parser.add_argument("--isa", help="kernels to use; the best of this machine without it")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
@@ -371,10 +426,12 @@ def main() -> None:
     groups = {"gemm": bench.gemm_cases, "gemv": bench.gemv_cases, "attention": bench.attention_cases}
     if bench.lowp != bench.ffi.NULL:
         groups["lowp"] = bench.lowp_cases
+    if bench.blocks != bench.ffi.NULL:
+        groups["blocks"] = bench.blocks_cases
     if options.threads > 1:
         groups["scaling"] = bench.scaling_cases
     if options.only and options.only not in groups:
-        parser.error("--only scaling needs --threads above 1, and --only lowp an ISA that has such kernels")
+        parser.error("--only scaling needs --threads above 1, --only lowp and blocks an ISA that has such kernels")
     isa = bench.ffi.string(bench.kernels.isa).decode()
     results = []
     for name, cases in groups.items():

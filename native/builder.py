@@ -21,7 +21,7 @@ def without_preprocessor(header: Path) -> str:
 
 
 ffibuilder = FFI()
-for readable in ("cpu", "kernels", "lowp", "program", "runtime"):
+for readable in ("blocks", "cpu", "kernels", "lowp", "program", "runtime"):
     ffibuilder.cdef(without_preprocessor(NATIVE / "include" / "smesim" / f"{readable}.h"))
 for fragment in sorted((NATIVE / "cdef").glob("*.cdef")):
     ffibuilder.cdef(fragment.read_text(encoding="utf-8"))

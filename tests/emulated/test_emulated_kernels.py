@@ -25,10 +25,9 @@ DEVICES = (
 )
 TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.py"))]
 PYTEST = ("-m", "pytest", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider", "--color=no")
-OF_MATRIX = [
-    path for path in TESTS if path.endswith(("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py"))
-]
-OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith("_lowp.py")))
+OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py", "_blocks.py")
+OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
+OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))
 ONLY_MATRIX = ("-p", "tests.emulated.only_matrix", *OF_MATRIX)
 USUAL_LENGTH = ("-k", "not test_kernels_lowp or not (pack or quantising)", *ONLY_MATRIX)
 OTHER_LENGTH = ("-k", "not test_kernels_lowp or any_shape", *ONLY_MATRIX)

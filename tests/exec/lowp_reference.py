@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 U16 = NDArray[np.uint16]
 S8 = NDArray[np.int8]
 
-POINTERS = {np.dtype(np.float32): "float *", np.dtype(np.uint16): "uint16_t *", np.dtype(np.int8): "int8_t *"}
+GUARD = 64
+
+POINTERS = {
+    np.dtype(np.float32): "float *",
+    np.dtype(np.uint16): "uint16_t *",
+    np.dtype(np.int8): "int8_t *",
+    np.dtype(np.uint8): "uint8_t *",
+}
 
 
 def tables() -> list[Any]:
@@ -144,6 +151,38 @@ def pack_rhs(w: NDArray[Any], group: int) -> NDArray[Any]:
     words = grouped(whole, group)
     panels = words.reshape(len(words) // NR, NR, *words.shape[1:])
     return np.ascontiguousarray(panels.transpose(0, 2, 1, 3)).ravel()
+
+
+def numbers(rng: np.random.Generator, *shape: int) -> F32:
+    """Numbers of many sizes."""
+    return (rng.standard_normal(shape) * np.exp(rng.normal(0, 4, shape))).astype(np.float32)
+
+
+def spread(matrix: F32, gap: int) -> F32:
+    """The same matrix in rows that lie further apart, with NaN between."""
+    wide = np.full((matrix.shape[0], matrix.shape[1] + gap), np.nan, np.float32)
+    wide[:, : matrix.shape[1]] = matrix
+    return wide
+
+
+class Amid:
+    """A packed operand to be written, with known bytes before and behind it."""
+
+    def __init__(self, size: int, dtype: type[np.generic]) -> None:
+        self.memory = np.full(size + 2 * GUARD, 77, dtype)
+        self.view = self.memory[GUARD : GUARD + size]
+
+    def check(self, expected: NDArray[Any], written: slice) -> None:
+        """What was written is right, and nothing else was."""
+        np.testing.assert_array_equal(self.view[written], expected[written])
+        kept = np.ones(self.memory.shape, bool)
+        kept[GUARD : GUARD + self.view.size][written] = False
+        assert np.all(self.memory[kept] == 77)
+
+
+def bounds_of(m: int, mr: int) -> list[int]:
+    """First rows of the strips, and behind the last one."""
+    return [first for first, _ in strip_rows(m, mr)] + [m]
 
 
 def at_offset(packed: NDArray[Any], words: int) -> NDArray[Any]:

@@ -8,12 +8,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_reference import NR, Guarded, ffi, guarded_vector, lib, part_of, strip_rows
-from lowp_reference import BF16, F16, FLOATS, NUMBERS, S8_NUMBER, Float, Number, Product, find, isa_of, pointer
+from lowp_reference import (
+    BF16,
+    F16,
+    FLOATS,
+    NUMBERS,
+    S8_NUMBER,
+    Amid,
+    Float,
+    Number,
+    Product,
+    bounds_of,
+    find,
+    isa_of,
+    numbers,
+    pointer,
+    spread,
+)
 from numpy.typing import NDArray
 
 ISAS = ref.runnable()
 FLUSHES_DENORMALS = {("avx512bf16", BF16), ("neonmm", BF16), ("sme", BF16), ("sme2", BF16)}
-GUARD = 64
 
 # Rows, columns, and blocks of the table's depth of which the last has but a few k, for all ways through the loops.
 BLOCKED = {
@@ -33,38 +48,6 @@ sizes = st.integers(1, 130)
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1e-45, -1e-40, 3.4e38, 3.39e38, 1.00390625, 1.01171875]
 SPECIAL += [1.00048828125, 1.00146484375, 65504.0, 65519.996, -65520.0, 2.0**-24, 2.0**-25, -3 * 2.0**-25, 6.1020e-5]
 """Ties of both kinds, denormals, what rounds to the largest, to infinity and to zero, and what is not finite."""
-
-
-def numbers(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    """Numbers of many sizes."""
-    return (rng.standard_normal(shape) * np.exp(rng.normal(0, 4, shape))).astype(np.float32)
-
-
-def spread(matrix: NDArray[np.float32], gap: int) -> NDArray[np.float32]:
-    """The same matrix in rows that lie further apart, with NaN between."""
-    wide = np.full((matrix.shape[0], matrix.shape[1] + gap), np.nan, np.float32)
-    wide[:, : matrix.shape[1]] = matrix
-    return wide
-
-
-class Amid:
-    """A packed operand to be written, with known bytes before and behind it."""
-
-    def __init__(self, size: int, dtype: type[np.generic]) -> None:
-        self.memory = np.full(size + 2 * GUARD, 77, dtype)
-        self.view = self.memory[GUARD : GUARD + size]
-
-    def check(self, expected: NDArray[Any], written: slice) -> None:
-        """What was written is right, and nothing else was."""
-        np.testing.assert_array_equal(self.view[written], expected[written])
-        kept = np.ones(self.memory.shape, bool)
-        kept[GUARD : GUARD + self.view.size][written] = False
-        assert np.all(self.memory[kept] == 77)
-
-
-def bounds_of(m: int, mr: int) -> list[int]:
-    """First rows of the strips, and behind the last one."""
-    return [first for first, _ in strip_rows(m, mr)] + [m]
 
 
 def test_portable_kernels_run_everywhere_and_names_find_their_table() -> None:

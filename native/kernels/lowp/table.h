@@ -13,7 +13,7 @@
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
  *   SMS_TEST_ONLY      1 for a table that only tests may choose */
 #include "../name.h"
-#include "convert.h"
+#include "pack.h"
 #include "peak.h"
 #include "product.h"
 #include "smesim/lowp.h"

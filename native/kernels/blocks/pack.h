@@ -1,0 +1,147 @@
+/* Packing of blocks, from f32 and from GGUF's. A panel's block is made one column after another: a scale and eight
+ * words, of which the lower nibbles count where there are 4 bits. Then the columns are interleaved. */
+#ifndef SMESIM_BLOCKS_PACK_H
+#define SMESIM_BLOCKS_PACK_H
+
+#include <float.h>
+
+#include "../lowp/convert.h"
+#include "words.h"
+
+enum { SMS_GGUF_Q4_BYTES = 2 + SMS_BLOCK / 2, SMS_GGUF_Q8_BYTES = 2 + SMS_BLOCK };
+
+typedef sms_word sms_block_words[SMS_BLOCK_WORDS];
+
+SMS_INLINE void sms_store_block(const enum sms_quant quant, sms_block_words columns[SMS_NR], sms_word *out) {
+    if (quant == SMS_Q8) {
+        for (int word = 0; word < SMS_BLOCK_WORDS; word++)
+            for (int column = 0; column < SMS_NR; column++)
+                out[word * SMS_NR + column] = columns[column][word];
+        return;
+    }
+    for (int row = 0; row < SMS_BLOCK_WORDS / 2; row++)
+        for (int column = 0; column < SMS_NR; column++) {
+            const uint32_t even = (uint32_t)columns[column][2 * row], odd = (uint32_t)columns[column][2 * row + 1];
+            out[row * SMS_NR + column] = (sms_word)((even & SMS_NIBBLES) | (odd & SMS_NIBBLES) << 4);
+        }
+}
+
+/* 0 where it would be infinite. */
+SMS_INLINE float sms_reciprocal(float d) {
+    const float reciprocal = 1.0f / d;
+    return fabsf(reciprocal) <= FLT_MAX ? reciprocal : 0.0f;
+}
+
+/* One block of a row of w, whose last `SMS_BLOCK - count` numbers are not there. */
+SMS_INLINE uint16_t sms_quantize_block(const enum sms_quant quant, const float *w, int64_t count, sms_word *words) {
+    enum { F16_NAN = 0x7e00, Q4_MOST = 15, Q4_ZERO = 8 };
+    float block[SMS_BLOCK] = {0}, largest = 0.0f;
+    int8_t numbers[SMS_BLOCK] = {0};
+    memcpy(block, w, (size_t)count * sizeof *w);
+    memcpy(words, numbers, sizeof numbers);
+    for (int i = 0; i < SMS_BLOCK; i++) {
+        if (!(fabsf(block[i]) <= FLT_MAX))
+            return F16_NAN;
+        largest = fabsf(block[i]) > fabsf(largest) ? block[i] : largest;
+    }
+    const float d = quant == SMS_Q4 ? largest / -8.0f : fabsf(largest) / 127.0f, reciprocal = sms_reciprocal(d);
+    if (quant == SMS_Q4) {
+        for (int i = 0; i < SMS_BLOCK; i++) {
+            const int nearest = (int)fmaf(block[i], reciprocal, Q4_ZERO + 0.5f);
+            numbers[i] = (int8_t)((nearest < Q4_MOST ? nearest : Q4_MOST) - Q4_ZERO);
+        }
+    } else {
+        for (int i = 0; i < SMS_BLOCK; i++)
+            block[i] *= reciprocal;
+        __asm__ volatile("" : : "r"(block) : "memory"); /* products are rounded, not fused with what comes */
+        for (int i = 0; i < SMS_BLOCK; i++) {
+            const int whole = (int)block[i];
+            const float rest = block[i] - (float)whole;
+            numbers[i] = (int8_t)(whole + (rest >= 0.5f) - (rest <= -0.5f));
+        }
+    }
+    memcpy(words, numbers, sizeof numbers);
+    return sms_f16(d);
+}
+
+SMS_INLINE void sms_pack_blocks(const enum sms_quant quant, const float *w, int64_t ldw, int64_t n, int64_t k,
+                                int64_t panel0, int64_t panel1, sms_word *out, uint16_t *scale) {
+    const int64_t blocks = sms_depth_blocks(k);
+    for (int64_t at = panel0 * blocks; at < panel1 * blocks; at++) {
+        const int64_t row = at / blocks * SMS_NR, k0 = at % blocks * SMS_BLOCK;
+        const int64_t rows = n - row < SMS_NR ? n - row : SMS_NR, count = k - k0 < SMS_BLOCK ? k - k0 : SMS_BLOCK;
+        sms_block_words columns[SMS_NR] = {{0}};
+        for (int64_t column = 0; column < SMS_NR; column++)
+            scale[at * SMS_NR + column] =
+                column < rows ? sms_quantize_block(quant, w + (row + column) * ldw + k0, count, columns[column]) : 0;
+        sms_store_block(quant, columns, out + at * q_panel_words(quant));
+    }
+}
+
+/* GGUF's numbers of one block as words. */
+SMS_INLINE void sms_gguf_words(const enum sms_quant quant, const uint8_t *numbers, sms_word *words) {
+    enum { HALF = SMS_BLOCK_WORDS / 2, OFFSET = 0x08080808 };
+    memcpy(words, numbers, SMS_BLOCK / (quant == SMS_Q4 ? 2 : 1));
+    if (quant == SMS_Q8)
+        return;
+    for (int word = 0; word < HALF; word++) {
+        words[HALF + word] = (sms_word)((uint32_t)words[word] >> 4) ^ OFFSET;
+        words[word] ^= OFFSET;
+    }
+}
+
+SMS_INLINE void sms_repack_blocks(const enum sms_quant quant, const uint8_t *gguf, int64_t row_bytes, int64_t n,
+                                  int64_t k, int64_t panel0, int64_t panel1, sms_word *out, uint16_t *scale) {
+    const int64_t blocks = k / SMS_BLOCK, block_bytes = quant == SMS_Q4 ? SMS_GGUF_Q4_BYTES : SMS_GGUF_Q8_BYTES;
+    for (int64_t at = panel0 * blocks; at < panel1 * blocks; at++) {
+        const int64_t row = at / blocks * SMS_NR, rows = n - row < SMS_NR ? n - row : SMS_NR;
+        sms_block_words columns[SMS_NR] = {{0}};
+        uint16_t scales[SMS_NR] = {0};
+        for (int64_t column = 0; column < rows; column++) {
+            const uint8_t *block = gguf + (row + column) * row_bytes + at % blocks * block_bytes;
+            memcpy(&scales[column], block, sizeof *scales);
+            sms_gguf_words(quant, block + sizeof *scales, columns[column]);
+        }
+        memcpy(scale + at * SMS_NR, scales, sizeof scales);
+        sms_store_block(quant, columns, out + at * q_panel_words(quant));
+    }
+}
+
+static void sms_quantize_lhs_q8(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,
+                                int64_t strip1, int8_t *out, float *scale) {
+    const int64_t strips = sms_lhs_strips(m, mr), blocks = sms_depth_blocks(k);
+    for (int64_t strip = strip0; strip < strip1; strip++) {
+        const int64_t row = sms_lhs_strip_row(strip, m, strips);
+        const int64_t height = sms_lhs_strip_row(strip + 1, m, strips) - row;
+        for (int64_t block = 0; block < blocks; block++) {
+            const int64_t k0 = block * SMS_BLOCK, count = k - k0 < SMS_BLOCK ? k - k0 : SMS_BLOCK;
+            sms_word *words = (sms_word *)out + (row * blocks + block * height) * SMS_BLOCK_WORDS;
+            if (count < SMS_BLOCK)
+                memset(words, 0, (size_t)(height * SMS_BLOCK));
+            sms_pack_words(SMS_S8, x + row * ldx + k0, ldx, height, count, words, height,
+                           scale + row * blocks + block * height);
+        }
+    }
+}
+
+static void sms_pack_rhs_q4(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                            uint8_t *out, uint16_t *scale) {
+    sms_pack_blocks(SMS_Q4, w, ldw, n, k, panel0, panel1, (sms_word *)out, scale);
+}
+
+static void sms_pack_rhs_q8(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
+                            int8_t *out, uint16_t *scale) {
+    sms_pack_blocks(SMS_Q8, w, ldw, n, k, panel0, panel1, (sms_word *)out, scale);
+}
+
+static void sms_repack_rhs_q4(const uint8_t *rows, int64_t row_bytes, int64_t n, int64_t k, int64_t panel0,
+                              int64_t panel1, uint8_t *out, uint16_t *scale) {
+    sms_repack_blocks(SMS_Q4, rows, row_bytes, n, k, panel0, panel1, (sms_word *)out, scale);
+}
+
+static void sms_repack_rhs_q8(const uint8_t *rows, int64_t row_bytes, int64_t n, int64_t k, int64_t panel0,
+                              int64_t panel1, int8_t *out, uint16_t *scale) {
+    sms_repack_blocks(SMS_Q8, rows, row_bytes, n, k, panel0, panel1, (sms_word *)out, scale);
+}
+
+#endif

@@ -1,0 +1,187 @@
+/* Products of matrices: the loops jr over groups of panels, pc over pieces of the depth, ir over strips.
+ *
+ * The micro-kernel adds up the integers of one block in registers, and then, once a block, takes the f32 sums of its
+ * tile from the L1 cache, adds the block times its scales, and puts them back: a load and a store for the products of
+ * 32 k. c holds the sums between pieces of the depth.
+ *
+ * The left factor, in int8, is small: a strip of a piece stays in the L1 cache while the panels of a group go by, and
+ * the group in the L2 cache while the strips do. What the excess of a strip's activations is, the group shares. */
+#ifndef SMESIM_BLOCKS_PRODUCT_H
+#define SMESIM_BLOCKS_PRODUCT_H
+
+#include "words.h"
+
+enum {
+    SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
+    SMS_EXCESS_ROWS = (SMS_MR + SMS_LANES - 1) / SMS_LANES * SMS_LANES, /* whole vectors of rows */
+};
+
+struct sms_block_tile {
+    const sms_word *a;    /* the rows of each word of k after another, the next word `lda` further */
+    const float *a_scale; /* the same of each block */
+    int64_t lda;
+    const sms_word *excess; /* SMS_EXCESS_ROWS of each block */
+    const sms_word *b[SMS_PANELS];
+    const uint16_t *b_scale[SMS_PANELS];
+    int64_t blocks;
+    float *sums; /* SMS_TILE_COLUMNS a row */
+};
+
+/* The excess of `rows` rows. Vectors are read beyond the last row, but not beyond the `words` from a on. */
+SMS_INLINE void sms_excess(const enum sms_quant quant, const sms_word *a, int64_t lda, int64_t words, int64_t rows,
+                           int64_t blocks, sms_word *excess) {
+    for (int64_t block = 0; block < blocks; block++) {
+        for (int64_t row = 0; row < rows; row += SMS_LANES) {
+            vi sum = w_set(0);
+            for (int64_t word = block * SMS_BLOCK_WORDS; word < (block + 1) * SMS_BLOCK_WORDS; word++) {
+                const int64_t at = word * lda + row;
+                sms_word last[SMS_LANES] = {0};
+                if (at + SMS_LANES > words)
+                    memcpy(last, a + at, (size_t)(words - at) * sizeof *a);
+                sum = q_dot(quant, sum, w_set(q_offset(quant)), w_load(at + SMS_LANES > words ? last : a + at));
+            }
+            w_store(excess + block * SMS_EXCESS_ROWS + row, q_total(quant, sum));
+        }
+    }
+}
+
+SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, const struct sms_block_tile *t) {
+    enum { V = SMS_PANEL_VECTORS, VECTORS = SMS_PANELS * V };
+    for (int64_t block = 0; block < t->blocks; block++) {
+        const sms_word *a = t->a + block * SMS_BLOCK_WORDS * t->lda, *excess = t->excess + block * SMS_EXCESS_ROWS;
+        const float *a_scale = t->a_scale + block * t->lda;
+        vi sum[SMS_MR][VECTORS];
+        SMS_UNROLL(16)
+        for (int r = 0; r < height; r++) {
+            SMS_UNROLL(16)
+            for (int j = 0; j < VECTORS; j++)
+                sum[r][j] = w_set(0);
+        }
+        SMS_UNROLL(8)
+        for (int word = 0; word < SMS_BLOCK_WORDS; word++) {
+            vi column[VECTORS];
+            SMS_UNROLL(16)
+            for (int j = 0; j < VECTORS; j++)
+                column[j] = q_weights(quant, t->b[j / V] + block * q_panel_words(quant), word, j % V);
+            SMS_UNROLL(16)
+            for (int r = 0; r < height; r++) {
+                SMS_UNROLL(16)
+                for (int j = 0; j < VECTORS; j++)
+                    sum[r][j] = q_dot(quant, sum[r][j], column[j], w_set(a[r]));
+            }
+            a += t->lda;
+        }
+        SMS_UNROLL(16)
+        for (int j = 0; j < VECTORS; j++) {
+            const vf scale = q_scales(t->b_scale[j / V] + block * SMS_NR + j % V * SMS_LANES);
+            SMS_UNROLL(16)
+            for (int r = 0; r < height; r++) {
+                float *to = t->sums + r * SMS_TILE_COLUMNS + j * SMS_LANES;
+                vi total = q_total(quant, sum[r][j]);
+                if (q_offset(quant))
+                    total = w_subtract(total, w_set(excess[r]));
+                v_store(to, w_scaled(total, a_scale[r], scale, v_load(to)));
+            }
+        }
+    }
+}
+
+typedef void sms_block_kernel(const struct sms_block_tile *);
+
+#define SMS_BLOCK_KERNELS(height)                                                                            \
+    static void sms_q4_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q4, height, t); } \
+    static void sms_q8_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q8, height, t); }
+SMS_HEIGHTS(SMS_BLOCK_KERNELS)
+
+#define SMS_Q4_KERNEL(height) sms_q4_micro_##height,
+#define SMS_Q8_KERNEL(height) sms_q8_micro_##height,
+static sms_block_kernel *const sms_block_kernels[2][SMS_MR] = {{SMS_HEIGHTS(SMS_Q4_KERNEL)},
+                                                               {SMS_HEIGHTS(SMS_Q8_KERNEL)}};
+
+struct sms_block_operands {
+    const sms_word *lhs, *rhs;
+    const float *lhs_scale;
+    const uint16_t *rhs_scale;
+    const float *bias;
+    float *c;
+    int64_t m, blocks, mr, n, ldc;
+};
+
+/* The tile's sums begin with the bias, zeros, or where they are left from the piece of the depth before. */
+SMS_INLINE void sms_begin_sums(const float *from, int64_t ld, int64_t rows, int64_t columns, float *sums) {
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t j = 0; j < SMS_TILE_COLUMNS; j++)
+            sums[r * SMS_TILE_COLUMNS + j] = from && j < columns ? from[r * ld + j] : 0.0f;
+}
+
+/* `rows` rows from the one `first` of a strip that begins at `row` and is `height` high; the panels from panel0 until
+ * column `end`; the blocks from block0 on. A panel that is not there is the tile's first one once more. */
+SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_block_operands *g, int64_t row,
+                               int64_t height, int64_t first, int64_t rows, int64_t panel0, int64_t end,
+                               int64_t block0, int64_t blocks) {
+    sms_word excess[SMS_KC_BLOCKS * SMS_EXCESS_ROWS];
+    const int64_t at = row * g->blocks + block0 * height + first; /* of the scales; of the words 8 times that */
+    struct sms_block_tile t = {.lda = height, .excess = excess, .blocks = blocks};
+    t.a_scale = g->lhs_scale + at;
+    t.a = g->lhs + (row * g->blocks + block0 * height) * SMS_BLOCK_WORDS + first;
+    if (q_offset(quant))
+        sms_excess(quant, t.a, height, blocks * SMS_BLOCK_WORDS * height - first, rows, blocks, excess);
+    for (int64_t panel = panel0; panel * SMS_NR < end; panel += SMS_PANELS) {
+        const int64_t column = panel * SMS_NR;
+        const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
+        float sums[SMS_MR * SMS_TILE_COLUMNS], *c = g->c + (row + first) * g->ldc + column;
+        for (int p = 0; p < SMS_PANELS; p++) {
+            const int64_t there = p * SMS_NR < columns ? panel + p : panel;
+            t.b[p] = g->rhs + (there * g->blocks + block0) * q_panel_words(quant);
+            t.b_scale[p] = g->rhs_scale + (there * g->blocks + block0) * SMS_NR;
+        }
+        t.sums = sums;
+        if (block0 == 0)
+            sms_begin_sums(g->bias ? g->bias + column : NULL, 0, rows, columns, sums);
+        else
+            sms_begin_sums(c, g->ldc, rows, columns, sums);
+        sms_block_kernels[quant][rows - 1](&t);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < columns; j++)
+                c[r * g->ldc + j] = sums[r * SMS_TILE_COLUMNS + j];
+    }
+}
+
+SMS_INLINE void sms_block_gemm(const enum sms_quant quant, const struct sms_block_operands *g, int64_t strip0,
+                               int64_t strip1, int64_t panel0, int64_t panel1) {
+    const int64_t strips = sms_lhs_strips(g->m, g->mr), end = panel1 * SMS_NR < g->n ? panel1 * SMS_NR : g->n;
+    const int64_t pieces = g->blocks > 0 ? sms_ceil_div(g->blocks, SMS_KC_BLOCKS) : 1;
+    for (int64_t panel = panel0; panel < panel1; panel += SMS_GROUP) {
+        const int64_t group_end = (panel + SMS_GROUP) * SMS_NR;
+        for (int64_t piece = 0; piece < pieces; piece++) {
+            const int64_t block0 = piece * g->blocks / pieces, block1 = (piece + 1) * g->blocks / pieces;
+            for (int64_t strip = strip0; strip < strip1; strip++) {
+                const int64_t row = sms_lhs_strip_row(strip, g->m, strips);
+                const int64_t height = sms_lhs_strip_row(strip + 1, g->m, strips) - row;
+                const int64_t parts = sms_ceil_div(height, SMS_MR);
+                for (int64_t part = 0; part < parts; part++) {
+                    const int64_t first = part * height / parts;
+                    sms_block_part(quant, g, row, height, first, (part + 1) * height / parts - first, panel,
+                                   group_end < end ? group_end : end, block0, block1 - block0);
+                }
+            }
+        }
+    }
+}
+
+#define SMS_BLOCK_GEMM(name, quant, number)                                                                     \
+    static void sms_gemm_##name(const int8_t *lhs, const float *lhs_scale, int64_t m, int64_t k, int64_t mr,    \
+                                const number *rhs, const uint16_t *rhs_scale, int64_t n, const float *bias,     \
+                                float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0,          \
+                                int64_t panel1) {                                                               \
+        const struct sms_block_operands g = {                                                                   \
+            .lhs = (const sms_word *)lhs, .rhs = (const sms_word *)rhs, .lhs_scale = lhs_scale,                 \
+            .rhs_scale = rhs_scale, .bias = bias, .c = c, .m = m, .blocks = sms_depth_blocks(k), .mr = mr,      \
+            .n = n, .ldc = ldc,                                                                                 \
+        };                                                                                                      \
+        sms_block_gemm(quant, &g, strip0, strip1, panel0, panel1);                                              \
+    }
+SMS_BLOCK_GEMM(q4, SMS_Q4, uint8_t)
+SMS_BLOCK_GEMM(q8, SMS_Q8, int8_t)
+
+#endif

@@ -1,0 +1,98 @@
+/* Words of block-quantised weights, and the products of one block (layout_blocks.h).
+ *
+ * Where an ISA multiplies signed bytes, weights of 4 bits are taken as the upper halves of bytes, 16 times what they
+ * are: that takes no more than a shift or a mask, and the sum of a block is divided by 16 once. Where it multiplies
+ * unsigned bytes by signed ones, weights are made unsigned by an offset, 8 or 128. What that adds, the offset times
+ * the sum of the block's activations, is called the excess: one number for all columns.
+ *
+ * Within a block sums may be of any form that fits into a vector, so with AVX2 those of 4 bits are of int16: 8 words
+ * of at most 2 * 15 * 127 a lane. */
+#ifndef SMESIM_BLOCKS_WORDS_H
+#define SMESIM_BLOCKS_WORDS_H
+
+#include "../lowp/words.h"
+#include "quant.h"
+
+enum { SMS_PANEL_VECTORS = SMS_NR / SMS_LANES };
+
+#define SMS_NIBBLES ((int32_t)0x0f0f0f0f) /* the lower one of each byte */
+#if SMS_LANES == 8 && defined(__AVX2__)
+#define SMS_IS_AVX2 1
+#else
+#define SMS_IS_AVX2 0
+#endif
+
+/* What is added to weights to make them unsigned, in each byte of a word; 0 where signed ones are multiplied. */
+SMS_INLINE int32_t q_offset(const enum sms_quant quant) {
+#if SMS_IS_AVX2
+    return quant == SMS_Q4 ? 0x08080808 : 0;
+#else
+    return !SMS_S8_OFFSET ? 0 : quant == SMS_Q4 ? 0x08080808 : SMS_OFFSET_BYTES;
+#endif
+}
+
+/* Word 0 .. 7 of a block of a panel that begins at b, for the columns of its vector j. */
+SMS_INLINE vi q_weights(const enum sms_quant quant, const sms_word *b, const int word, const int j) {
+    if (quant == SMS_Q8)
+        return w_load(b + word * SMS_NR + j * SMS_LANES) ^ q_offset(quant);
+    const vi nibbles = w_load(b + word / 2 * SMS_NR + j * SMS_LANES);
+    if (q_offset(quant)) {
+        const vi offset = nibbles ^ (int32_t)0x88888888; /* 8 in either nibble */
+        return (word % 2 ? (vi)((vu)offset >> 4) : offset) & SMS_NIBBLES;
+    }
+    return (word % 2 ? nibbles : (vi)((vu)nibbles << 4)) & ~SMS_NIBBLES;
+}
+
+/* sum + the products of a word of weights and one of activations, in a form that only q_total knows. */
+SMS_INLINE vi q_dot(const enum sms_quant quant, vi sum, vi weights, vi x) {
+#if SMS_IS_AVX2
+    if (quant == SMS_Q4) {
+        sum = (vi)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)weights, (__m256i)x));
+    } else { /* the sign goes to the other factor; two products are 2 * 128 * 127 at most */
+        const __m256i size = _mm256_abs_epi8((__m256i)weights), turned = _mm256_sign_epi8((__m256i)x, (__m256i)weights);
+        sum = w_add(sum, (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(size, turned), _mm256_set1_epi16(1)));
+    }
+    __asm__("" : "+x"(sum)); /* gcc would put all additions off, and keep the products in memory until then */
+    return sum;
+#elif SMS_S8_DOT
+    (void)quant;
+    return w_dot_s8(sum, x, weights);
+#else
+    (void)quant;
+    SMS_UNROLL(2)
+    for (int part = 0; part < w_parts(SMS_S8); part++)
+        sum = w_dot_s8(sum, w_part(SMS_S8, weights, part), w_part(SMS_S8, x, part));
+    return sum;
+#endif
+}
+
+/* The sum of a block that q_dot has added up, as int32. */
+SMS_INLINE vi q_total(const enum sms_quant quant, vi sum) {
+    if (quant == SMS_Q8)
+        return sum;
+#if SMS_IS_AVX2
+    return (vi)_mm256_madd_epi16((__m256i)sum, _mm256_set1_epi16(1));
+#else
+    return q_offset(quant) ? sum : sum >> 4;
+#endif
+}
+
+/* Neighbouring f16 as f32. */
+SMS_INLINE vf q_scales(const uint16_t *p) {
+#if SMS_LANES == 16 && defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif SMS_LANES == 8 && defined(__F16C__)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#elif SMS_IS_NEON
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#elif SMS_LANES == 1
+    return w_f16_by_arithmetic(*p);
+#else
+    typedef uint16_t halves __attribute__((vector_size(2 * SMS_LANES)));
+    halves numbers;
+    memcpy(&numbers, p, sizeof numbers);
+    return w_f16_by_arithmetic(__builtin_convertvector(numbers, vi));
+#endif
+}
+
+#endif
