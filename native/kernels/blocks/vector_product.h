@@ -33,16 +33,21 @@ SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, c
         SMS_UNROLL(16)
         for (int s = 0; s < streams; s++) {
             const int64_t at = s * blocks + block;
+            vi sum[V]; /* neighbours side by side: one chain of sums would wait for itself */
             SMS_UNROLL(16)
-            for (int j = 0; j < V; j++) {
-                vi sum = w_set(0);
-                SMS_UNROLL(8)
-                for (int word = 0; word < SMS_BLOCK_WORDS; word++)
-                    sum = q_dot(quant, sum, q_weights(quant, b + at * q_panel_words(quant), word, j),
-                                w_set(x[block * SMS_BLOCK_WORDS + word]));
-                acc[s][j] = w_scaled(w_subtract(q_total(quant, sum), excess), x_scale[block],
-                                     q_scales(b_scale + at * SMS_NR + j * SMS_LANES), acc[s][j]);
+            for (int j = 0; j < V; j++)
+                sum[j] = w_set(0);
+            SMS_UNROLL(8)
+            for (int word = 0; word < SMS_BLOCK_WORDS; word++) {
+                SMS_UNROLL(16)
+                for (int j = 0; j < V; j++)
+                    sum[j] = q_dot(quant, sum[j], q_weights(quant, b + at * q_panel_words(quant), word, j),
+                                   w_set(x[block * SMS_BLOCK_WORDS + word]));
             }
+            SMS_UNROLL(16)
+            for (int j = 0; j < V; j++)
+                acc[s][j] = w_scaled(w_subtract(q_total(quant, sum[j]), excess), x_scale[block],
+                                     q_scales(b_scale + at * SMS_NR + j * SMS_LANES), acc[s][j]);
         }
     }
     SMS_UNROLL(16)
