@@ -56,6 +56,8 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
 
 
 def doctor(device: Device, probe_path: Path, json: bool) -> None:
+    from smesim.exec.device import other_kernels
+
     facts: dict[str, Any] = {
         "processor": device.processor,
         "architecture": device.architecture,
@@ -73,6 +75,7 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "isa": device.isa,
         "matrix_isa": device.matrix_isa,
         "kernels": [asdict(table) for table in device.kernels],
+        "other_kernels": {numbers: list(isas) for numbers, isas in other_kernels().items()},
         "last_probe": str(probe_path) if probe_path.exists() else None,
     }
     if json:
@@ -97,6 +100,8 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     for kernels in device.kernels:
         state = chosen.get(kernels.isa, "runs here" if kernels.supported else "this CPU lacks it")
         table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
+    for numbers, isas in other_kernels().items():
+        table.add_row(f"kernels for {numbers}", ", ".join(isas))
     table.add_row("last probe", facts["last_probe"] or "none; run 'smesim probe --out F'")
     _console.print(table)
 

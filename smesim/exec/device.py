@@ -230,6 +230,27 @@ def _kernel_tables() -> list[KernelTable]:
     return tables
 
 
+def other_kernels() -> dict[str, tuple[str, ...]]:
+    """The numbers beside f32 that there are kernels for, and the instruction sets whose kernels run here, fastest first.
+
+    No plan uses them yet.
+    """
+    ffi, lib = native()
+    tables_of = {
+        "bf16, f16 and int8": (lib.sms_lowp_at, lib.sms_lowp_supported),
+        "blocks of 4 and 8 bits": (lib.sms_blocks_at, lib.sms_blocks_supported),
+    }
+    found = {}
+    for numbers, (table_at, is_supported) in tables_of.items():
+        isas, index = [], 0
+        while (table := table_at(index)) != ffi.NULL:
+            if is_supported(table) and not table.test_only:
+                isas.append(ffi.string(table.isa).decode())
+            index += 1
+        found[numbers] = tuple(isas)
+    return found
+
+
 def _usable_cores() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))

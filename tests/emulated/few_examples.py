@@ -2,5 +2,5 @@
 
 from hypothesis import settings
 
-settings.register_profile("emulated", max_examples=6, deadline=None)
+settings.register_profile("emulated", max_examples=4, deadline=None)
 settings.load_profile("emulated")

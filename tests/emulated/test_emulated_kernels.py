@@ -30,11 +30,15 @@ OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
 OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))
 ONLY_MATRIX = ("-p", "tests.emulated.only_matrix", *OF_MATRIX)
 USUAL_LENGTH = ("-k", "not test_kernels_lowp or not (pack or quantising)", *ONLY_MATRIX)
-OTHER_LENGTH = ("-k", "not test_kernels_lowp or any_shape", *ONLY_MATRIX)
-"""Low precision is packed by the cores' kernels, and the loops around its tiles are those of f32."""
+OTHER_LENGTH = ("-k", "not across and (not test_kernels_lowp or any_shape)", *ONLY_MATRIX)
+"""Low precision is packed by the cores' kernels, and the loops around its tiles are those of f32; the loops over blocks
+are the same for all lengths."""
 
 
-def tests_for(device: EmulatedDevice) -> tuple[str, ...]:
+NEWER_CORES = "cores with dot and matrix products"
+
+
+def selection_for(device: EmulatedDevice) -> tuple[str, ...]:
     if device == WITHOUT_MATRIX:
         return tuple(TESTS)
     return USUAL_LENGTH if device.svl_bits == EmulatedDevice().svl_bits else OTHER_LENGTH
@@ -45,22 +49,17 @@ def name_of(device: EmulatedDevice) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(emulated_python: EmulatedPython) -> Iterator[dict[EmulatedDevice, Future[Run]]]:
+def runs(emulated_python: EmulatedPython) -> Iterator[dict[str, Future[Run]]]:
     """The tests on all devices, as many at a time as there are cores: most of a test's time is spent in one thread."""
     pool = ThreadPoolExecutor(os.cpu_count())
-    yield {device: pool.submit(emulated_python, device, *PYTEST, *tests_for(device)) for device in DEVICES}
+    chosen = [(name_of(device), device, selection_for(device)) for device in DEVICES]
+    chosen.append((NEWER_CORES, EmulatedDevice(), OF_NEWER_CORES))
+    yield {name: pool.submit(emulated_python, device, *PYTEST, *tests) for name, device, tests in chosen}
     pool.shutdown(cancel_futures=True)
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=name_of)
-def test_kernels_pass_their_tests(device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]]) -> None:
-    check_all_passed(runs[device].result())
-
-
-def test_kernels_of_newer_cores_pass_their_tests(emulated_python: EmulatedPython) -> None:
-    check_all_passed(emulated_python(EmulatedDevice(), *PYTEST, *OF_NEWER_CORES))
-
-
-def check_all_passed(ended: Run) -> None:
+@pytest.mark.parametrize("name", [*map(name_of, DEVICES), NEWER_CORES])
+def test_kernels_pass_their_tests(name: str, runs: dict[str, Future[Run]]) -> None:
+    ended = runs[name].result()
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"^\d+ passed(, \d+ deselected)? in ", ended.stdout, re.MULTILINE), "all of them, none skipped"

@@ -28,8 +28,13 @@ SME2 = tuple(EmulatedDevice(svl) for svl in (128, 512, 1024, 2048))
 SME1 = tuple(EmulatedDevice(svl, Features.SME1) for svl in (128, 512, 2048))
 NO_SME = EmulatedDevice(features=Features.NONE)
 GEMV_N, GEMV_K = 128, 256
-CALLS = ("gemm_f32:64x64x1024", f"gemv_f32:1x{GEMV_N}x{GEMV_K}", "attn_qk:32x64x128", "attn_pv:32x64x128",
+GEMV_SHAPE = f"1x{GEMV_N}x{GEMV_K}"
+CALLS = ("gemm_f32:64x64x1024", f"gemv_f32:{GEMV_SHAPE}", "attn_qk:32x64x128", "attn_pv:32x64x128",
          "pack_lhs:32x16x64", "pack_rhs:16x32x64", "gemm_f32:32x32x64")  # fmt: skip
+WORDS = {"gemm_bf16": 2, "gemm_f16": 2, "gemm_s8": 4}
+"""Products that take so many neighbouring k in one word."""
+WORDS_SHAPE = "64x64x512"
+CALLS_OF_SME = (*(f"{kernel}:{WORDS_SHAPE}" for kernel in WORDS), f"gemv_s8:{GEMV_SHAPE}", f"gemv_q4:{GEMV_SHAPE}")
 Counts = dict[str, KernelCount]
 
 
@@ -44,7 +49,7 @@ def tile_calls(device: EmulatedDevice) -> list[str]:
 
 
 def all_counts(device: EmulatedDevice) -> Counts:
-    calls = [*CALLS, *([] if device == NO_SME else tile_calls(device))]
+    calls = [*CALLS, *([] if device == NO_SME else [*CALLS_OF_SME, *tile_calls(device)])]
     return dict(zip(calls, count_leaves(device, None, calls), strict=True))
 
 
@@ -93,6 +98,25 @@ def test_outer_products_are_almost_half_of_what_a_gemm_does(
     of_operands = counted[OUTER_PRODUCT] * loads_of_16 // 16
     assert of_operands <= counted[LOAD] <= more * of_operands
     assert counted[STORE] >= 64 * 64 * F32_BYTES // (512 // 8)
+
+
+@pytest.mark.parametrize("kernel", WORDS)
+@pytest.mark.parametrize(("device", "least"), [(SME2[1], (0.40, 0.40)), (SME1[1], (0.40, 0.30))], ids=["sme2", "sme1"])
+def test_low_precision_has_fewer_outer_products_by_what_is_in_a_word(
+    kernel: str, device: EmulatedDevice, least: tuple[float, float], counts: Callable[[EmulatedDevice], Counts]
+) -> None:
+    """And what ends a tile weighs the more, most of all for int8, whose sums are scaled one by one."""
+    counted = counts(device)[f"{kernel}:{WORDS_SHAPE}"].counts
+    assert counted[OUTER_PRODUCT] == 4 * 2 * 2 * 512 // WORDS[kernel]
+    assert counted[OUTER_PRODUCT] >= least[kernel == "gemm_s8"] * sum(counted.values())
+
+
+@pytest.mark.parametrize(("kernel", "bits"), [("gemv_s8", 8), ("gemv_q4", 4)])
+def test_a_product_of_integers_with_a_vector_reads_each_weight_once(
+    kernel: str, bits: int, counts: Callable[[EmulatedDevice], Counts]
+) -> None:
+    counted = counts(SME2[1])[f"{kernel}:{GEMV_SHAPE}"]
+    assert times_of(counted, *LOADS_OF_FOUR_VECTORS) * 4 * 512 == GEMV_N * GEMV_K * bits
 
 
 @pytest.mark.parametrize("device", SME2, ids=name_of)

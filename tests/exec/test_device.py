@@ -26,6 +26,14 @@ def test_this_machine_has_what_every_machine_has() -> None:
     assert not HERE.kernel_table(HERE.isa).test_only
 
 
+def test_there_are_kernels_for_other_numbers_everywhere() -> None:
+    found = device_module.other_kernels()
+    assert set(found) == {"bf16, f16 and int8", "blocks of 4 and 8 bits"}
+    for isas in found.values():
+        assert "portable" in isas
+        assert not any(isa.startswith("wide16") for isa in isas)
+
+
 def table(isa: str, supported: bool = True, test_only: bool = False) -> KernelTable:
     return KernelTable(isa, lanes=4, mr=4, nr=16, kc=256, supported=supported, test_only=test_only)
 

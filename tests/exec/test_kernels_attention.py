@@ -65,7 +65,7 @@ def filled(
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=30)
+@settings(max_examples=settings().max_examples // 3 + 1)  # dear ones, fewer still where examples are few
 @given(
     past=st.integers(0, 40), tokens=st.integers(1, 40), kv_heads=st.integers(1, 3),
     d=st.integers(1, 70), slack=st.integers(0, 20), seed=st.integers(0, 2**32 - 1),
@@ -98,7 +98,7 @@ def test_append_writes_only_the_heads_asked_for(isa: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@settings(max_examples=40)
+@settings(max_examples=settings().max_examples // 3 + 1)  # dear ones, fewer still where examples are few
 @given(
     past=st.integers(0, 50), tokens=st.integers(1, 40), kv_heads=st.integers(1, 2), group=st.integers(1, 9),
     d=st.sampled_from([8, 20, 64, 80, 96, 128]), slack=st.integers(0, 20), gap=st.integers(0, 5),

@@ -50,12 +50,13 @@ def test_gemm_at_every_edge_and_alignment(
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("rows", [8, 16, 32, 64, 128])
-@pytest.mark.parametrize("depth", [64, 2049])
-def test_gemm_of_whole_tiles(isa: str, rows: int, depth: int) -> None:
-    """Strips of the height that some length of vectors makes a tile of, in depths with and without a rest."""
+@pytest.mark.parametrize("strips", [0.5, 1, 2])
+@pytest.mark.parametrize("depth", [64, 1029])
+def test_gemm_of_whole_tiles(isa: str, strips: float, depth: int) -> None:
+    """Strips that are half a tile of the table, a whole one and two, in depths with and without a rest."""
+    rows = round(strips * find(isa).mr)
     rng = np.random.default_rng(rows + depth)
-    x, w = ref.normal(rng, 2 * rows, depth), ref.normal(rng, 5 * NR, depth)
+    x, w = ref.normal(rng, rows, depth), ref.normal(rng, 5 * NR, depth)
     check_gemm_part(isa, x, w, ref.normal(rng, 5 * NR), 1, (0.0, 1.0, 0.0, 1.0), rows, 1)
 
 
