@@ -231,7 +231,7 @@ def _kernel_tables() -> list[KernelTable]:
 
 
 def other_kernels() -> dict[str, tuple[str, ...]]:
-    """The numbers beside f32 that there are kernels for, and the instruction sets whose kernels run here, fastest first.
+    """The numbers beside f32 that have kernels, and the instruction sets whose kernels run here, fastest first.
 
     No plan uses them yet.
     """
