@@ -29,10 +29,10 @@ OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py", 
 OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
 OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))
 ONLY_MATRIX = ("-p", "tests.emulated.only_matrix", *OF_MATRIX)
-USUAL_LENGTH = ("-k", "not test_kernels_lowp or not (pack or quantising)", *ONLY_MATRIX)
-OTHER_LENGTH = ("-k", "not across and (not test_kernels_lowp or any_shape)", *ONLY_MATRIX)
+USUAL = ("-k", "not test_kernels_lowp or not (pack or quantising)", *ONLY_MATRIX)
+OTHERS = ("-k", "not across and (not test_kernels_lowp or any_shape)", *ONLY_MATRIX)
 """Low precision is packed by the cores' kernels, and the loops around its tiles are those of f32; the loops over blocks
-are the same for all lengths."""
+are the same for all."""
 
 
 NEWER_CORES = "cores with dot and matrix products"
@@ -41,7 +41,7 @@ NEWER_CORES = "cores with dot and matrix products"
 def selection_for(device: EmulatedDevice) -> tuple[str, ...]:
     if device == WITHOUT_MATRIX:
         return tuple(TESTS)
-    return USUAL_LENGTH if device.svl_bits == EmulatedDevice().svl_bits else OTHER_LENGTH
+    return USUAL if device == EmulatedDevice() else OTHERS
 
 
 def name_of(device: EmulatedDevice) -> str:
