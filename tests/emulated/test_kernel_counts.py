@@ -105,8 +105,8 @@ def test_outer_products_are_almost_half_of_what_a_gemm_does(
 def test_low_precision_has_fewer_outer_products_by_what_is_in_a_word(
     kernel: str, device: EmulatedDevice, least: tuple[float, float], counts: Callable[[EmulatedDevice], Counts]
 ) -> None:
-    """And what ends a tile weighs the more, most of all for int8: scaling a vector of sums takes five instructions, which
-    at this depth, with a load for every outer product, SME alone cannot make up for."""
+    """And what ends a tile weighs the more, most of all for int8: scaling a vector of sums takes five instructions,
+    which SME alone, with a load for every outer product, cannot make up for at this depth."""
     counted = counts(device)[f"{kernel}:{WORDS_SHAPE}"].counts
     assert counted[OUTER_PRODUCT] == 4 * 2 * 2 * 512 // WORDS[kernel]
     assert counted[OUTER_PRODUCT] >= least[kernel == "gemm_s8"] * sum(counted.values())
