@@ -1,7 +1,5 @@
 /* Which tables are compiled in, and which of them this machine can run. */
-#include <stddef.h>
-#include <string.h>
-
+#include "lookup.h"
 #include "smesim/kernels.h"
 
 extern const struct sms_kernels sms_kernels_portable;
@@ -138,25 +136,4 @@ static int32_t supported(const struct sms_kernels *kernels) { return kernels == 
 static const struct sms_kernels *const tables[] = {&sms_kernels_portable};
 #endif
 
-const struct sms_kernels *sms_kernels_at(int32_t index) {
-    const int32_t count = sizeof tables / sizeof *tables;
-    return index >= 0 && index < count ? tables[index] : NULL;
-}
-
-int32_t sms_kernels_supported(const struct sms_kernels *kernels) { return supported(kernels); }
-
-const struct sms_kernels *sms_kernels_find(const char *isa) {
-    const struct sms_kernels *kernels;
-    for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
-        if (strcmp(kernels->isa, isa) == 0)
-            return supported(kernels) ? kernels : NULL;
-    return NULL;
-}
-
-const struct sms_kernels *sms_kernels_best(void) {
-    const struct sms_kernels *kernels = NULL;
-    for (int32_t i = 0; (kernels = sms_kernels_at(i)); i++)
-        if (!kernels->test_only && !kernels->matrix && supported(kernels))
-            break;
-    return kernels;
-}
+SMS_LOOKUP(kernels);

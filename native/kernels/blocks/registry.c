@@ -1,7 +1,5 @@
 /* Which tables of blocks are compiled in, and which of them this machine can run. */
-#include <stddef.h>
-#include <string.h>
-
+#include "../lookup.h"
 #include "smesim/blocks.h"
 #include "smesim/kernels.h"
 #include "smesim/lowp.h"
@@ -71,28 +69,9 @@ static const struct sms_blocks *const tables[] = {
 static const struct sms_blocks *const tables[] = {&sms_blocks_portable};
 #endif
 
-const struct sms_blocks *sms_blocks_at(int32_t index) {
-    const int32_t count = sizeof tables / sizeof *tables;
-    return index >= 0 && index < count ? tables[index] : NULL;
-}
-
 /* A table needs of a CPU what other tables of its name need. */
-int32_t sms_blocks_supported(const struct sms_blocks *blocks) {
+static int32_t supported(const struct sms_blocks *blocks) {
     return blocks->matrix ? sms_kernels_find(blocks->isa) != NULL : sms_lowp_find(blocks->isa) != NULL;
 }
 
-const struct sms_blocks *sms_blocks_find(const char *isa) {
-    const struct sms_blocks *blocks;
-    for (int32_t i = 0; (blocks = sms_blocks_at(i)); i++)
-        if (strcmp(blocks->isa, isa) == 0)
-            return sms_blocks_supported(blocks) ? blocks : NULL;
-    return NULL;
-}
-
-const struct sms_blocks *sms_blocks_best(void) {
-    const struct sms_blocks *blocks = NULL;
-    for (int32_t i = 0; (blocks = sms_blocks_at(i)); i++)
-        if (!blocks->test_only && !blocks->matrix && sms_blocks_supported(blocks))
-            break;
-    return blocks;
-}
+SMS_LOOKUP(blocks);

@@ -1,7 +1,5 @@
 /* Which tables of low precision are compiled in, and which of them this machine can run. */
-#include <stddef.h>
-#include <string.h>
-
+#include "../lookup.h"
 #include "smesim/kernels.h"
 #include "smesim/lowp.h"
 
@@ -86,25 +84,4 @@ static int32_t supported(const struct sms_lowp *lowp) { return lowp == &sms_lowp
 static const struct sms_lowp *const tables[] = {&sms_lowp_portable};
 #endif
 
-const struct sms_lowp *sms_lowp_at(int32_t index) {
-    const int32_t count = sizeof tables / sizeof *tables;
-    return index >= 0 && index < count ? tables[index] : NULL;
-}
-
-int32_t sms_lowp_supported(const struct sms_lowp *lowp) { return supported(lowp); }
-
-const struct sms_lowp *sms_lowp_find(const char *isa) {
-    const struct sms_lowp *lowp;
-    for (int32_t i = 0; (lowp = sms_lowp_at(i)); i++)
-        if (strcmp(lowp->isa, isa) == 0)
-            return supported(lowp) ? lowp : NULL;
-    return NULL;
-}
-
-const struct sms_lowp *sms_lowp_best(void) {
-    const struct sms_lowp *lowp = NULL;
-    for (int32_t i = 0; (lowp = sms_lowp_at(i)); i++)
-        if (!lowp->test_only && !lowp->matrix && supported(lowp))
-            break;
-    return lowp;
-}
+SMS_LOOKUP(lowp);
