@@ -193,7 +193,9 @@ def compare(
     planner: PlannerOption = "cpu_only",
     layers: LayersOption = None,
     threads: ThreadsOption = None,
-    repeats: RepeatsOption = 5,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", "-r", min=1, help="Counted runs; default: 5, and up to 25 of short ones.")
+    ] = None,
     seed: SeedOption = 0,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")

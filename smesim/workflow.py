@@ -43,6 +43,8 @@ Progress = Callable[[str, float], None]
 """Called with (what is going on, share of it that is done)."""
 
 HOST = "host"
+FEWEST_REPEATS, MOST_REPEATS = 5, 25
+LEAST_MEASURED_S = 2.0
 
 
 def _quiet(what: str, share: float) -> None:
@@ -168,7 +170,7 @@ class Measurement:
 
 
 def measure(
-    plan: Plan, *, repeats: int = 5, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
+    plan: Plan, *, repeats: int = FEWEST_REPEATS, seed: int = 0, isa: str | None = None, share: Tensors | None = None,
     program: Program | None = None, yardstick: Yardstick | None = None, progress: Progress = _quiet,
 ) -> Measurement:  # fmt: skip
     """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit.
@@ -215,12 +217,13 @@ class Study:
 
 def study(
     model: ModelConfig, phases: Sequence[Phase], chip: Chip, *, planner_name: str = "cpu_only",
-    threads: int | None = None, layers: int | None = None, repeats: int = 5, seed: int = 0, refresh: bool = True,
-    progress: Progress = _quiet,
+    threads: int | None = None, layers: int | None = None, repeats: int | None = None, seed: int = 0,
+    refresh: bool = True, progress: Progress = _quiet,
 ) -> Study:  # fmt: skip
     """Plan, predict and measure each phase on this machine with the same weights.
 
-    `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores. For a
+    `layers` None takes as many as fit into memory, `threads` None as many as chip and machine both have cores,
+    `repeats` None five, and more where these would be over before a machine that drifts has shown its range. For a
     chip that is this machine, `refresh` lets a little model between the runs say what the machine gives at the time,
     and predicts with that; no time of the program itself goes into the prediction.
     """
@@ -235,8 +238,9 @@ def study(
     for phase in phases:
         plan = make_plan(model, phase, chip, planner_name=planner_name, threads=threads, layers=layers)
         program = lower(plan)
+        count = repeats or typical_repeats(float(predict(plan, chip, program=program).makespans_s()[0]))
         measured = measure(
-            plan, repeats=repeats, seed=seed, share=tensors, program=program, yardstick=yardstick, progress=progress
+            plan, repeats=count, seed=seed, share=tensors, program=program, yardstick=yardstick, progress=progress
         )
         tensors = measured.tensors
         tensors.keep_weights_only()
@@ -249,6 +253,13 @@ def study(
         chips.append(current)
         comparisons.append(compare(predicted, measured.trace))
     return Study(chip, tuple(plans), tuple(chips), tuple(comparisons))
+
+
+def typical_repeats(run_s: float) -> int:
+    """How often to repeat what takes so many seconds: five times, and as often as fits into two seconds up to 25. The
+    number is odd, so that the median is a run."""
+    fitting = int(LEAST_MEASURED_S / run_s) if run_s > 0 else MOST_REPEATS
+    return min(max(FEWEST_REPEATS, fitting), MOST_REPEATS) | 1
 
 
 def check_has_kernels(model: ModelConfig) -> None:
@@ -293,7 +304,7 @@ def _most(limit: int, holds: Callable[[int], bool]) -> int:
 
 
 def layers_in_time(
-    model: ModelConfig, phases: Sequence[Phase], chip: Chip, budget_s: float = 45.0, repeats: int = 5
+    model: ModelConfig, phases: Sequence[Phase], chip: Chip, budget_s: float = 45.0, repeats: int = FEWEST_REPEATS
 ) -> int:
     """The most layers that fit into memory and, by the prediction, run all repeats of all phases within a time."""
     layers = fitting_layers(model, phases, chip, None)

@@ -105,6 +105,11 @@ def test_a_plan_that_cannot_be_made_is_refused(options: dict[str, object], messa
         workflow.make_plan(MODEL, PHASES[0], CHIP, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("run_s", "repeats"), [(3.0, 5), (0.41, 5), (0.2, 11), (0.1, 21), (1e-3, 25), (0.0, 25)])
+def test_what_is_short_is_repeated_more_often(run_s: float, repeats: int) -> None:
+    assert workflow.typical_repeats(run_s) == repeats
+
+
 def test_a_prediction_is_the_same_whether_the_plan_was_lowered_before_or_not() -> None:
     from smesim.plan.lower import lower
 

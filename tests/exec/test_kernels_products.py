@@ -1,5 +1,8 @@
 """GEMM and GEMV against float64 numpy, over shapes that are no multiple of any tile, and over parts of the output."""
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import kernel_reference as ref
 import numpy as np
 import pytest
@@ -40,7 +43,9 @@ def test_gemm_across_blocks(isa: str, shape: tuple[int, int, int], part: tuple[f
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_parts_add_up_to_the_whole(isa: str) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_parts_add_up_to_the_whole_however_many_compute_them_at_once(isa: str, threads: int) -> None:
+    """On a matrix unit: whether one drives it, or two or four at a time."""
     rng = np.random.default_rng(2)
     m, n, k = 37, 75, 600
     kernels = find(isa)
@@ -49,12 +54,15 @@ def test_parts_add_up_to_the_whole(isa: str) -> None:
     strips, panels = len(ref.strip_rows(m, kernels.mr)), -(-n // NR)
     none = pointer(None)
     kernels.gemm(pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(whole), n, 0, strips, 0, panels)
-    for strip in range(strips):
-        for panel in range(panels):
-            kernels.gemm(
-                pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(parts), n, strip, strip + 1, panel,
-                panel + 1,
-            )  # fmt: skip
+
+    def compute(strip: int, panel: int) -> None:
+        kernels.gemm(
+            pointer(lhs), m, k, kernels.mr, pointer(rhs), n, none, pointer(parts), n, strip, strip + 1, panel,
+            panel + 1,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(compute, *zip(*itertools.product(range(strips), range(panels)), strict=True)))
     np.testing.assert_array_equal(parts, whole)
 
 
