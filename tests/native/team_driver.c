@@ -5,13 +5,14 @@
  * of the stage before wrote: an order that the runtime fails to keep is a data race, and a wrong sum. */
 #define _GNU_SOURCE
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <time.h>
 
 #include "smesim/runtime.h"
 
 enum { WORKERS = 3, STAGES = 40, WIDTH = 9, SIZE = WIDTH + 1, TASKS = STAGES * SIZE, RUNS = 30 };
-enum { LONGER_THAN_WAITERS_SPIN_NS = 3000000, UNTIL_CANCEL_NS = 1000000 };
+enum { LONGER_THAN_WAITERS_SPIN_NS = 3000000, BETWEEN_LOOKS_NS = 100000 };
 
 static struct sms_task tasks[TASKS];
 static int32_t successors[2 * TASKS], pool_tasks[TASKS], pending[TASKS], cursors[STAGES], ran_on[TASKS];
@@ -21,6 +22,9 @@ static struct sms_pool pools[STAGES];
 static int64_t start_ns[TASKS], end_ns[TASKS];
 static int sums[STAGES + 1][WIDTH];
 static int slow_stage = -1, failing_stage = -1;
+/* Whether the slow task stays until the run is cancelled, has begun, and may go. */
+static int wait_for_cancel;
+static atomic_int slow_task_began, was_cancelled;
 
 static struct sms_run run = {
     .tasks = tasks, .n_tasks = TASKS, .successors = successors, .workers = workers, .n_workers = WORKERS,
@@ -40,8 +44,12 @@ int sms_run_task(const struct sms_run *of, const struct sms_task *task, int32_t 
     for (int i = 0; i < WIDTH; i++)
         sum += sums[stage][i];
     sums[stage + 1][task->begin1] = sum / WIDTH + 1;
-    if (stage == slow_stage && task->begin1 == 0)
-        nap(LONGER_THAN_WAITERS_SPIN_NS);
+    if (stage == slow_stage && task->begin1 == 0) {
+        atomic_store(&slow_task_began, 1);
+        do
+            nap(LONGER_THAN_WAITERS_SPIN_NS);
+        while (wait_for_cancel && !atomic_load(&was_cancelled));
+    }
     return stage == failing_stage && task->begin1 == WIDTH / 2 ? SMS_NO_KERNEL : 0;
 }
 
@@ -106,9 +114,12 @@ static int all_tasks_ran_in_order(void) {
     return 1;
 }
 
-static void *cancel_soon(void *team) {
-    nap(UNTIL_CANCEL_NS);
+static void *cancel_at_the_slow_task(void *team) {
+    while (!atomic_load(&slow_task_began))
+        nap(BETWEEN_LOOKS_NS);
+    nap(LONGER_THAN_WAITERS_SPIN_NS);
     sms_team_cancel(team);
+    atomic_store(&was_cancelled, 1);
     return NULL;
 }
 
@@ -131,9 +142,12 @@ int main(void) {
     }
     slow_stage = 7;
     expect("sleeping workers are woken", run_once(team) == SMS_DONE && all_tasks_ran_in_order());
+    wait_for_cancel = 1;
     for (int i = 0; i < RUNS; i++) {
         pthread_t canceller;
-        pthread_create(&canceller, NULL, cancel_soon, team);
+        atomic_store(&slow_task_began, 0);
+        atomic_store(&was_cancelled, 0);
+        pthread_create(&canceller, NULL, cancel_at_the_slow_task, team);
         expect("a run can be cancelled while workers sleep", run_once(team) == SMS_CANCELLED);
         pthread_join(canceller, NULL);
     }
