@@ -35,6 +35,7 @@ ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip 
 PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only or matrix_only.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
+WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32 or bf16.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
 RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
 TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
@@ -79,6 +80,9 @@ def probe(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, half the time.")] = False,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Wide kernels stand in for a matrix unit (--chip host-stand-in).")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Measure this machine and write its chip file (also used as --chip host from then on)."""
@@ -86,9 +90,11 @@ def probe(
     from smesim.files import check_writable
 
     check_writable(out)
-    check_writable(workflow.host_chip_path())
+    check_writable(workflow.host_chip_path(workflow.HOST_STAND_IN if stand_in else workflow.HOST))
     with show.progress() as report:
-        chip = workflow.probe_host(out, quick=quick, threads=threads, seed=seed, progress=report)
+        chip = workflow.probe_host(
+            out, quick=quick, threads=threads, seed=seed, stand_in=stand_in, progress=report
+        )
     show.chip(chip, out, json)
 
 
@@ -104,17 +110,20 @@ def plan(
     last_layer_rows: Annotated[
         str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
     ] = "all",
+    weights: WeightsOption = "f32",
     json: JsonFlag = False,
 ) -> None:
     """Divide the operators of one phase over units and workers."""
     from smesim import show, workflow
-    from smesim.workload import Phase, catalog
+    from smesim.plan.formats import product_format
+    from smesim.workload import DType, Phase, catalog
 
+    numbers = product_format(DType.parse(weights))
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
     made = workflow.make_plan(
         catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-        last_layer_rows=last_layer_rows,
+        last_layer_rows=last_layer_rows, weights=numbers.dtype,
     )  # fmt: skip
     if out is not None:
         made.save(out)
@@ -203,15 +212,18 @@ def compare(
     refresh: Annotated[
         bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
     ] = True,
+    weights: WeightsOption = "f32",
     json: JsonFlag = False,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
     from smesim import show, workflow
     from smesim.artefacts import check_report_can_be_made, write_study
     from smesim.files import check_writable
-    from smesim.workload import Phase, catalog
+    from smesim.plan.formats import product_format
+    from smesim.workload import DType, Phase, catalog
 
     config = catalog.load(model)
+    numbers = product_format(DType.parse(weights))
     workflow.check_has_kernels(config)
     phases = [Phase.parse(text) for text in phase]
     if len(set(phases)) < len(phases):
@@ -223,7 +235,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            refresh=refresh, progress=report,
+            refresh=refresh, weights=numbers.dtype, progress=report,
         )  # fmt: skip
     show.comparison(result, json)
     if out is not None:

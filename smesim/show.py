@@ -74,6 +74,7 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "overrides": list(device.overrides),
         "isa": device.isa,
         "matrix_isa": device.matrix_isa,
+        "stand_in": dict(zip(("matrix_isa", "isa"), device.stand_in_isas, strict=True)),
         "kernels": [asdict(table) for table in device.kernels],
         "other_kernels": {numbers: list(isas) for numbers, isas in other_kernels().items()},
         "last_probe": str(probe_path) if probe_path.exists() else None,
@@ -99,7 +100,9 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     chosen = {device.isa: "chosen", device.matrix_isa: "chosen for matrix units"}
     for kernels in device.kernels:
         state = chosen.get(kernels.isa, "runs here" if kernels.supported else "this CPU lacks it")
-        table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
+        purpose = ", for tests only" if kernels.test_only else ", for stand-ins only" if kernels.stand_in else ""
+        table.add_row(f"kernels {kernels.isa}", f"{state}{purpose}")
+    table.add_row("stand-in for a matrix unit", "{} kernels, beside cores with {}".format(*device.stand_in_isas))
     for numbers, isas in other_kernels().items():
         table.add_row(f"kernels for {numbers}", ", ".join(isas))
     table.add_row("last probe", facts["last_probe"] or "none; run 'smesim probe --out F'")
@@ -162,7 +165,7 @@ def chip(c: Chip, path: Path | None, json: bool) -> None:
         table.add_row(number.quantity, number.value, number.provenance)
     _console.print(table)
     if path is not None:
-        _console.print(f"written to {path}; '--chip host' means this machine from now on", highlight=False)
+        _console.print(f"written to {path}; '--chip {c.name}' means this machine from now on", highlight=False)
 
 
 def plan(made: Plan, path: Path | None, json: bool) -> None:
@@ -170,8 +173,8 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
         print(made.to_json(), end="")
         return
     title = (
-        f"{made.model.name}, {made.phase}, {made.layers} layers on {made.chip}:"
-        f" {made.planner}, {len(made.workers)} workers"
+        f"{made.model.name}, {made.phase}, {made.weights_dtype} weights, {made.layers} layers on {made.chip}:"
+        f" {made.planner}, {len(made.workers)} workers{', stand-in' if made.stand_in else ''}"
     )
     table = _table(title, "operator", "mode", "kernel", "tiles by", "tile", "bound", "estimate", text=4)
     for o in made.operators:

@@ -11,10 +11,19 @@ import re
 
 import numpy as np
 
-from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout
+from smesim.plan.formats import ProductFormat, product_format
+from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
 from smesim.plan.tiles import NR, kv_capacity
+from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
 from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope
+
+_Row = tuple[int, int, int, int, int, int]
+"""A row of `BUFFER_DTYPE`."""
+
+_NUMBERS = {
+    DType.F32: Number.F32, DType.BF16: Number.BF16, DType.F16: Number.F16, DType.S8: Number.S8, DType.I32: Number.F32,
+}  # fmt: skip
 
 _LAYER_PREFIX = re.compile(r"^layers\.\d+\.")
 
@@ -36,9 +45,10 @@ class BufferTable:
 
     def __init__(self, graph: OperatorGraph) -> None:
         self._graph = graph
+        self._products: ProductFormat = product_format(graph.dtypes.weights)
         self._index: dict[str, int] = {}
         self._names: list[str] = []
-        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._rows: list[_Row] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
         products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear))
         self._packed_weights = {o.weights[0] for o in products}
@@ -64,11 +74,12 @@ class BufferTable:
         return self._index[name]
 
     def packed_twin(self, buffer: int) -> int:
-        """The buffer for the packed form of a row-major activation: exactly as many bytes."""
+        """The buffer for the packed form of a row-major activation, in the format of the weights."""
         name = f"{self._names[buffer]}.packed"
         if name not in self._index:
-            n_bytes, role, _, rows, columns = self._rows[buffer]
-            self._add(name, (n_bytes, role, Layout.LHS_PACKED, rows, columns))
+            _, role, _, rows, columns, _ = self._rows[buffer]
+            n_bytes = self._products.lhs_bytes(rows, columns)
+            self._add(name, (n_bytes, role, Layout.LHS_PACKED, rows, columns, self._products.number))
         return self._index[name]
 
     def array(self) -> Array:
@@ -77,7 +88,7 @@ class BufferTable:
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
 
-    def _add(self, name: str, row: tuple[int, int, int, int, int]) -> None:
+    def _add(self, name: str, row: _Row) -> None:
         self._index[name] = len(self._names)
         self._names.append(name)
         self._rows.append(row)
@@ -86,20 +97,21 @@ class BufferTable:
         if name not in self._index:
             ropes = [o for o in self._graph.operators if isinstance(o, Rope)]
             rows, columns = max(o.past + o.tokens for o in ropes), ropes[0].head_dim // 2
-            self._add(name, (rows * columns * 4, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns))
+            n_bytes = rows * columns * Number.F32.n_bytes
+            self._add(name, (n_bytes, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns, Number.F32))
         return self._index[name]
 
-    def _row(self, tensor: str, spec: TensorSpec) -> tuple[int, int, int, int, int]:
+    def _row(self, tensor: str, spec: TensorSpec) -> _Row:
         role = _ROLES[spec.role]
+        number = _NUMBERS[spec.dtype]
         if tensor in self._packed_weights:
             *experts, n, k = spec.shape
-            padded = -(-n // NR) * NR
             copies = int(np.prod(experts, dtype=np.int64))
-            return (copies * spec.dtype.bytes_for(padded * k), role, Layout.RHS_PACKED, n, k)
+            return (copies * self._products.rhs_bytes(n, k), role, Layout.RHS_PACKED, n, k, number)
         if tensor in self._caches:
             layout, heads, capacity, head_dim = self._caches[tensor]
             # Panels of K are positions, which fill them; panels of V are elements of a head, which may not.
             columns = head_dim if layout is Layout.K_PACKED else -(-head_dim // NR) * NR
-            return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim)
+            return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim, number)
         rows = int(np.prod(spec.shape[:-1], dtype=np.int64))
-        return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1])
+        return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1], number)

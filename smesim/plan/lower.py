@@ -33,6 +33,7 @@ from smesim.plan.program import (
     EntryKind,
     Program,
     TaskKind,
+    without_padding,
 )
 from smesim.plan.schema import OperatorPlan, Plan, check_plan
 from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
@@ -271,6 +272,7 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     for name in ("predecessor_count", "successor_begin", "successor_end"):
         tasks[name] = 0
     digest = hashlib.sha256()
-    for part in (tasks.tobytes(), sources.tobytes(), inside.tobytes(), ops.tobytes(), repr(pools).encode()):
-        digest.update(part)
+    for rows in (without_padding(tasks), sources, inside, without_padding(ops)):
+        digest.update(rows.tobytes())
+    digest.update(repr(pools).encode())
     return int.from_bytes(digest.digest()[:8], "little")

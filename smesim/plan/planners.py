@@ -21,12 +21,13 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.estimate import Estimate, estimate
+from smesim.plan.formats import product_format
 from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
 from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_workers
 from smesim.plan.tiles import NR
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
+from smesim.workload.operators import Attention, Embed, GroupedLinear, KvAppend, Linear, Operator
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -44,7 +45,7 @@ def cpu_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **opt
     `options` are fields of `Plan` that say how the graph was built (`last_layer_rows`, `lm_head_rows`).
     """
     workers = core_workers(chip, threads)
-    team = cpu_team(chip, workers)
+    team = cpu_team(chip, workers, graph.dtypes.weights)
     return _plan("cpu_only", graph, chip, workers, lambda operator: team, options)
 
 
@@ -53,8 +54,8 @@ def matrix_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **
 
     PlanError if the chip has no unit that multiplies f32.
     """
-    workers = matrix_workers(chip, threads)
-    cores, units = cpu_team(chip, workers), matrix_team(chip, workers)
+    workers, weights = matrix_workers(chip, threads), graph.dtypes.weights
+    cores, units = cpu_team(chip, workers, weights), matrix_team(chip, workers, weights)
 
     def team(operator: Operator) -> Team:
         products = isinstance(operator, Linear | GroupedLinear | Attention)
@@ -68,19 +69,20 @@ def _plan(
     team: Callable[[Operator], Team], options: dict[str, Any],
 ) -> Plan:  # fmt: skip
     dtypes = graph.dtypes
-    if (dtypes.weights, dtypes.activations, dtypes.kv) != (DType.F32,) * 3:
+    if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
         raise PlanError(
-            f"dtypes {dtypes.weights}/{dtypes.activations}/{dtypes.kv} (weights/activations/KV) asked for;"
-            " planners make plans for f32"
+            f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
         )
     first = [operators[0] for operators in graph.sites.values()]
     return Plan(
         model=graph.config,
         phase=str(graph.phase),
+        weights_dtype=dtypes.weights,
         layers=graph.layers,
         chip=chip.name,
         chip_fingerprint=fingerprint(chip),
         planner=planner,
+        stand_in=chip.has_stand_in,
         workers=workers,
         operators=tuple(_Rules(chip, graph, team(operator)).plan(operator) for operator in first),
         **options,
@@ -104,6 +106,7 @@ class _Rules:
         self.graph = graph
         self.team = team
         self.n_workers = len(team.workers)
+        self.numbers = product_format(graph.dtypes.weights)
 
     def plan(self, operator: Operator) -> OperatorPlan:
         guess = estimate(operator, self.graph, self.chip, self.team)
@@ -112,12 +115,12 @@ class _Rules:
         kernel, lhs, rhs = f"{operator.kind}_f32", "row_major", "row_major"
         match operator:
             case Linear():
-                kernel = "gemv_f32" if operator.m == 1 else "gemm_f32"
-                lhs = "row_major" if operator.m == 1 else f"lhs_f32_m{mr}"
-                rhs = "rhs_f32_n16"
+                kernel = self.numbers.gemv if operator.m == 1 else self.numbers.gemm
+                lhs = "row_major" if operator.m == 1 else self.numbers.lhs_layout(mr)
+                rhs = self.numbers.rhs_layout
                 tile = self._gemm_tile(operator.m, operator.n, operator.k, guess)
             case GroupedLinear():
-                kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{mr}", "rhs_f32_n16"
+                kernel, lhs, rhs = self.numbers.gemm, self.numbers.lhs_layout(mr), self.numbers.rhs_layout
                 tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0))
             case Attention():
                 tile = self._attention_tile(operator)
@@ -128,6 +131,8 @@ class _Rules:
                 tile = TileShape(m=self._rows(rows, guess), n=1)
                 if tile.m >= rows:
                     workers = workers[:1]
+                if isinstance(operator, Embed):
+                    kernel = self.numbers.embed
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
@@ -142,7 +147,8 @@ class _Rules:
         )
 
     def _gemm_tile(self, m: int, n: int, k: int, guess: Estimate) -> TileShape:
-        most_rows = max(self.team.mr, int(self.team.cache_bytes / 2 / (4 * min(k, DEFAULT_KC))))
+        row_bytes = self.numbers.number.n_bytes * min(k, DEFAULT_KC)
+        most_rows = max(self.team.mr, int(self.team.cache_bytes / 2 / row_bytes))
         row_tiles = -(-m // most_rows)
         rows = -(-m // row_tiles)
         return TileShape(m=rows, n=self._columns(n, guess, rows / m))

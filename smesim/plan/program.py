@@ -39,6 +39,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,6 +75,19 @@ class EntryKind(IntEnum):
 
     TASK = 0
     POOL = 1
+
+
+class Number(IntEnum):
+    """Formats of the numbers that products multiply; the values are those of `enum sms_number_format` in C."""
+
+    F32 = 0
+    BF16 = 1
+    F16 = 2
+    S8 = 3
+
+    @property
+    def n_bytes(self) -> int:
+        return {Number.F32: 4, Number.BF16: 2, Number.F16: 2, Number.S8: 1}[self]
 
 
 class BufferRole(IntEnum):
@@ -113,6 +127,7 @@ OP_DTYPE = np.dtype(
         ("experts", "<i4"),  # experts that get rows
         ("experts_per_token", "<i4"),
         ("lhs_mr", "<i4"),  # strip height of the packed LHS
+        ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups, and of what is packed for them
         ("eps", "<f4"),
         ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it
         ("n_bytes", "<i8"),  # bytes it reads and writes, as the graph counts them
@@ -152,11 +167,25 @@ WORKER_DTYPE = np.dtype(
 ENTRY_DTYPE = np.dtype([("kind", "<i4"), ("index", "<i4")], align=True)
 POOL_DTYPE = np.dtype([("begin", "<i4"), ("end", "<i4")], align=True)
 BUFFER_DTYPE = np.dtype(
-    [("n_bytes", "<i8"), ("role", "<i4"), ("layout", "<i4"), ("rows", "<i4"), ("columns", "<i4")], align=True
+    [
+        ("n_bytes", "<i8"),
+        ("role", "<i4"),
+        ("layout", "<i4"),
+        ("rows", "<i4"),
+        ("columns", "<i4"),
+        ("dtype", "<i4"),  # Number; an INDEX buffer has int32 instead
+    ],
+    align=True,
 )
 SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
 
 Array = npt.NDArray[np.void]
+
+
+def without_padding(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The same rows without the bytes that C pads with, which mean nothing and may differ: for hashes and keys."""
+    names = array.dtype.names
+    return array if names is None else array.astype(np.dtype([(name, array.dtype[name]) for name in names]))
 
 
 @dataclass(frozen=True)
@@ -199,7 +228,7 @@ class Program:
             self.ops, self.tasks, self.successors, self.workers, self.entries, self.pools, self.pool_tasks,
             self.buffers, self.segments,
         ):  # fmt: skip
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(without_padding(array).tobytes())
         digest.update("\0".join(self.op_names + self.buffer_names).encode())
         return digest.hexdigest()[:16]
 

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
+from smesim.plan.formats import FORMATS, product_format
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import GroupedLinear, Linear, Operator
+from smesim.workload.operators import Embed, GroupedLinear, Linear, Operator
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -32,6 +33,8 @@ Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
 _ROLES_OF_MODE: dict[Mode, set[Role]] = {"cpu": {"cpu"}, "matrix": {"matrix"}, "cooperative": {"cpu", "matrix"}}
+_LHS_LAYOUTS = "|".join(f.lhs_layout("[1-9][0-9]{0,2}") for f in FORMATS.values())
+_RHS_LAYOUTS = "|".join(f.rhs_layout for f in FORMATS.values())
 Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
@@ -86,15 +89,15 @@ class OperatorPlan(_Part):
     site: str
     kind: str
     mode: Mode = "cpu"
-    kernel: str = Field(description="kernel family, e.g. 'gemm_f32', 'gemv_f32', 'attention_f32'")
+    kernel: str = Field(description="kernel family, e.g. 'gemm_f32', 'gemv_bf16', 'attention_f32'")
     tile: TileShape
     assignment: Assignment = "static"
     workers: tuple[int, ...] = Field(description="indices into Plan.workers")
     shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         default=(), description="share of the tiles per worker; empty means equal"
     )
-    lhs_layout: str = Field(default="row_major", pattern=r"^(row_major|lhs_f32_m[1-9][0-9]{0,2})$")
-    rhs_layout: str = Field(default="row_major", pattern=r"^(row_major|rhs_f32_n16)$")
+    lhs_layout: str = Field(default="row_major", pattern=rf"^(row_major|{_LHS_LAYOUTS})$")
+    rhs_layout: str = Field(default="row_major", pattern=rf"^(row_major|{_RHS_LAYOUTS})$")
     pipeline: PipelinePlan | None = None
     reason: Reason | None = None
 
@@ -114,6 +117,9 @@ class Plan(_Part):
     chip: str
     chip_fingerprint: str
     planner: str
+    stand_in: bool = Field(
+        default=False, description="the chip's matrix unit is a stand-in, and its cores run narrow kernels beside it"
+    )
     workers: tuple[WorkerPlan, ...] = Field(min_length=1)
     operators: tuple[OperatorPlan, ...]
 
@@ -173,7 +179,12 @@ def load_plan(path: Path) -> Plan:
 
 def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
-    for key in ("weights_dtype", "activations_dtype", "kv_dtype"):
+    if plan.weights_dtype not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise PlanError(
+            f"{where}: weights_dtype is {plan.weights_dtype!s}; accepted: {known}, which there are kernels for"
+        )
+    for key in ("activations_dtype", "kv_dtype"):
         if getattr(plan, key) is not DType.F32:
             raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")
     cores = [worker.core for worker in plan.workers]
@@ -212,25 +223,32 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
             )
-        _check_kernel(operator, graph.sites[operator.site][0], at)
+        _check_kernel(operator, graph.sites[operator.site][0], plan.weights_dtype, at)
 
 
-def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
-    """The kernel of an entry must be one of its kind of operator, and the layouts those that the kernel reads."""
+def _check_kernel(entry: OperatorPlan, operator: Operator, weights: DType, at: str) -> None:
+    """The kernel of an entry must be one of its kind of operator and of the format of the weights, and the layouts
+    those that the kernel reads."""
+    numbers = product_format(weights)
     if entry.kind != operator.kind:
         raise PlanError(f"{at}.kind is {entry.kind!r}; accepted: {operator.kind!r}")
     match operator:
         case Linear():
-            kernels: tuple[str, ...] = ("gemm_f32", "gemv_f32") if operator.m == 1 else ("gemm_f32",)
+            kernels: tuple[str, ...] = (numbers.gemm, numbers.gemv) if operator.m == 1 else (numbers.gemm,)
         case GroupedLinear():
-            kernels = ("gemm_f32",)
+            kernels = (numbers.gemm,)
+        case Embed():
+            kernels = (numbers.embed,)
         case _:
             kernels = (f"{operator.kind}_f32",)
     if entry.kernel not in kernels:
         raise PlanError(f"{at}.kernel is {entry.kernel!r}; accepted: {', '.join(kernels)}")
-    if entry.lhs_layout.startswith("lhs_") != (entry.kernel == "gemm_f32"):
-        accepted = "'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'" if entry.kernel == "gemm_f32" else "'row_major'"
+    is_gemm = entry.kernel == numbers.gemm
+    packed = numbers.strip_height(entry.lhs_layout) is not None
+    if packed != is_gemm or (entry.lhs_layout == "row_major") == is_gemm:
+        names = f"'{numbers.lhs_layout('<strip height>')}', e.g. '{numbers.lhs_layout(6)}'"
+        accepted = names if is_gemm else "'row_major'"
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
-    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear) else "row_major"
+    rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear) else "row_major"
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")

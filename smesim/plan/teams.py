@@ -13,8 +13,9 @@ from math import ceil
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, MatrixUnit
-from smesim.hwmodel.cost import CoreCosts
+from smesim.hwmodel.cost import CoreCosts, product_rate
 from smesim.plan.schema import Mode, WorkerPlan
+from smesim.workload.dtypes import DType
 
 ACCUMULATORS_DOWN = 2
 """Of the accumulators in flight, how many lie below each other."""
@@ -24,31 +25,34 @@ SMALLEST_CACHE_BYTES = 256 * 1024.0
 @dataclass(frozen=True)
 class Team:
     """Workers by their numbers in the plan; `mr` is the height of a packed strip that suits them in rows, `cache_bytes`
-    what one of them can keep near."""
+    what one of them can keep near, `flop_per_s` their f32 peak and `product_flop_per_s` that of products with weights
+    of a plan's format."""
 
     workers: tuple[int, ...]
     mode: Mode
     mr: int
     cache_bytes: float
     flop_per_s: float
+    product_flop_per_s: float
     load_bytes_per_s: float
 
 
-def cpu_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
+def cpu_team(chip: Chip, workers: Sequence[WorkerPlan], weights: DType = DType.F32) -> Team:
     """The workers of a plan that compute on their cores; there must be one."""
     chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "cpu")
     clusters = [chip.instance_of(workers[i].core) for i in chosen]
     return Team(
         workers=chosen,
         mode="cpu",
-        mr=CoreCosts(clusters[0].cluster, ()).mr,
+        mr=CoreCosts(clusters[0].cluster, ()).products(str(weights)).mr,
         cache_bytes=own_cache_bytes(chip, clusters[0]),
         flop_per_s=sum(c.cluster.core.flop_per_s["f32"].value for c in clusters),
+        product_flop_per_s=sum(product_rate(c.cluster.core, str(weights)) for c in clusters),
         load_bytes_per_s=sum(c.cluster.core.load_bytes_per_s[DRAM].value for c in clusters),
     )
 
 
-def matrix_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
+def matrix_team(chip: Chip, workers: Sequence[WorkerPlan], weights: DType = DType.F32) -> Team:
     """The workers of a plan that drive matrix units; there must be one."""
     chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "matrix")
     numbers = [unit for i in chosen if (unit := workers[i].unit) is not None]
@@ -56,11 +60,17 @@ def matrix_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
     return Team(
         workers=chosen,
         mode="matrix",
-        mr=ACCUMULATORS_DOWN * units[0].tile("f32").rows,
+        mr=_strip_height(units[0]),
         cache_bytes=own_cache_bytes(chip, chip.unit_instances[numbers[0]].cluster),
         flop_per_s=sum(unit.flop_per_s["f32"].value for unit in units),
+        product_flop_per_s=sum(product_rate(unit, str(weights)) for unit in units),
         load_bytes_per_s=sum(unit.load_bytes_per_s[DRAM].value for unit in units),
     )
+
+
+def _strip_height(unit: MatrixUnit) -> int:
+    """Rows of a strip that suit a unit: of a stand-in one micro-tile of its kernels."""
+    return unit.tile("f32").rows if unit.kind == "stand-in" else ACCUMULATORS_DOWN * unit.tile("f32").rows
 
 
 def core_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from smesim.errors import PlanError
+from smesim.plan import formats
+from smesim.plan.formats import format_of_kernel
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import OperatorPlan
 from smesim.workload.operators import (
@@ -30,8 +32,7 @@ from smesim.workload.operators import (
     SwiGlu,
 )
 
-NR = 16
-"""Columns of a packed RHS panel; every kernel of every ISA reads panels of this width."""
+NR = formats.NR
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,15 @@ class Tile:
 
 
 def lhs_mr(entry: OperatorPlan) -> int:
-    """Strip height of the entry's packed LHS layout, from its name "lhs_f32_m<height>"."""
-    name, _, height = entry.lhs_layout.rpartition("_m")
-    if name != "lhs_f32" or not height.isdigit() or int(height) < 1:
+    """Strip height of the entry's packed LHS layout, from its name, e.g. "lhs_f32_m6"."""
+    numbers = format_of_kernel(entry.kernel)
+    height = numbers.strip_height(entry.lhs_layout)
+    if height is None:
         raise PlanError(
             f"operators[{entry.site}].lhs_layout is {entry.lhs_layout!r};"
-            f" accepted: 'row_major' or 'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'"
+            f" accepted with {entry.kernel}: '{numbers.lhs_layout('<strip height>')}'"
         )
-    return int(height)
+    return height
 
 
 def rows_of_expert(rows: int, experts: int, expert: int) -> int:
@@ -85,12 +87,16 @@ def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> lis
 
 
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
-    if entry.kernel == "gemv_f32":
+    numbers = format_of_kernel(entry.kernel)
+    if entry.kernel == numbers.gemv:
         if operator.m != 1:
-            raise PlanError(f"operators[{entry.site}].kernel is 'gemv_f32' for {operator.m} rows; accepted: 'gemm_f32'")
+            at = f"operators[{entry.site}].kernel"
+            raise PlanError(f"{at} is {entry.kernel!r} for {operator.m} rows; accepted: {numbers.gemm!r}")
         return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0)) for b, e in _column_ranges(operator, entry)]
-    if entry.kernel != "gemm_f32":
-        raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
+    if entry.kernel != numbers.gemm:
+        raise PlanError(
+            f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: {numbers.gemm}, {numbers.gemv}"
+        )
     mr = lhs_mr(entry)
     strips = -(-operator.m // mr)
     strip_step = max(1, -(-entry.tile.m // mr))
@@ -175,8 +181,10 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     """The columns of the operator's row in `Program.ops` that its shape decides."""
     match operator:
         case Linear():
+            numbers = format_of_kernel(entry.kernel)
             facts: dict[str, float] = {"kind": TaskKind.GEMM, "m": operator.m, "n": operator.n, "k": operator.k}
-            if entry.kernel == "gemv_f32":
+            facts["rhs_dtype"] = numbers.number
+            if entry.kernel == numbers.gemv:
                 facts["kind"] = TaskKind.GEMV
             else:
                 facts["lhs_mr"] = lhs_mr(entry)
@@ -185,6 +193,7 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
                 "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_mr(entry),
+                "rhs_dtype": format_of_kernel(entry.kernel).number,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -215,7 +224,8 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case Sample():
             return {"kind": TaskKind.ARGMAX, "m": operator.rows, "n": operator.vocab}
         case Embed():
-            return {"kind": TaskKind.EMBED, "m": operator.rows, "n": operator.dim}
+            number = format_of_kernel(entry.kernel).number
+            return {"kind": TaskKind.EMBED, "m": operator.rows, "n": operator.dim, "rhs_dtype": number}
         case Add():
             return {"kind": TaskKind.ADD, "m": operator.rows, "n": operator.dim}
         case SwiGlu():

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import Number, Program, TaskKind
 from smesim.plan.tiles import NR
 
 Int64s = npt.NDArray[np.int64]
@@ -89,7 +89,8 @@ def task_bytes(program: Program) -> Int64s:
     rows = strip_row(program.tasks["end0"].astype(np.int64), m, mr) - strip_row(
         program.tasks["begin0"].astype(np.int64), m, mr
     )
-    return np.where(pack, 2 * 4 * rows * facts["k"], parts)
+    number_bytes = np.array([number.n_bytes for number in Number])[facts["rhs_dtype"]]
+    return np.where(pack, (Number.F32.n_bytes + number_bytes) * rows * facts["k"], parts)
 
 
 def trace_columns(program: Program) -> dict[str, Any]:

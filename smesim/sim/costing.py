@@ -15,10 +15,10 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
-from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import NO_BUFFER, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_operands, shared_bytes
+from smesim.plan.program import NO_BUFFER, Number, Program, TaskKind, without_padding
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_kernel, row_operands, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
+from smesim.sim.worker_costs import engine_of
 
 
 class Costing:
@@ -34,13 +34,13 @@ class Costing:
     def __init__(self, chip: Chip, program: Program, effects: Collection[str]) -> None:
         self._chip = chip
         self._program = program
-        for worker in program.workers:
-            if worker["role"] != CPU_ROLE:
-                raise ProgramError("a worker drives a matrix unit; accepted: 'cpu' workers, whose kernels have costs")
+        engines = [engine_of(chip, worker) for worker in program.workers]
+        self._engines = [name for name, _ in engines]
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
         busy = self._busy = Counter(instance.name for instance in self._instances)
         self._costs = {
-            instance.name: CoreCosts(instance.cluster, effects, busy[instance.name]) for instance in self._instances
+            name: CoreCosts(cluster, effects, busy[instance.name])
+            for (name, cluster), instance in zip(engines, self._instances, strict=True)
         }
         self._levels = {
             instance.name: [
@@ -59,10 +59,10 @@ class Costing:
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.tasks[task]
-        cluster = self._instances[worker].name
-        key = (cluster, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
+        cluster, engine = self._instances[worker].name, self._engines[worker]
+        key = (engine, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
         if key not in self._memo:
-            self._memo[key] = self._cost(task, row, self._program.ops[row["op"]], cluster)
+            self._memo[key] = self._cost(task, row, self._program.ops[row["op"]], cluster, self._costs[engine])
         return self._memo[key]
 
     def _shape_keys(self) -> list[bytes]:
@@ -75,6 +75,7 @@ class Costing:
             chosen = np.where(ops[name] == NO_BUFFER, 0, sizes[ops[name]])
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
+        ops = without_padding(ops)
         distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
         return [key + op.tobytes() + far.tobytes() for key, op, far in zip(keys, ops, distances, strict=True)]
 
@@ -89,9 +90,8 @@ class Costing:
         buffer = int(self._program.ops[slot][op])
         return self._level(cluster, float(self._distances[slot][op] + self._program.buffers["n_bytes"][buffer]))
 
-    def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
+    def _cost(self, task: int, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         kind = TaskKind(row["kind"])
-        costs = self._costs[cluster]
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 return self._gemm(row, op, cluster, costs)
@@ -105,7 +105,7 @@ class Costing:
                 level = self._slot_level(cluster, int(row["op"]), "weight")
                 return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
             case _ if kind in ROW_KERNELS:
-                return self._by_rows(task, kind, cluster, costs)
+                return self._by_rows(task, cluster, costs)
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
     def _gemm(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -117,8 +117,10 @@ class Costing:
         panels = int(row["end1"]) - int(row["begin1"])
         count = -(-m // mr)
         rows = strips[1] * m // count - strips[0] * m // count
-        weight_bytes = float(panels * NR * k * F32_BYTES)
-        lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
+        number = Number(int(op["rhs_dtype"]))
+        dtype = number.name.lower()
+        weight_bytes = float(panels * NR * k * number.n_bytes)
+        lhs_bytes, out_bytes = float(rows * k * number.n_bytes), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
             weights = Transfer(self._slot_level(cluster, index, "weight"), weight_bytes)
@@ -126,18 +128,20 @@ class Costing:
             weights = Transfer(self._level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
         lhs = Transfer(self._slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
         out_level = self._slot_level(cluster, index, "output0")
-        compute_s = costs.gemm_s(m, mr, strips, panels, k)
+        compute_s = costs.gemm_s(m, mr, strips, panels, k, dtype)
         if expert and row["begin1"] == 0:  # the first tile of an expert's columns packs the rows that it was sent
-            compute_s += costs.pack_s(rows * k)
+            compute_s += costs.pack_s(rows * k, dtype)
         if weights.level == DRAM:
-            compute_s += costs.exposed_s("gemm_f32", weight_bytes)
+            compute_s += costs.exposed_s(f"gemm_{dtype}", weight_bytes)
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._write_factor * out_bytes)))
 
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
-        weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
+        number = Number(int(op["rhs_dtype"]))
+        weight_bytes = float(panels * NR * int(op["k"]) * number.n_bytes)
         level = self._slot_level(cluster, int(row["op"]), "weight")
-        return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
+        compute_s = costs.gemv_s(panels, int(op["k"]), number.name.lower())
+        return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         index = int(row["op"])
@@ -164,7 +168,7 @@ class Costing:
         serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
-    def _by_rows(self, task: int, kind: TaskKind, cluster: str, costs: CoreCosts) -> TaskCost:
+    def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
         row = self._program.tasks[task]
         operands = row_operands(self._program, task)
@@ -177,7 +181,7 @@ class Costing:
             n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
-        kernel = ROW_KERNELS[kind]
+        kernel = row_kernel(self._program, task)
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
         compute_s += costs.shared_s(kernel, shared_bytes(operands, self._busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))

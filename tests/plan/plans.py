@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from smesim.plan.planners import cpu_only
 from smesim.plan.schema import OperatorPlan, Plan, TileShape
-from smesim.workload import ModelConfig, Phase, build_graph
+from smesim.workload import DType, DTypes, ModelConfig, Phase, build_graph
 from tests.sim.chips import two_core_chip
 from tests.workload.workload_models import models, phases, tiny
 
@@ -35,7 +35,9 @@ def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int) -> OperatorPl
         "shares": tuple(draw(st.one_of(st.just([]), shares))),
     }
     if entry.lhs_layout.startswith("lhs_"):
-        changes["lhs_layout"] = f"lhs_f32_m{draw(st.integers(1, 14))}"
+        before = entry.lhs_layout.partition("_m")
+        group = "k2" if before[0] == "lhs_bf16" else ""
+        changes["lhs_layout"] = f"{before[0]}_m{draw(st.integers(1, 14))}{group}"
     return entry.model_copy(update=changes)
 
 
@@ -44,5 +46,6 @@ def plans(draw: st.DrawFn) -> Plan:
     model, phase, threads = draw(models()), draw(phases(largest=30)), draw(st.integers(1, 4))
     options = {"last_layer_rows": draw(st.sampled_from(["all", "logits"]))}
     options["lm_head_rows"] = draw(st.sampled_from(["last", "all"]))
-    plan = cpu_only(build_graph(model, phase, **options), CHIP, threads, **options)
+    dtypes = DTypes(weights=draw(st.sampled_from([DType.F32, DType.BF16])))
+    plan = cpu_only(build_graph(model, phase, dtypes, **options), CHIP, threads, **options)
     return plan.model_copy(update={"operators": tuple(draw(_entries(e, threads)) for e in plan.operators)})
