@@ -219,12 +219,14 @@ def run(trace: Trace, of: Plan, json: bool) -> None:
                 "phase": meta.phase, "layers": meta.layers, "model_layers": of.model.layers,
                 "planner": meta.planner, "workers": len(meta.workers),
                 "runs": meta.runs, "total_s": total_s, "tokens_per_s": phase.rows / total_s, "operators": rows,
-                "kernels": meta.kernels, "foreign_load": meta.foreign_load, "notes": list(meta.notes),
+                "kernels": meta.kernels, "foreign_load": meta.foreign_load,
+                "stand_in": meta.stand_in, "notes": list(meta.notes),
             }
         )  # fmt: skip
         return
     layers = f"{meta.layers} of {of.model.layers} layers"
-    title = f"{meta.model}, {meta.phase}, {layers}, {meta.source} on {meta.machine}"
+    stand_in = ", stand-in" if meta.stand_in else ""
+    title = f"{meta.model}, {meta.phase}, {layers}, {meta.source}{stand_in} on {meta.machine}"
     table = _table(title, "operator", "time", "spread", "FLOP/s", "bytes/s")
     for row in rows:
         uncertain = "-" if row["spread_s"] is None else format_seconds(row["spread_s"])

@@ -236,6 +236,18 @@ def test_roofline_of_quantised_weights(smesim: CommandLine) -> None:
     assert "unknown dtype 'f31'" in smesim(*arguments, "--weights", "f31").refusal()
 
 
+def test_weights_in_bf16_are_planned_predicted_and_executed(smesim: CommandLine) -> None:
+    arguments = ("plan", "--model", smesim.model(), "--phase", "prefill:9", "--chip", "apple-m4", "--threads", "1")
+    made = smesim(*arguments, "--weights", "bf16", "--out", "low.json", "--json").json()
+    assert made["weights_dtype"] == "bf16"
+    kernels = {entry["kernel"] for entry in made["operators"] if entry["kind"] in ("linear", "embed")}
+    assert kernels == {"gemm_bf16", "gemv_bf16", "embed_bf16"}
+    assert "bf16 weights" in smesim(*arguments, "--weights", "bf16").out
+    assert smesim("simulate", "low.json", "--chip", "apple-m4", "--json").json()["source"] == "simulated"
+    assert smesim("execute", "low.json", "--repeats", "1", "--json").json()["kernels"]["linear"]
+    assert "f16 asked for; accepted: f32, bf16" in smesim(*arguments, "--weights", "f16").refusal()
+
+
 def test_roofline_says_what_a_unit_does_not_compute(smesim: CommandLine) -> None:
     """Intel's tiles multiply bf16 and int8, and no f32."""
     arguments = ("roofline", "--model", smesim.model(), "--phase", "decode:8", "--chip", "server-spr-amx")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
@@ -21,7 +21,8 @@ from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program
 from smesim.trace.schema import Trace
 from smesim.workload.config import ModelConfig
-from smesim.workload.graph import build_graph
+from smesim.workload.dtypes import DType
+from smesim.workload.graph import DTypes, build_graph
 from smesim.workload.phase import Phase
 
 REPEATS = 5
@@ -52,6 +53,19 @@ MORE_RUNS = (
 )
 
 
+BF16_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
+"""With weights in bf16: only products and what packs for them are not as in f32."""
+
+
+class PlannedRun(NamedTuple):
+    """One run of a little model."""
+
+    model: ModelConfig
+    phase: str
+    threads: int
+    weights: DType
+
+
 @dataclass(frozen=True)
 class LittleRun:
     """What was run, what was seen, and what the machine gave meanwhile to the yardstick on as many threads."""
@@ -62,11 +76,17 @@ class LittleRun:
     reference: Reference
 
 
-def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]]:
-    """(model, phase, threads) of every run: each with all threads and with one."""
-    groups = QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS)
+def planned_runs(quick: bool, threads: int) -> list[PlannedRun]:
+    """Every run: each with all threads and with one."""
+    groups = [(DType.F32, *group) for group in (QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS))]
+    groups += [(DType.BF16, *group) for group in BF16_RUNS]
     counts = (1,) if threads == 1 else (threads, 1)
-    return [(model, phase, count) for model, phases in groups for count in counts for phase in phases]
+    return [
+        PlannedRun(model, phase, count, weights)
+        for weights, model, phases in groups
+        for count in counts
+        for phase in phases
+    ]
 
 
 def run_all(
@@ -79,8 +99,8 @@ def run_all(
     """
     executor = NativeExecutor(device)
     tensors: Tensors | None = None
-    for model, phase, count in planned_runs(quick, max(yardsticks)):
-        graph = build_graph(model, Phase.parse(phase))
+    for model, phase, count, weights in planned_runs(quick, max(yardsticks)):
+        graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights))
         plan = cpu_only(graph, sketch, count)
         program = lower(plan, graph)
         executor.check(program)

@@ -10,7 +10,7 @@ from smesim.exec.device import Device
 from smesim.exec.probe.chipfile import LOW_PRECISION, Progress, probe
 from smesim.hwmodel.chip import Chip, CoreSpec, DTypeName, MatrixUnit, TileShape
 from smesim.hwmodel.product_cost import DEFAULT_MR, DEFAULT_NR
-from smesim.hwmodel.quantity import Evidence, Quantity
+from smesim.hwmodel.quantity import Quantity
 
 UNIT = "wide"
 STAND_IN_CHIP = "host-stand-in"
@@ -56,7 +56,7 @@ def stand_in_unit(chip: Chip) -> MatrixUnit:
         name=UNIT,
         kind="stand-in",
         isa=core.isa,
-        structure=Evidence(provenance="derived", source="a core with other kernels"),
+        structure=cluster.structure,
         scope="core",
         tiles={dtype: _tile(core, dtype) for dtype in core.flop_per_s},
         clock_hz=core.clock_hz,
