@@ -13,10 +13,10 @@ outside streaming mode, and every change between the two costs a mode switch.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, UnitInstance
+from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, UnitInstance, factor_at
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, strip_heights
 
 # Guessed: what a tuned kernel reaches of the rate at which a unit issues outer products, once edges and stores of
@@ -81,7 +81,9 @@ class UnitCosts:
         """Whether the unit has instructions for a matrix times one vector; where not, the core does that itself."""
         return self._unit.kind == "sme2" and dtype in self._unit.vector_flop_per_s
 
-    def gemm(self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32") -> UnitWork:
+    def gemm(
+        self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32"
+    ) -> UnitWork:
         """A tile of packed operands: strips begin..end of `rows` rows by `columns` columns, K = k."""
         tile = self._unit.tile(dtype)
         words = -(-k // tile.depth)
@@ -166,3 +168,22 @@ class UnitCosts:
         operand_bytes = total.vectors * tile.columns * WORD_BYTES if "operand_traffic" in self._effects else 0.0
         return UnitWork(seconds + switch_s, 0.0, operand_bytes)
 
+
+
+def unit_rates(
+    chip: Chip, drivers: Mapping[int, int], oversubscription: bool = True
+) -> dict[str, tuple[float, float]]:
+    """Seconds of work that each driven unit does a second: for all its drivers together, and for one of them.
+
+    `drivers` are the threads on each unit, by its number. The chip's points say how the rate changes with the number
+    of drivers, and with the number of units at work.
+    """
+    rates = {}
+    for index, count in drivers.items():
+        instance = chip.unit_instances[index]
+        unit = instance.unit
+        rate = factor_at(unit.multi_unit_factors, len(drivers))
+        if oversubscription:
+            rate *= factor_at(unit.oversubscription, count)
+        rates[instance.name] = (rate, rate / max(1.0, unit.useful_drivers.value))
+    return rates

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 import simpy
 
 from smesim.errors import ProgramError
+from smesim.hwmodel.sharing import Path
 from smesim.sim.clock import RELEASE_TASKS, WORKER_GOES_ON, PhaseEvent
-from smesim.sim.fluid import FluidNetwork, Path
+from smesim.sim.fluid import FluidNetwork
 from smesim.sim.part import Part
 
 NOBODY = -1

@@ -20,10 +20,11 @@ import pandas as pd
 
 from smesim import __version__
 from smesim.errors import ProgramError
-from smesim.hwmodel.chip import Chip, factor_at
+from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.library import fingerprint
 from smesim.hwmodel.links import Agent, LinkNetwork
+from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
@@ -50,12 +51,13 @@ class SimExecutor:
 
     def _machine(self, program: Program) -> Machine:
         sync = self._chip.sync
+        drivers = Counter(int(unit) for unit in program.workers["unit"] if unit != NO_UNIT)
         return Machine(
             links={link.name: link.bandwidth_bytes_per_s for link in self._network.links},
             dispatch_s=whole_ticks(sync.dispatch_s.value) if "dispatch" in self._effects else 0.0,
             barrier_s=whole_ticks(sync.barrier_s.value) if "barrier" in self._effects else 0.0,
             contention="contention" in self._effects,
-            units=unit_rates(self._chip, program, "oversubscription" in self._effects),
+            units=unit_rates(self._chip, drivers, "oversubscription" in self._effects),
             shared_units="shared_unit" in self._effects,
         )
 
@@ -167,23 +169,6 @@ class _Works:
             flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
             flows.append(flow if self._capped else Flow(route.links, n_bytes))
         return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows), agent.unit)
-
-
-def unit_rates(chip: Chip, program: Program, oversubscription: bool = True) -> dict[str, tuple[float, float]]:
-    """Seconds of work that each driven unit does a second: for all its drivers together, and for one of them.
-
-    The chip's points say how the rate changes with the number of drivers, and with the number of units at work.
-    """
-    drivers = Counter(int(unit) for unit in program.workers["unit"] if unit != NO_UNIT)
-    rates = {}
-    for index, count in drivers.items():
-        instance = chip.unit_instances[index]
-        unit = instance.unit
-        rate = factor_at(unit.multi_unit_factors, len(drivers))
-        if oversubscription:
-            rate *= factor_at(unit.oversubscription, count)
-        rates[instance.name] = (rate, rate / max(1.0, unit.useful_drivers.value))
-    return rates
 
 
 def _places(program: Program) -> list[tuple[int, int]]:

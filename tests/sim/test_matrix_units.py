@@ -6,13 +6,13 @@ import pytest
 
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.lower import lower
 from smesim.plan.planners import matrix_only
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor, without
 from smesim.sim.costing import Costing
-from smesim.sim.executor import unit_rates
 from smesim.trace.schema import Trace
 from smesim.workload import catalog
 from smesim.workload.graph import build_graph
@@ -69,9 +69,8 @@ def test_drivers_slow_each_other_down_as_the_chip_says() -> None:
     chip = unit_chip()
     fair, crowded = (products_s(traced(chip, 2, e)) for e in (without(["oversubscription"]), ALL_EFFECTS))
     assert crowded == pytest.approx(fair / 0.8, rel=0.05)
-    program, _ = lowered("prefill:64", chip, 2)
-    assert unit_rates(chip, program) == {"c.sme0": (0.8, 0.8)}
-    assert unit_rates(chip, program, oversubscription=False) == {"c.sme0": (1.0, 1.0)}
+    assert unit_rates(chip, {0: 2}) == {"c.sme0": (0.8, 0.8)}
+    assert unit_rates(chip, {0: 2}, oversubscription=False) == {"c.sme0": (1.0, 1.0)}
 
 
 @pytest.mark.parametrize("effect", UNIT_EFFECTS)
