@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,7 +32,10 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
 PhaseOption = Annotated[str, typer.Option("--phase", "-p", help="prefill:TOKENS[,past=N][,batch=N] or decode:CONTEXT.")]
 ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip file, or 'host': this machine.")]
-PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only or matrix_only.")]
+ForceOption = Annotated[
+    str | None, typer.Option(help="Modes that operators must take: q_proj=cpu,attention=cooperative.")
+]
+PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
@@ -104,6 +107,7 @@ def plan(
     last_layer_rows: Annotated[
         str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
     ] = "all",
+    force: ForceOption = None,
     json: JsonFlag = False,
 ) -> None:
     """Divide the operators of one phase over units and workers."""
@@ -114,20 +118,44 @@ def plan(
         described = workflow.resolve_chip(chip, report)
     made = workflow.make_plan(
         catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-        last_layer_rows=last_layer_rows,
+        last_layer_rows=last_layer_rows, forced=_forced_modes(force),
     )  # fmt: skip
     if out is not None:
         made.save(out)
     show.plan(made, out, json)
 
 
+def _forced_modes(force: str | None) -> dict[str, Any]:
+    """OP=MODE,... as a mapping; SmesimError says what is wrong with it."""
+    from smesim.errors import SmesimError
+
+    modes = ("cpu", "matrix", "cooperative")
+    forced = {}
+    for item in (force or "").split(","):
+        operator, equals, mode = item.strip().partition("=")
+        if force and (not equals or mode not in modes):
+            raise SmesimError(f"--force {item!r}; accepted: OPERATOR=MODE,..., a mode of {', '.join(modes)}")
+        forced[operator] = mode
+    return forced if force else {}
+
+
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
+
+
+@app.command(epilog="Example: smesim plan-diff cores.json both.json")
+def plan_diff(first: PlanArgument, second: PlanArgument, json: JsonFlag = False) -> None:
+    """Say what two plans do differently."""
+    from smesim import show
+    from smesim.plan.diff import plan_differences
+
+    show.plan_differences(plan_differences(_load_plan(first), _load_plan(second)), json)
 
 
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.
 EFFECT_NAMES = (
-    "contention", "agent_cap", "dispatch", "barrier", "edge_tiles", "tile_overhead", "exposed_latency", "shared_lines",
-    "write_allocate", "kernel_efficiency", "multi_core",
+    "contention", "agent_cap", "shared_unit", "oversubscription", "dispatch", "barrier", "edge_tiles", "tile_overhead",
+    "exposed_latency", "shared_lines", "write_allocate", "kernel_efficiency", "multi_core", "accumulators",
+    "operand_traffic", "mode_switch",
 )  # fmt: skip
 
 

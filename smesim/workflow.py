@@ -10,7 +10,7 @@ The command line goes through here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from smesim.hwmodel.roofline import (
 from smesim.plan.lower import lower
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
-from smesim.plan.schema import Plan
+from smesim.plan.schema import Mode, Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor
 from smesim.trace import Comparison, ComparisonReport, Trace, compare
 from smesim.workload import ModelConfig, OperatorGraph, Phase, build_graph
@@ -95,14 +95,13 @@ def is_this_machine(chip: Chip) -> bool:
 
 def make_plan(
     model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
-    layers: int | None = None, last_layer_rows: str = "all",
+    layers: int | None = None, last_layer_rows: str = "all", forced: Mapping[str, Mode] | None = None,
 ) -> Plan:  # fmt: skip
-    """Divide one phase of a model; see `smesim.plan.planners`."""
+    """Divide one phase of a model; see `smesim.plan.planners`. `forced` are modes that sites must run in."""
     if last_layer_rows not in ("all", "logits"):
         raise PlanError(f"last-layer rows {last_layer_rows!r} asked for; accepted: all, logits")
-    options = {"last_layer_rows": last_layer_rows}
-    graph = build_graph(model, phase, layers=layers, **options)  # type: ignore[arg-type]
-    return planner(planner_name)(graph, chip, threads, **options)
+    graph = build_graph(model, phase, layers=layers, last_layer_rows=last_layer_rows)  # type: ignore[arg-type]
+    return planner(planner_name)(graph, chip, threads, forced=forced, last_layer_rows=last_layer_rows)
 
 
 @dataclass(frozen=True)

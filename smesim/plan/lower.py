@@ -35,7 +35,7 @@ from smesim.plan.program import (
     TaskKind,
 )
 from smesim.plan.schema import OperatorPlan, Plan, check_plan
-from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
+from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import Linear, Operator, Rope
 
@@ -138,7 +138,7 @@ class _Lowering:
         first = len(self.tasks)
         for tile in tiles:
             self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges], after)
-        self.assign(range(first, len(self.tasks)), entry)
+        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
         for buffer in writes:
             self.accesses[buffer] = _Access(written=done)
@@ -168,28 +168,36 @@ class _Lowering:
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
-    def assign(self, tasks: range, entry: OperatorPlan) -> None:
+    def assign(self, tasks: range, owners: list[int | None], entry: OperatorPlan) -> None:
+        """Put tasks into queues: those with an owner into its own, the others as the entry's assignment says."""
         workers = entry.workers
-        n_static = len(tasks)
-        if len(workers) > 1 and entry.assignment == "shared":
+        owned = [task for task, owner in zip(tasks, owners, strict=True) if owner is not None]
+        free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
+        for task in owned:
+            owner = owners[task - tasks.start]
+            assert owner is not None
+            self.give(task, owner)
+        n_static = len(free)
+        if len(workers) > 1 and (entry.assignment == "shared" or owned):
             n_static = 0
         elif entry.assignment == "static_then_shared":
-            n_static = len(tasks) * 3 // 4
-        shares = np.array(entry.shares or [1.0] * len(workers))
-        bounds = np.rint(np.cumsum(shares) / shares.sum() * n_static).astype(int)
+            n_static = int(len(free) * STATIC_PART)
         begin = 0
-        for worker, end in zip(workers, bounds.tolist(), strict=True):
-            for task in tasks[begin:end]:
-                self.tasks[task][2] = worker
-                self.entries[worker].append((EntryKind.TASK, task))
+        for worker, end in zip(workers, share_bounds(entry, n_static), strict=True):
+            for task in free[begin:end]:
+                self.give(task, worker)
             begin = end
-        if n_static < len(tasks):
+        if n_static < len(free):
             pool = len(self.pools)
-            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks) - n_static))
-            self.pool_tasks.extend(tasks[n_static:])
+            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(free) - n_static))
+            self.pool_tasks.extend(free[n_static:])
             self.pool_visitors.append(workers)
             for worker in workers:
                 self.entries[worker].append((EntryKind.POOL, pool))
+
+    def give(self, task: int, worker: int) -> None:
+        self.tasks[task][2] = worker
+        self.entries[worker].append((EntryKind.TASK, task))
 
     # -- segments and arrays -----------------------------------------------------------------------------------------
 

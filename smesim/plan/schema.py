@@ -23,7 +23,7 @@ from smesim.files import first_validation_problem, read_text, write_atomically
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import GroupedLinear, Linear, Operator
+from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -68,8 +68,7 @@ class RunnerUp(_Part):
     """An alternative that the planner looked at and did not take."""
 
     mode: Mode
-    tile: TileShape
-    predicted_s: float
+    predicted_s: float = Field(ge=0, description="analytic time of one instance, seconds")
 
 
 class Reason(_Part):
@@ -207,7 +206,9 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         if operator.shares and not sum(operator.shares) > 0:
             raise PlanError(f"{at}.shares add up to {sum(operator.shares):g}; accepted: a sum above 0")
         roles = {plan.workers[worker].role for worker in operator.workers}
-        if roles != _ROLES_OF_MODE[operator.mode]:
+        # Who drives a matrix unit has a core too, for what is done row by row; products there would go to the unit.
+        by_rows = not isinstance(graph.sites[operator.site][0], Linear | GroupedLinear | Attention)
+        if roles != _ROLES_OF_MODE[operator.mode] and not (by_rows and operator.mode == "cpu"):
             raise PlanError(
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"

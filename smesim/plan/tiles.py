@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from smesim.errors import PlanError
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import OperatorPlan
@@ -36,10 +38,14 @@ NR = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2."""
+    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2.
+
+    `worker` is who runs it, where the division of the operator says so; else the entry's assignment decides.
+    """
 
     kind: TaskKind
     ranges: tuple[int, int, int, int, int, int]
+    worker: int | None = None
 
 
 def lhs_mr(entry: OperatorPlan) -> int:
@@ -76,19 +82,41 @@ def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, i
         begin = end
 
 
-def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int]]:
-    """Ranges of panels: even ones, or guided where the workers draw them."""
+STATIC_PART = 3 / 4
+"""Of an operator that is divided first and drawn at the end: the part that is divided."""
+
+
+def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int, int | None]]:
+    """Ranges of panels, and whose they are: even ones, or guided where the workers draw them.
+
+    Workers with shares have panels of their own, one range after the other, cut into tiles; in `static_then_shared`
+    these are the first three quarters, and the tail is drawn.
+    """
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
-    if entry.assignment == "static" or len(entry.workers) == 1:
-        return list(_ranges(panels, step))
-    return list(_guided_ranges(panels, step, len(entry.workers)))
+    if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
+        return [(begin, end, None) for begin, end in _ranges(panels, step)]
+    divided = {"static": panels, "shared": 0, "static_then_shared": int(panels * STATIC_PART)}[entry.assignment]
+    ranges: list[tuple[int, int, int | None]] = []
+    begin = 0
+    for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
+        ranges += [(begin + low, begin + high, worker) for low, high in _ranges(upto - begin, step)]
+        begin = upto
+    tail = _guided_ranges(panels - divided, step, len(entry.workers))
+    return [*ranges, *((divided + low, divided + high, None) for low, high in tail)]
+
+
+def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
+    """Where each worker's part of `total` ends, by the entry's shares, equal ones if it has none."""
+    shares = np.array(entry.shares or [1.0] * len(entry.workers))
+    bounds: list[int] = np.rint(np.cumsum(shares) / shares.sum() * total).astype(int).tolist()
+    return bounds
 
 
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     if entry.kernel == "gemv_f32":
         if operator.m != 1:
             raise PlanError(f"operators[{entry.site}].kernel is 'gemv_f32' for {operator.m} rows; accepted: 'gemm_f32'")
-        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0)) for b, e in _column_ranges(operator, entry)]
+        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), who) for b, e, who in _column_ranges(operator, entry)]
     if entry.kernel != "gemm_f32":
         raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
     mr = lhs_mr(entry)
@@ -96,8 +124,8 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     strip_step = max(1, -(-entry.tile.m // mr))
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
     return [
-        Tile(TaskKind.GEMM, (*rows, *columns, 0, 0))
-        for columns in _column_ranges(operator, entry)
+        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), who)
+        for begin, end, who in _column_ranges(operator, entry)
         for rows in _ranges(strips, strip_step)
     ]
 
@@ -110,8 +138,8 @@ def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
         strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
         if strips:
             tiles += [
-                Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1))
-                for columns in _column_ranges(operator, entry)
+                Tile(TaskKind.EXPERT_GEMM, (0, strips, begin, end, expert, expert + 1), who)
+                for begin, end, who in _column_ranges(operator, entry)
             ]
     return tiles
 
