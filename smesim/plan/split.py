@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 STEPS_OF_BISECTION = 40
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Share:
 
     def within(self, limit_s: float, panels: int) -> int:
         """The most panels, up to `panels`, that take no longer than `limit_s`."""
-        return min(int(limit_s / self.step_s) * self.granule, panels)
+        steps = int(limit_s / self.step_s * (1 + ROUNDING))
+        return min(steps * self.granule, panels)
 
 
 def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
