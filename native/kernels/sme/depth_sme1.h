@@ -7,14 +7,13 @@
 
 enum { SMS_K_A_TURN = 32 };
 
-/* Two k, so that the loads of one need not wait for the outer products of the other. */
-#define SMS_TWO_K(outer, type)                                                               \
-    "ldr     z0, [%[a], #(4 * \\i), mul vl]\n\t"                                             \
-    "ldr     z1, [%[a], #(4 * \\i + 1), mul vl]\n\t"                                         \
+/* Two k, so that the loads of one need not wait for the outer products of the other; `pairs` is from where the pointer
+ * to the rows is. */
+#define SMS_TWO_K(outer, type, pairs)                                                        \
+    "ld2w    {z0.s, z1.s}, %[all]/z, [%[a], #(" pairs "), mul vl]\n\t"                       \
     "ldr     z2, [%[left], #(2 * \\i), mul vl]\n\t"                                          \
     "ldr     z3, [%[right], #(2 * \\i), mul vl]\n\t"                                         \
-    "ldr     z4, [%[a], #(4 * \\i + 2), mul vl]\n\t"                                         \
-    "ldr     z5, [%[a], #(4 * \\i + 3), mul vl]\n\t"                                         \
+    "ld2w    {z4.s, z5.s}, %[all]/z, [%[a], #(" pairs " + 2), mul vl]\n\t"                   \
     "ldr     z6, [%[left], #(2 * \\i + 1), mul vl]\n\t"                                      \
     "ldr     z7, [%[right], #(2 * \\i + 1), mul vl]\n\t"                                     \
     outer "  za0.s, %[all]/m, %[all]/m, z0." type ", z2." type "\n\t"                        \
@@ -26,10 +25,14 @@ enum { SMS_K_A_TURN = 32 };
     outer "  za2.s, %[all]/m, %[all]/m, z5." type ", z6." type "\n\t"                        \
     outer "  za3.s, %[all]/m, %[all]/m, z5." type ", z7." type "\n\t"
 
+/* A load of two vectors reaches eight such pairs before its pointer and seven behind it. */
 #define SMS_TURN(outer, type)                                                                                      \
-    __asm__ volatile(".irp i, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n\t" SMS_TWO_K(outer, type) ".endr" \
-                     :                                                                                             \
-                     : [a] "r"(a), [left] "r"(left), [right] "r"(right), [all] "Upl"(svptrue_b8())                 \
+    __asm__ volatile(".irp i, 0, 1, 2, 3, 4, 5, 6, 7\n\t" SMS_TWO_K(outer, type, "4 * \\i - 16") ".endr\n\t"      \
+                     "add     %[a], %[a], #2048\n\t"                                                               \
+                     ".irp i, 8, 9, 10, 11, 12, 13, 14, 15\n\t" SMS_TWO_K(outer, type, "4 * \\i - 48") ".endr\n\t" \
+                     "add     %[a], %[a], #2048\n\t"                                                               \
+                     : [a] "+r"(a)                                                                                 \
+                     : [left] "r"(left), [right] "r"(right), [all] "Upl"(svptrue_b8())                             \
                      : "z0", "z1", "z2", "z3", "z4", "z5", "z6", "z7", "za", "memory")
 
 SMS_INLINE int64_t sms_depth_2x2_512(const enum sms_number number, const struct sms_tile *t,
@@ -38,10 +41,9 @@ SMS_INLINE int64_t sms_depth_2x2_512(const enum sms_number number, const struct 
         return 0;
     const float *left = sms_columns_at(1, t, column).part[0], *right = sms_columns_at(1, t, column + SMS_NR).part[0];
     const int64_t depth = t->depth & ~(int64_t)(SMS_K_A_TURN - 1);
-    const float *a = t->a;
-    for (const float *end = a + depth * 2 * SMS_NR; a < end; a += SMS_K_A_TURN * 2 * SMS_NR) {
+    const float *a = t->a + 16 * SMS_NR;
+    for (const float *end = left + depth * SMS_NR; left < end; left += SMS_K_A_TURN * SMS_NR) {
         SMS_TURN_OF(number);
-        left += SMS_K_A_TURN * SMS_NR;
         right += SMS_K_A_TURN * SMS_NR;
     }
     return depth;
