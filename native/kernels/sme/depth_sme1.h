@@ -33,7 +33,7 @@ enum { SMS_K_A_TURN = 64 };
         "add     %[a], %[a], #2048\n\t"                                                                         \
         ".irp i, 8, 9, 10, 11, 12, 13, 14, 15\n\t" SMS_TWO_K(outer, type, "4 * \\i - 48") ".endr\n\t"          \
         "add     %[a], %[a], #2048\n\t"                                                                         \
-        : [a] "+r"(a)                                                                                           \
+        : [a] "+&r"(a)                                                                                          \
         : [left] "r"(left), [right] "r"(right), [k] "i"(FIRST_K), [all] "Upl"(svptrue_b8())                     \
         : "z0", "z1", "z2", "z3", "z4", "z5", "z6", "z7", "za", "memory")
 

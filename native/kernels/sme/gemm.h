@@ -75,9 +75,8 @@ SMS_INLINE void sms_gemm_words(const enum sms_number number, const struct sms_ge
                 if (number == SMS_S8)
                     panels.column_scale = g->column_scale + column;
 #if !defined(__ARM_FEATURE_SME2)
-                if (number == SMS_S8 && svcntw() == SMS_NR && k1 - k0 >= SMS_K_A_TURN && sms_lhs_strips(g->m, g->mr) * SMS_WHOLE_STRIP == g->m) {
-                    for (int64_t j = 0; j < panels.columns; j += 2 * SMS_NR)
-                        sms_whole_strips(g, &panels, j, ic0, ic1, k0);
+                if (number == SMS_S8 && sms_strips_are_whole(g, panels.depth)) {
+                    sms_whole_strips(g, &panels, ic0, ic1, k0);
                     continue;
                 }
 #endif

@@ -6,21 +6,20 @@
 #define SMS_SUM(tile, slice) \
     svcvt_f32_s32_x(svptrue_b32(), svread_hor_za32_s32_m(svundef_s32(), svptrue_b32(), tile, slice))
 
-#define SMS_SCALE_PAIR(t, pair, tile0, tile1)                                                                    \
-    do {                                                                                                         \
-        SMS_PAIR_COLUMNS(t, pair);                                                                               \
-        SMS_PAIR_SCALES(t, pair);                                                                                \
-        const float *row_scale = (t)->row_scale + (pair).row;                                                    \
-        float *row = (t)->c + (pair).row * (t)->ldc + (pair).column;                                             \
-        for (uint32_t slice = 0; slice < (uint32_t)pair_rows; slice++) {                                         \
-            const svfloat32_t scale = svdup_f32(*row_scale), left_sum = SMS_SUM(tile0, slice);                   \
-            const svfloat32_t right_sum = SMS_SUM(tile1, slice);                                                 \
-            svst1_f32(left, row, sms_scaled(left_sum, svmul_f32_x(svptrue_b32(), left_scale, scale), left_bias)); \
-            svst1_f32(right, row + svcntw(),                                                                     \
-                      sms_scaled(right_sum, svmul_f32_x(svptrue_b32(), right_scale, scale), right_bias));        \
-            row_scale += (pair).step;                                                                            \
-            row += (pair).step * (t)->ldc;                                                                                     \
-        }                                                                                                        \
+#define SMS_SCALE_PAIR(t, pair, tile0, tile1)                                                                 \
+    do {                                                                                                      \
+        SMS_PAIR_COLUMNS(t, pair);                                                                            \
+        SMS_PAIR_SCALES(t, pair);                                                                             \
+        const float *row_scale = (t)->row_scale + (pair).row;                                                 \
+        float *row = (t)->c + (pair).row * (t)->ldc + (pair).column;                                          \
+        for (uint32_t slice = 0; slice < (uint32_t)pair_rows; slice++) {                                      \
+            const svfloat32_t left_row_scale = svmul_n_f32_x(svptrue_b32(), left_scale, *row_scale);          \
+            const svfloat32_t right_row_scale = svmul_n_f32_x(svptrue_b32(), right_scale, *row_scale);        \
+            svst1_f32(left, row, sms_scaled(SMS_SUM(tile0, slice), left_row_scale, left_bias));               \
+            svst1_f32(right, row + svcntw(), sms_scaled(SMS_SUM(tile1, slice), right_row_scale, right_bias)); \
+            row_scale += (pair).step;                                                                         \
+            row += (pair).step * (t)->ldc;                                                                    \
+        }                                                                                                     \
     } while (0)
 
 /* Of both pairs of tiles. */

@@ -115,33 +115,30 @@ SMS_INLINE void sms_depth_1x4(const enum sms_number number, const int parts, con
 #include "depth_sme1.h"
 #endif
 
+/* All of the depth, by a loop for each length of vectors: what they span of panels is a constant there. */
+#define SMS_DEPTH(loop, number, t, column)                                   \
+    do {                                                                     \
+        if (svcntw() == SMS_NR)                                              \
+            loop(number, 1, t, column, loop##_512(number, t, column));       \
+        else if (svcntw() < SMS_NR)                                          \
+            loop(number, 1, t, column, 0);                                   \
+        else if (svcntw() == 2 * SMS_NR)                                     \
+            loop(number, 2, t, column, 0);                                   \
+        else                                                                 \
+            loop(number, 4, t, column, 0);                                   \
+    } while (0)
+
 SMS_INLINE void sms_tile_2x2(const enum sms_number number, const struct sms_tile *t, int64_t column) SMS_IN_ZA {
-    const int64_t lanes = (int64_t)svcntw();
-    const struct sms_pair low = sms_first_rows(column), high = sms_second_rows(column);
-    sms_tile_begin(t, low, high);
-    if (lanes == SMS_NR)
-        sms_depth_2x2(number, 1, t, column, sms_depth_2x2_512(number, t, column));
-    else if (lanes < SMS_NR)
-        sms_depth_2x2(number, 1, t, column, 0);
-    else if (lanes == 2 * SMS_NR)
-        sms_depth_2x2(number, 2, t, column, 0);
-    else
-        sms_depth_2x2(number, 4, t, column, 0);
-    sms_tile_end(number, t, low, high);
+    const struct sms_pair first = sms_first_rows(column), second = sms_second_rows(column);
+    sms_tile_begin(t, first, second);
+    SMS_DEPTH(sms_depth_2x2, number, t, column);
+    sms_tile_end(number, t, first, second);
 }
 
 SMS_INLINE void sms_tile_1x4(const enum sms_number number, const struct sms_tile *t, int64_t column) SMS_IN_ZA {
-    const int64_t lanes = (int64_t)svcntw();
-    const struct sms_pair left = {0, 1, column}, right = {0, 1, column + 2 * lanes};
+    const struct sms_pair left = {0, 1, column}, right = {0, 1, column + 2 * (int64_t)svcntw()};
     sms_tile_begin(t, left, right);
-    if (lanes == SMS_NR)
-        sms_depth_1x4(number, 1, t, column, sms_depth_1x4_512(number, t, column));
-    else if (lanes < SMS_NR)
-        sms_depth_1x4(number, 1, t, column, 0);
-    else if (lanes == 2 * SMS_NR)
-        sms_depth_1x4(number, 2, t, column, 0);
-    else
-        sms_depth_1x4(number, 4, t, column, 0);
+    SMS_DEPTH(sms_depth_1x4, number, t, column);
     sms_tile_end(number, t, left, right);
 }
 
