@@ -30,7 +30,7 @@ lint: build ## ruff
 
 types: build ## mypy, strict
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tools/bootstrap.py tools/emulation.py tools/wheels.py
+	$(BIN)/mypy --strict tools/bootstrap.py tools/cycles.py tools/emulation.py tools/wheels.py
 
 wheel: ## dist/*.whl, for every Python from 3.11 on
 	@$(SET_UP) --wheel
