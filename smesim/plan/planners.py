@@ -21,6 +21,7 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.estimate import Estimate, estimate
+from smesim.plan.layout import with_out_layouts
 from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
 from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_workers
 from smesim.plan.tiles import NR
@@ -41,7 +42,7 @@ GEMM fetches its left operand from the shared cache once a tile."""
 def cpu_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
     """A plan that uses no matrix unit.
 
-    `options` are fields of `Plan` that say how the graph was built (`last_layer_rows`, `lm_head_rows`).
+    `options` are fields of `Plan`: how the graph was built (`last_layer_rows`, `lm_head_rows`), and `layout_reuse`.
     """
     workers = core_workers(chip, threads)
     team = cpu_team(chip, workers)
@@ -74,6 +75,7 @@ def _plan(
             " planners make plans for f32"
         )
     first = [operators[0] for operators in graph.sites.values()]
+    entries = (_Rules(chip, graph, team(operator)).plan(operator) for operator in first)
     return Plan(
         model=graph.config,
         phase=str(graph.phase),
@@ -82,7 +84,7 @@ def _plan(
         chip_fingerprint=fingerprint(chip),
         planner=planner,
         workers=workers,
-        operators=tuple(_Rules(chip, graph, team(operator)).plan(operator) for operator in first),
+        operators=with_out_layouts(graph, entries, options.get("layout_reuse", "full")),
         **options,
     )
 

@@ -1,4 +1,4 @@
-"""Norm and activation that write packed: the bits of the plain leaf followed by pack_lhs, in their strips and nowhere else."""
+"""Norm and activation that write packed: the bits of the plain leaf and pack_lhs, in their strips and nowhere else."""
 
 import kernel_reference as ref
 import numpy as np
