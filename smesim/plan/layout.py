@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from smesim.errors import PlanError
 from smesim.workload.graph import OperatorGraph
@@ -31,6 +31,7 @@ LHS_PATTERN = r"lhs_f32_m[1-9][0-9]{0,2}"
 """Names of packed left operands."""
 
 LayoutReuse = Literal["full", "shared_packs", "none"]
+LAYOUT_REUSES: tuple[LayoutReuse, ...] = get_args(LayoutReuse)
 
 _ELEMENT_BYTES = {"f32": 4}
 _PARTS = re.compile(r"lhs_(?P<element>[a-z0-9]+)_m(?P<height>[0-9]+)")
