@@ -38,6 +38,9 @@ ForceOption = Annotated[
 PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
+LayoutReuseOption = Annotated[
+    str, typer.Option(help="Packed operands: 'full', 'shared_packs' (nobody writes packed), or 'none' (each its own).")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
 RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
 TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
@@ -108,21 +111,28 @@ def plan(
         str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
     ] = "all",
     force: ForceOption = None,
+    layout_reuse: LayoutReuseOption = "full",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what is packed and why, what is saved, and memory by layout.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Divide the operators of one phase over units and workers."""
-    from smesim import show, workflow
+    from smesim import show, show_layouts, workflow
     from smesim.workload import Phase, catalog
 
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
     made = workflow.make_plan(
         catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-        last_layer_rows=last_layer_rows, forced=_forced_modes(force),
+        last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, forced=_forced_modes(force),
     )  # fmt: skip
     if out is not None:
         made.save(out)
-    show.plan(made, out, json)
+    if not explain:
+        show.plan(made, out, json)
+        return
+    show_layouts.layouts(made, workflow.explain_layouts(made, described), out, json)
 
 
 def _forced_modes(force: str | None) -> dict[str, Any]:
@@ -231,6 +241,7 @@ def compare(
     refresh: Annotated[
         bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
     ] = True,
+    layout_reuse: LayoutReuseOption = "full",
     json: JsonFlag = False,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
@@ -251,7 +262,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            refresh=refresh, progress=report,
+            layout_reuse=layout_reuse, refresh=refresh, progress=report,
         )  # fmt: skip
     show.comparison(result, json)
     if out is not None:

@@ -25,7 +25,7 @@ from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import ANY_WORKER, Program, TaskKind
+from smesim.plan.program import ANY_WORKER, NO_BUFFER, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
@@ -92,6 +92,7 @@ class NativeExecutor:
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
+            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED,
         }  # fmt: skip
         for kind in np.unique(program.tasks["kind"]):
             if TaskKind(kind) not in runnable:
@@ -362,7 +363,8 @@ def _check_finite(program: Program, tensors: Tensors) -> None:
     last_writer: dict[int, int] = {}
     for op in range(len(program.ops)):
         if program.ops["kind"][op] != TaskKind.ARGMAX:
-            last_writer[int(program.ops["output0"][op])] = op
+            outputs = (int(program.ops[slot][op]) for slot in ("output0", "packed_out"))
+            last_writer[next(buffer for buffer in outputs if buffer != NO_BUFFER)] = op
     for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
         if not np.isfinite(values).all():

@@ -44,6 +44,11 @@ GUESSED_FLOP_PER_ELEMENT = 16.0
 # Blocks of the fused attention kernel: query rows worked on together, and keys scored at a time (native/kernels).
 ATTENTION_ROWS = 96
 ATTENTION_KEYS = 256
+DO_BOTH = {
+    "rms_norm_packed_f32": ("rms_norm_f32", "pack_lhs_f32"),
+    "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
+}
+"""Guessed: where a kernel was never measured, it costs as much as the two whose work it does."""
 DEFAULT_MR = 6
 DEFAULT_NR = 16
 DEFAULT_KC = 384
@@ -242,6 +247,8 @@ class CoreCosts:
         Elements of the first row may cost more: their lines are asked for before prefetching is under way. These
         kernels wait for memory more than they compute, so busy neighbours are felt through the links, not here.
         """
+        if kernel in DO_BOTH and kernel not in self._kernels:
+            return sum(self.elementwise_s(part, rows, elements) for part in DO_BOTH[kernel])
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
         seconds += elements / rows * self._parameter(kernel, "s_per_first_element", 0.0)

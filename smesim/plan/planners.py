@@ -16,6 +16,7 @@ from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.choices import Choice, Choices
+from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
 from smesim.plan.schema import Mode, Plan, WorkerPlan
 from smesim.plan.teams import computes_f32, core_workers, matrix_workers, row_team
@@ -30,7 +31,7 @@ _KINDS_OF_UNITS: dict[Mode, int] = {"cpu": 0, "matrix": 1, "cooperative": 2}
 
 class Planner(Protocol):
     """What all planners are: `forced` are modes by site that they must take, `options` fields of `Plan` that say how
-    the graph was built (`last_layer_rows`, `lm_head_rows`)."""
+    the graph was built (`last_layer_rows`, `lm_head_rows`), and `layout_reuse`."""
 
     def __call__(
         self, graph: OperatorGraph, chip: Chip, threads: int | None = None, *,
@@ -136,7 +137,7 @@ def _plan(
         chip_fingerprint=fingerprint(chip),
         planner=planner,
         workers=workers,
-        operators=tuple(entries),
+        operators=with_out_layouts(graph, entries, options.get("layout_reuse", "full")),
         **options,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import PlanError
+from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import OperatorPlan
 from smesim.workload.operators import (
@@ -46,17 +47,6 @@ class Tile:
     kind: TaskKind
     ranges: tuple[int, int, int, int, int, int]
     worker: int | None = None
-
-
-def lhs_mr(entry: OperatorPlan) -> int:
-    """Strip height of the entry's packed LHS layout, from its name "lhs_f32_m<height>"."""
-    name, _, height = entry.lhs_layout.rpartition("_m")
-    if name != "lhs_f32" or not height.isdigit() or int(height) < 1:
-        raise PlanError(
-            f"operators[{entry.site}].lhs_layout is {entry.lhs_layout!r};"
-            f" accepted: 'row_major' or 'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'"
-        )
-    return int(height)
 
 
 def rows_of_expert(rows: int, experts: int, expert: int) -> int:
@@ -119,7 +109,7 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
         return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), who) for b, e, who in _column_ranges(operator, entry)]
     if entry.kernel != "gemm_f32":
         raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
-    mr = lhs_mr(entry)
+    mr = lhs_layout(entry.lhs_layout).mr
     strips = -(-operator.m // mr)
     strip_step = max(1, -(-entry.tile.m // mr))
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
@@ -132,7 +122,7 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
 
 def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
     experts = max(1, round(operator.experts_reached))
-    mr = lhs_mr(entry)
+    mr = lhs_layout(entry.lhs_layout).mr
     tiles = []
     for expert in range(experts):
         strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
@@ -170,15 +160,32 @@ def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     return tiles
 
 
+PACKED_KINDS = {TaskKind.RMSNORM: TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU: TaskKind.SWIGLU_PACKED}
+"""Tasks that write their output as a packed left operand, by those that write it row major."""
+
+
+def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
+    """Tiles of what can write its output packed: then as many strips as come closest to the tile's rows."""
+
+    def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
+        if entry.out_layout == ROW_MAJOR:
+            return _by_rows(kind)(operator, entry)
+        strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
+        step = -(-strips // -(-operator.rows // entry.tile.m))
+        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in _ranges(strips, step)]
+
+    return tiles
+
+
 _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
     Embed: _by_rows(TaskKind.EMBED),
-    RmsNorm: _by_rows(TaskKind.RMSNORM),
+    RmsNorm: _by_rows_or_strips(TaskKind.RMSNORM),
     Linear: _linear,
     Rope: _by_rows(TaskKind.ROPE),
     KvAppend: _kv_append,
     Attention: _attention,
     Add: _by_rows(TaskKind.ADD),
-    SwiGlu: _by_rows(TaskKind.SWIGLU),
+    SwiGlu: _by_rows_or_strips(TaskKind.SWIGLU),
     Sample: _by_rows(TaskKind.ARGMAX),
     Router: _by_rows(TaskKind.ROUTER),
     GroupedLinear: _grouped_linear,
@@ -194,25 +201,32 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
-    strips = -(-operator.activation_rows // lhs_mr(entry))
+    strips = -(-operator.activation_rows // lhs_layout(entry.lhs_layout).mr)
     step = -(-strips // len(entry.workers))
     return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in _ranges(strips, step)]
 
 
 def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     """The columns of the operator's row in `Program.ops` that its shape decides."""
+    facts = _shape_facts(operator, entry)
+    if entry.out_layout != ROW_MAJOR:
+        facts.update(kind=PACKED_KINDS[TaskKind(int(facts["kind"]))], lhs_mr=lhs_layout(entry.out_layout).mr)
+    return facts
+
+
+def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     match operator:
         case Linear():
             facts: dict[str, float] = {"kind": TaskKind.GEMM, "m": operator.m, "n": operator.n, "k": operator.k}
             if entry.kernel == "gemv_f32":
                 facts["kind"] = TaskKind.GEMV
             else:
-                facts["lhs_mr"] = lhs_mr(entry)
+                facts["lhs_mr"] = lhs_layout(entry.lhs_layout).mr
             return facts
         case GroupedLinear():
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
-                "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_mr(entry),
+                "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {

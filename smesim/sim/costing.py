@@ -17,8 +17,8 @@ from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import NO_BUFFER, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_operands, shared_bytes
+from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, reuse_distances, row_operands, rows_of, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.costing_unit import UnitCosting
 
@@ -88,7 +88,8 @@ class Costing:
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
         distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
-        return [key + op.tobytes() + far.tobytes() for key, op, far in zip(keys, ops, distances, strict=True)]
+        shapes = (repr(op).encode() for op in ops.tolist())
+        return [key + shape + far.tobytes() for key, shape, far in zip(keys, shapes, distances, strict=True)]
 
     def level(self, cluster: str, footprint_bytes: float) -> str:
         """The nearest level that holds so many bytes, which are used again and again."""
@@ -185,7 +186,7 @@ class Costing:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
         row = self._program.tasks[task]
         operands = row_operands(self._program, task)
-        rows = int(row["end0"]) - int(row["begin0"])
+        rows = rows_of(self._program, task)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
         transfers = []
         streamed_bytes = 0.0

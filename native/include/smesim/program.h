@@ -23,7 +23,9 @@ enum sms_task_kind {
     SMS_ROUTER = 12,
     SMS_EXPERT_GEMM = 13,
     SMS_EXPERT_COMBINE = 14,
-    SMS_QUANTIZE = 15
+    SMS_QUANTIZE = 15,
+    SMS_RMSNORM_PACKED = 21,
+    SMS_SWIGLU_PACKED = 22
 };
 
 enum sms_entry_kind { SMS_ENTRY_TASK = 0, SMS_ENTRY_POOL = 1 };
@@ -45,7 +47,7 @@ struct sms_op {
     int32_t lhs_mr;
     float eps;
     int64_t flop, n_bytes;
-    int32_t input0, input1, input2, weight, bias, packed, output0, output1;
+    int32_t input0, input1, input2, weight, bias, packed, packed_out, output0, output1;
 };
 
 struct sms_task {
