@@ -14,12 +14,13 @@ shared by all that read the same tensor in the same layout (q, k and v; gate and
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from smesim.errors import PlanError
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
+from smesim.plan.pipeline import block_facts, combine_tiles, handover_shape, is_staged, part_tiles, pipeline_tasks
 from smesim.plan.program import (
     ANY_WORKER,
     ENTRY_DTYPE,
@@ -34,10 +35,10 @@ from smesim.plan.program import (
     Program,
     TaskKind,
 )
-from smesim.plan.schema import OperatorPlan, Plan, check_plan
+from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator, Rope
+from smesim.workload.operators import Attention, Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -51,9 +52,6 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     """
     graph = graph or plan.graph()
     check_plan(plan, graph)
-    for entry in plan.operators:  # the schema has room for more than can be lowered yet
-        if entry.pipeline is not None:
-            raise PlanError(f"operators[{entry.site}].pipeline is given; accepted so far: none")
     return _Lowering(plan, graph).run()
 
 
@@ -73,7 +71,7 @@ class _Lowering:
         self.accesses: dict[int, _Access] = {}
         self.live_packed: dict[int, str] = {}  # row-major buffer -> layout of its packed twin, while both agree
         self.ops: list[tuple[object, ...]] = []
-        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds
+        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds, slot, state
         self.predecessors: list[tuple[int, ...]] = []
         self.entries: list[list[tuple[int, int]]] = [[] for _ in plan.workers]
         self.pools: list[tuple[int, int]] = []
@@ -103,9 +101,14 @@ class _Lowering:
         if isinstance(operator, Linear) and entry.lhs_layout.startswith("lhs_"):
             packed = self.packed_lhs(op, operator, entry, reads[0])
             reads = [packed, *reads[1:]]
-        self.ops.append(self.op_row(operator, facts, packed))
-        tiles = operator_tiles(operator, entry)
-        self.add_tasks(op, tiles, entry, reads, writes)
+        if isinstance(operator, Attention) and is_staged(entry):
+            facts |= block_facts(operator, entry)
+            facts["handover"] = handover = self.buffers.handover(operator.site, *handover_shape(operator, entry))
+            self.ops.append(self.op_row(operator, facts, packed))
+            self.add_staged(op, operator, entry, reads, writes, handover)
+        else:
+            self.ops.append(self.op_row(operator, facts, packed))
+            self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
         for buffer in writes:
             self.live_packed.pop(buffer, None)
 
@@ -121,6 +124,7 @@ class _Lowering:
         names = [*operator.inputs, *(ROPE_TABLES if isinstance(operator, Rope) else ())]
         columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer, packed=packed)
+        columns["handover"] = NO_BUFFER
         for slot in range(3):
             columns[f"input{slot}"] = self.buffers.of(names[slot]) if slot < len(names) else NO_BUFFER
         for slot in range(2):
@@ -137,9 +141,43 @@ class _Lowering:
         after = self.dependencies(reads, writes)
         first = len(self.tasks)
         for tile in tiles:
-            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges], after)
+            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], after)
         self.assign(range(first, len(self.tasks)), entry)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
+        self.record(reads, writes, done)
+
+    def add_staged(
+        self, op: int, operator: Attention, entry: OperatorPlan, reads: list[int], writes: list[int], handover: int
+    ) -> None:
+        """Attention whose tasks hand something to each other: parts and what combines them, or a pipeline's stages."""
+        if entry.pipeline is None:
+            self.add_tasks(op, part_tiles(operator, entry), entry, reads, [handover])
+            self.add_tasks(op, combine_tiles(operator, entry), entry, [handover], writes)
+            return
+        writes = [*writes, handover]
+        after = self.dependencies(reads, writes)
+        workers: dict[Role, list[int]] = {}
+        for worker in entry.workers:
+            workers.setdefault(self.plan.workers[worker].role, []).append(worker)
+        staged = pipeline_tasks(operator, entry.pipeline, {role: len(own) for role, own in workers.items()})
+        first = len(self.tasks)
+        drawn: dict[Role, list[int]] = {}
+        for stage in staged:
+            tile, own = stage.tile, workers[stage.role]
+            before = tuple(first + task for task in stage.after) or after
+            task = self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], before)
+            if entry.assignment == "shared" and len(own) > 1:
+                drawn.setdefault(stage.role, []).append(task)
+            else:
+                self.give(own[stage.turn % len(own)], task)
+        for role, tasks in drawn.items():
+            self.add_pool(tasks, tuple(workers[role]))
+        followed = {task for stage in staged for task in stage.after}
+        ends = tuple(first + i for i in range(len(staged)) if i not in followed)
+        self.record(reads, writes, ends[0] if len(ends) == 1 else self.add_join(ends, op))
+
+    def record(self, reads: list[int], writes: list[int], done: int) -> None:
+        """Note that at node `done` these buffers have been read and written."""
         for buffer in writes:
             self.accesses[buffer] = _Access(written=done)
         for buffer in reads:
@@ -164,7 +202,7 @@ class _Lowering:
         return len(self.tasks) - 1
 
     def add_join(self, after: tuple[int, ...], op: int) -> int:
-        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, 0, 0, 0, 0, 0, 0], after)
+        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, *[0] * 8], after)
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
@@ -180,16 +218,22 @@ class _Lowering:
         begin = 0
         for worker, end in zip(workers, bounds.tolist(), strict=True):
             for task in tasks[begin:end]:
-                self.tasks[task][2] = worker
-                self.entries[worker].append((EntryKind.TASK, task))
+                self.give(worker, task)
             begin = end
         if n_static < len(tasks):
-            pool = len(self.pools)
-            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks) - n_static))
-            self.pool_tasks.extend(tasks[n_static:])
-            self.pool_visitors.append(workers)
-            for worker in workers:
-                self.entries[worker].append((EntryKind.POOL, pool))
+            self.add_pool(tasks[n_static:], workers)
+
+    def give(self, worker: int, task: int) -> None:
+        self.tasks[task][2] = worker
+        self.entries[worker].append((EntryKind.TASK, task))
+
+    def add_pool(self, tasks: Sequence[int], workers: tuple[int, ...]) -> None:
+        pool = len(self.pools)
+        self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks)))
+        self.pool_tasks.extend(tasks)
+        self.pool_visitors.append(workers)
+        for worker in workers:
+            self.entries[worker].append((EntryKind.POOL, pool))
 
     # -- segments and arrays -----------------------------------------------------------------------------------------
 
@@ -211,12 +255,14 @@ class _Lowering:
         ends = np.cumsum(np.bincount(sources, minlength=n_tasks))
         tasks = np.zeros(n_tasks, TASK_DTYPE)
         columns = np.array(self.tasks, np.int32)
-        for i, name in enumerate(("op", "kind", "worker", "begin0", "end0", "begin1", "end1", "begin2", "end2")):
-            tasks[name] = columns[:, i]
+        for name, column in zip(TASK_DTYPE.names or (), columns.T, strict=False):  # the rest are the edges
+            tasks[name] = column
         tasks["predecessor_count"] = counts
         tasks["successor_end"] = ends
         tasks["successor_begin"][1:] = ends[:-1]
-        ops = np.array(self.ops, OP_DTYPE)
+        ops = np.zeros(len(self.ops), OP_DTYPE)  # not made of the rows: the bytes between fields count as well
+        for name, facts in zip(OP_DTYPE.names or (), zip(*self.ops, strict=True), strict=True):
+            ops[name] = facts
         workers = np.zeros(len(plan.workers), WORKER_DTYPE)
         lengths = np.cumsum([0, *(len(queue) for queue in self.entries)])
         for i, worker in enumerate(plan.workers):
@@ -260,7 +306,7 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     used = np.unique(tasks["op"])
     ops = program.ops[used].copy()
     ops["layer"] = 0
-    for name in ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1"):
+    for name in ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1", "handover"):
         present = ops[name] != NO_BUFFER
         sizes = program.buffers["n_bytes"][np.where(present, ops[name], 0)]
         ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
@@ -271,6 +317,7 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     for name in ("predecessor_count", "successor_begin", "successor_end"):
         tasks[name] = 0
     digest = hashlib.sha256()
-    for part in (tasks.tobytes(), sources.tobytes(), inside.tobytes(), ops.tobytes(), repr(pools).encode()):
+    facts = repr(ops.tolist()).encode()  # not the bytes: between fields lies what happened to be there
+    for part in (tasks.tobytes(), sources.tobytes(), inside.tobytes(), facts, repr(pools).encode()):
         digest.update(part)
     return int.from_bytes(digest.digest()[:8], "little")

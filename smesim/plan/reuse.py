@@ -20,7 +20,7 @@ from smesim.plan.tiles import NR
 F32_BYTES = 4
 LINE_BYTES = 64
 
-SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1")
+SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1", "handover")
 """Columns of `Program.ops` that name buffers."""
 
 Int64s = npt.NDArray[np.int64]
@@ -66,6 +66,7 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
             last_end[buffer] = int(before[op + 1])
     packing = program.tasks["op"][program.tasks["kind"] == TaskKind.PACK_LHS]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
+    distances["handover"][:] = 0  # likewise
     _settle(program, distances)
     return distances
 

@@ -36,10 +36,12 @@ NR = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2."""
+    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2; slot and state are places in `handover`."""
 
     kind: TaskKind
     ranges: tuple[int, int, int, int, int, int]
+    slot: int = 0
+    state: int = 0
 
 
 def lhs_mr(entry: OperatorPlan) -> int:
@@ -58,7 +60,8 @@ def rows_of_expert(rows: int, experts: int, expert: int) -> int:
     return rows // experts + (expert < rows % experts)
 
 
-def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """0 .. total in ranges of `step`, the last one shorter."""
     for begin in range(0, total, step):
         yield begin, min(begin + step, total)
 
@@ -80,7 +83,7 @@ def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> lis
     """Ranges of panels: even ones, or guided where the workers draw them."""
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
     if entry.assignment == "static" or len(entry.workers) == 1:
-        return list(_ranges(panels, step))
+        return list(ranges(panels, step))
     return list(_guided_ranges(panels, step, len(entry.workers)))
 
 
@@ -98,7 +101,7 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     return [
         Tile(TaskKind.GEMM, (*rows, *columns, 0, 0))
         for columns in _column_ranges(operator, entry)
-        for rows in _ranges(strips, strip_step)
+        for rows in ranges(strips, strip_step)
     ]
 
 
@@ -117,13 +120,13 @@ def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
 
 
 def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
-    blocks = list(_ranges(operator.tokens, entry.tile.m))
+    blocks = list(ranges(operator.tokens, entry.tile.m))
     # Later tokens see more keys: longest first leaves the short ones to even out the end.
     return [
         Tile(TaskKind.ATTENTION, (*tokens, *heads, sequence, sequence + 1))
         for tokens in reversed(blocks)
         for sequence in range(operator.batch)
-        for heads in _ranges(operator.kv_heads, entry.tile.n)
+        for heads in ranges(operator.kv_heads, entry.tile.n)
     ]
 
 
@@ -131,13 +134,13 @@ def _kv_append(operator: KvAppend, entry: OperatorPlan) -> list[Tile]:
     return [
         Tile(TaskKind.KV_APPEND, (*tokens, 0, 0, sequence, sequence + 1))
         for sequence in range(operator.batch)
-        for tokens in _ranges(operator.tokens, entry.tile.m)
+        for tokens in ranges(operator.tokens, entry.tile.m)
     ]
 
 
 def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
-        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in _ranges(operator.rows, entry.tile.m)]
+        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in ranges(operator.rows, entry.tile.m)]
 
     return tiles
 
@@ -168,7 +171,7 @@ def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
     strips = -(-operator.activation_rows // lhs_mr(entry))
     step = -(-strips // len(entry.workers))
-    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in _ranges(strips, step)]
+    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in ranges(strips, step)]
 
 
 def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:

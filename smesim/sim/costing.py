@@ -19,6 +19,7 @@ from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_operands, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
+from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting, Places
 
 
 class Costing:
@@ -53,6 +54,8 @@ class Costing:
         self._write_factor = 2.0 if "write_allocate" in effects else 1.0
         self._distances = reuse_distances(program)
         self._pass_bytes = int(program.buffers["n_bytes"].sum())
+        places = Places(self._level, self._slot_level, float(self._pass_bytes), self._write_factor)
+        self._staged = AttentionCosting(program, places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
 
@@ -76,7 +79,9 @@ class Costing:
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
         distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
-        return [key + op.tobytes() + far.tobytes() for key, op, far in zip(keys, ops, distances, strict=True)]
+        foreign = np.stack(list(self._staged.foreign.values()), axis=1)
+        rest = zip(keys, ops, distances, foreign, strict=True)
+        return [key + op.tobytes() + far.tobytes() + shares.tobytes() for key, op, far, shares in rest]
 
     def _level(self, cluster: str, footprint_bytes: float) -> str:
         for level, size_bytes in self._levels[cluster]:
@@ -99,6 +104,8 @@ class Costing:
                 return self._gemv(row, op, cluster, costs)
             case TaskKind.ATTENTION:
                 return self._attention(row, op, cluster, costs)
+            case _ if kind in STAGED_KINDS:
+                return self._staged.cost(row, cluster, costs)
             case TaskKind.ROUTER:
                 rows, panels = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR)
                 weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
