@@ -1,6 +1,7 @@
 /* From a task to the leaf that does it: resolves buffers, rows and leading dimensions, and calls one kernel. */
 #include <stddef.h>
 
+#include "dispatch_attention.h"
 #include "smesim/runtime.h"
 
 /* What a leaf needs to know of an operand: where the operator's row 0 is, and how far apart its rows are. */
@@ -109,21 +110,6 @@ static void run_kv_append(const struct sms_run *run, const struct sms_kernels *k
     }
 }
 
-static void run_attention(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                          const struct sms_task *t, float *scratch) {
-    int64_t group = op->heads / op->kv_heads, ld = (int64_t)op->heads * op->head_dim;
-    for (int64_t sequence = t->begin2; sequence < t->end2; sequence++)
-        for (int64_t head = t->begin1; head < t->end1; head++) {
-            int64_t cache = sequence * op->kv_heads + head;
-            int64_t column = head * group * op->head_dim, row = sequence * op->tokens;
-            k->attention(buffer(run, op->input0) + row * ld + column, ld,
-                         buffer(run, op->input1) + cache * sms_k_cache_size(op->capacity, op->head_dim),
-                         buffer(run, op->input2) + cache * sms_v_cache_size(op->capacity, op->head_dim),
-                         buffer(run, op->output0) + row * ld + column, ld, t->begin0, t->end0, op->past, group,
-                         op->head_dim, op->capacity, scratch);
-        }
-}
-
 static void run_argmax(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                        const struct sms_task *t) {
     int32_t *ids = run->buffers[op->output0];
@@ -146,7 +132,12 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_GEMV: run_gemv(run, k, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;
     case SMS_KV_APPEND: run_kv_append(run, k, op, t); return 0;
-    case SMS_ATTENTION: run_attention(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_ATTENTION:
+    case SMS_ATTENTION_QK:
+    case SMS_ATTENTION_SOFTMAX:
+    case SMS_ATTENTION_PV:
+    case SMS_ATTENTION_PART:
+    case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
     default: return SMS_NO_KERNEL;
     }
@@ -157,7 +148,7 @@ int64_t sms_scratch_bytes(const struct sms_kernels *kernels, const struct sms_op
     int64_t most = 0;
     for (int32_t i = 0; i < n_tasks; i++) {
         const struct sms_op *op = &ops[tasks[i].op];
-        if (tasks[i].kind != SMS_ATTENTION)
+        if (tasks[i].kind != SMS_ATTENTION && tasks[i].kind != SMS_ATTENTION_PART)
             continue;
         int64_t need = kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim);
         most = need > most ? need : most;

@@ -93,6 +93,8 @@ class NativeExecutor:
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
             TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED,
+            TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
+            TaskKind.ATTENTION_COMBINE,
         }  # fmt: skip
         for kind in np.unique(program.tasks["kind"]):
             if TaskKind(kind) not in runnable:

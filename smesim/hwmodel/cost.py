@@ -15,10 +15,11 @@ Effects that can be switched off here by name: see `COST_EFFECTS`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from smesim.errors import ChipError
+from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.chip import Cluster, factor_at
 
 COST_EFFECTS: dict[str, str] = {
@@ -221,16 +222,13 @@ class CoreCosts:
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
         work = attention_work(shape, self.mr, self.nr)
-        efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
-        slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
-        products = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in work.ksteps_by_height)
         return (
-            products * self._parameter("attention_f32", "kstep_factor", slowdown) / self._rate_factor
-            + self.softmax_s(work.pairs, work.row_blocks)
+            self._attention_products_s(work.ksteps_by_height) / self._rate_factor
+            + self.scores_s(work.pairs, work.row_blocks)
             + self.query_s(work.rows * shape.head_dim)
         )
 
-    def softmax_s(self, scores: float, row_blocks: float) -> float:
+    def scores_s(self, scores: float, row_blocks: float) -> float:
         """Mask and online softmax of so many scores, in so many visits of a row to a block of keys."""
         guess = GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s
         seconds = scores * self._parameter("attention_f32", "s_per_score", guess)
@@ -240,6 +238,45 @@ class CoreCosts:
         """Scaling queries and dividing outputs by the sums of the softmax, so many elements of each."""
         guess = 4.0 / self._peak_flop_per_s
         return elements * self._parameter("attention_f32", "s_per_query_element", guess) / self._rate_factor
+
+    def qk_s(self, block: BlockShape) -> float:
+        """The scores of one block; at the first block of its rows their queries are scaled as well."""
+        work = block_work(block, self.mr, self.nr)
+        begin_s = self._half_query_s(block) if block.is_first else 0.0
+        return self._attention_products_s(work.qk_ksteps) / self._rate_factor + begin_s
+
+    def softmax_s(self, block: BlockShape) -> float:
+        """Mask and exponential of one block's scores, and the running peaks and sums of its rows."""
+        return self.scores_s(block_work(block, self.mr, self.nr).pairs, block.rows)
+
+    def pv_s(self, block: BlockShape) -> float:
+        """Weights times values of one block; behind the last block the rows are normalised and written."""
+        work = block_work(block, self.mr, self.nr)
+        end_s = self._half_query_s(block) if block.is_last else 0.0
+        return self._attention_products_s(work.pv_ksteps) / self._rate_factor + end_s
+
+    def _attention_products_s(self, ksteps_by_height: tuple[tuple[int, int], ...]) -> float:
+        efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
+        slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
+        products_s = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps_by_height)
+        return products_s * self._parameter("attention_f32", "kstep_factor", slowdown)
+
+    def _half_query_s(self, block: BlockShape) -> float:
+        """Half of what fused attention spends on the elements of its queries: before the first block, or after the
+        last."""
+        return self.query_s(block.rows * block.head_dim) / 2
+
+    def part_s(self, block: BlockShape) -> float:
+        """Fused attention to some of the keys, whose queries it scales itself."""
+        seconds = 0.0
+        for begin in range(block.key_begin, block.key_end, ATTENTION_KEYS):
+            part = replace(block, key_begin=begin, key_end=min(begin + ATTENTION_KEYS, block.key_end))
+            seconds += self.qk_s(part) + self.softmax_s(part) + self.pv_s(part)
+        return seconds if block.is_first else seconds + self._half_query_s(block)
+
+    def combine_s(self, rows: int, elements: int) -> float:
+        """Summing parts of attention with their weights: so many elements are read, multiplied and added."""
+        return self.elementwise_s("add_f32", rows, elements)
 
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
         """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task.

@@ -129,7 +129,7 @@ class UnitCosts:
                 packed += block[2]
                 row_blocks += rows
                 leaves += 2
-        core_s = self._core.softmax_s(pairs, row_blocks) + self._core.query_s((shape.end - shape.begin) * group * d)
+        core_s = self._core.scores_s(pairs, row_blocks) + self._core.query_s((shape.end - shape.begin) * group * d)
         packing = self.pack(packed)
         work = self._work(total, "f32", leaves * self._switch_s)
         return UnitWork(work.unit_s + packing.unit_s, core_s, work.operand_bytes + packing.operand_bytes)

@@ -77,6 +77,13 @@ class BufferTable:
         site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
         return f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
 
+    def handover(self, site: str, places: int, elements: int) -> int:
+        """The buffer for what the tasks of one operator hand to each other: so many places of f32 elements."""
+        name = f"{site}.handover[{places}x{elements}]"
+        if name not in self._index:
+            self._add(name, (4 * places * elements, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements))
+        return self._index[name]
+
     def array(self) -> Array:
         return np.array(self._rows, BUFFER_DTYPE)
 

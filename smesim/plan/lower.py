@@ -15,6 +15,7 @@ operand, gate and up another), or else as its own pack tasks make it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from smesim.errors import PlanError
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
+from smesim.plan.pipeline import block_facts, combine_tiles, handover_shape, is_staged, part_tiles, pipeline_tasks
 from smesim.plan.program import (
     ANY_WORKER,
     ENTRY_DTYPE,
@@ -38,10 +40,10 @@ from smesim.plan.program import (
     TaskKind,
     field_bytes,
 )
-from smesim.plan.schema import OperatorPlan, Plan, check_plan
+from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator, Rope
+from smesim.workload.operators import Attention, Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -55,9 +57,6 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     """
     graph = graph or plan.graph()
     check_plan(plan, graph)
-    for entry in plan.operators:  # the schema has room for more than can be lowered yet
-        if entry.pipeline is not None:
-            raise PlanError(f"operators[{entry.site}].pipeline is given; accepted so far: none")
     return _Lowering(plan, graph).run()
 
 
@@ -77,7 +76,7 @@ class _Lowering:
         self.accesses: dict[int, _Access] = {}
         self.layouts: dict[str, set[str]] = {}  # by an activation's buffer: the layouts in which it is there
         self.ops: list[tuple[object, ...]] = []
-        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds
+        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds, slot, state
         self.predecessors: list[tuple[int, ...]] = []
         self.entries: list[list[tuple[int, int]]] = [[] for _ in plan.workers]
         self.pools: list[tuple[int, int]] = []
@@ -122,8 +121,14 @@ class _Lowering:
         columns.update(zip(("weight", "bias"), map(self.buffers.of, operator.weights), strict=False))
         columns.update(operator_facts(operator, entry))
         columns.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
-        self.ops.append(tuple(columns.values()))
-        self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
+        if isinstance(operator, Attention) and is_staged(entry):
+            handover = self.buffers.handover(operator.site, *handover_shape(operator, entry))
+            columns.update(block_facts(operator, entry), handover=handover)
+            self.ops.append(tuple(columns.values()))
+            self.add_staged(op, operator, entry, reads, writes, handover)
+        else:
+            self.ops.append(tuple(columns.values()))
+            self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
         for name in operator.outputs:
             self.layouts[self.buffers.name(name)] = {entry.out_layout}
 
@@ -155,9 +160,43 @@ class _Lowering:
         after = self.dependencies(reads, writes)
         first = len(self.tasks)
         for tile in tiles:
-            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges], after)
+            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], after)
         self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
+        self.record(reads, writes, done)
+
+    def add_staged(
+        self, op: int, operator: Attention, entry: OperatorPlan, reads: list[int], writes: list[int], handover: int
+    ) -> None:
+        """Attention whose tasks hand something to each other: parts and what combines them, or a pipeline's stages."""
+        if entry.pipeline is None:
+            self.add_tasks(op, part_tiles(operator, entry), entry, reads, [handover])
+            self.add_tasks(op, combine_tiles(operator, entry), entry, [handover], writes)
+            return
+        writes = [*writes, handover]
+        after = self.dependencies(reads, writes)
+        workers: dict[Role, list[int]] = {}
+        for worker in entry.workers:
+            workers.setdefault(self.plan.workers[worker].role, []).append(worker)
+        staged = pipeline_tasks(operator, entry.pipeline, {role: len(own) for role, own in workers.items()})
+        first = len(self.tasks)
+        drawn: dict[Role, list[int]] = {}
+        for stage in staged:
+            tile, own = stage.tile, workers[stage.role]
+            before = tuple(first + task for task in stage.after) or after
+            task = self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], before)
+            if entry.assignment == "shared" and len(own) > 1:
+                drawn.setdefault(stage.role, []).append(task)
+            else:
+                self.give(task, own[stage.turn % len(own)])
+        for role, tasks in drawn.items():
+            self.add_pool(tasks, tuple(workers[role]))
+        followed = {task for stage in staged for task in stage.after}
+        ends = tuple(first + i for i in range(len(staged)) if i not in followed)
+        self.record(reads, writes, ends[0] if len(ends) == 1 else self.add_join(ends, op))
+
+    def record(self, reads: list[int], writes: list[int], done: int) -> None:
+        """Note that at node `done` these buffers have been read and written."""
         for buffer in writes:
             self.accesses[buffer] = _Access(written=done)
         for buffer in reads:
@@ -182,7 +221,7 @@ class _Lowering:
         return len(self.tasks) - 1
 
     def add_join(self, after: tuple[int, ...], op: int) -> int:
-        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, 0, 0, 0, 0, 0, 0], after)
+        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, *[0] * 8], after)
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
@@ -206,12 +245,15 @@ class _Lowering:
                 self.give(task, worker)
             begin = end
         if n_static < len(free):
-            pool = len(self.pools)
-            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(free) - n_static))
-            self.pool_tasks.extend(free[n_static:])
-            self.pool_visitors.append(workers)
-            for worker in workers:
-                self.entries[worker].append((EntryKind.POOL, pool))
+            self.add_pool(free[n_static:], workers)
+
+    def add_pool(self, tasks: Sequence[int], workers: tuple[int, ...]) -> None:
+        pool = len(self.pools)
+        self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks)))
+        self.pool_tasks.extend(tasks)
+        self.pool_visitors.append(workers)
+        for worker in workers:
+            self.entries[worker].append((EntryKind.POOL, pool))
 
     def give(self, task: int, worker: int) -> None:
         self.tasks[task][2] = worker
@@ -237,12 +279,14 @@ class _Lowering:
         ends = np.cumsum(np.bincount(sources, minlength=n_tasks))
         tasks = np.zeros(n_tasks, TASK_DTYPE)
         columns = np.array(self.tasks, np.int32)
-        for i, name in enumerate(("op", "kind", "worker", "begin0", "end0", "begin1", "end1", "begin2", "end2")):
-            tasks[name] = columns[:, i]
+        for name, column in zip(TASK_DTYPE.names or (), columns.T, strict=False):  # the rest are the edges
+            tasks[name] = column
         tasks["predecessor_count"] = counts
         tasks["successor_end"] = ends
         tasks["successor_begin"][1:] = ends[:-1]
-        ops = np.array(self.ops, OP_DTYPE)
+        ops = np.zeros(len(self.ops), OP_DTYPE)  # not made of the rows: the bytes between fields count as well
+        for name, facts in zip(OP_DTYPE.names or (), zip(*self.ops, strict=True), strict=True):
+            ops[name] = facts
         workers = np.zeros(len(plan.workers), WORKER_DTYPE)
         lengths = np.cumsum([0, *(len(queue) for queue in self.entries)])
         for i, worker in enumerate(plan.workers):

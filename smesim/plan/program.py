@@ -26,6 +26,9 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | PACK_LHS | LHS strips | - | - |
 | RMSNORM_PACKED, SWIGLU_PACKED | LHS strips of the output | - | - |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
+| ATTENTION_QK, _SOFTMAX, _PV | query tokens | keys | sequence * KV heads + KV head |
+| ATTENTION_PART | keys | KV heads | sequences of the batch |
+| ATTENTION_COMBINE | parts of the past | KV heads | sequences of the batch |
 | KV_APPEND | new tokens | - | sequences of the batch |
 | EXPERT_GEMM | LHS strips of the expert's rows | RHS panels | reached experts |
 | all others | rows | - | - |
@@ -69,6 +72,11 @@ class TaskKind(IntEnum):
     EXPERT_GEMM = 13
     EXPERT_COMBINE = 14
     QUANTIZE = 15
+    ATTENTION_QK = 16
+    ATTENTION_SOFTMAX = 17
+    ATTENTION_PV = 18
+    ATTENTION_PART = 19
+    ATTENTION_COMBINE = 20
     RMSNORM_PACKED = 21
     SWIGLU_PACKED = 22
 
@@ -117,6 +125,8 @@ OP_DTYPE = np.dtype(
         ("experts", "<i4"),  # experts that get rows
         ("experts_per_token", "<i4"),
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
+        ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
+        ("key_block", "<i4"),
         ("eps", "<f4"),
         ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it
         ("n_bytes", "<i8"),  # bytes it reads and writes, as the graph counts them
@@ -129,11 +139,12 @@ OP_DTYPE = np.dtype(
         ("packed_out", "<i4"),  # output of an operator that writes it as a packed LHS; then output0 is empty
         ("output0", "<i4"),
         ("output1", "<i4"),
+        ("handover", "<i4"),  # what the tasks of an attention in stages or parts hand to each other
     ],
     align=True,
 )
 
-SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "packed_out", "output0", "output1")
+SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "packed_out", "output0", "output1", "handover")
 """Columns of `Program.ops` that name buffers."""
 
 TASK_DTYPE = np.dtype(
@@ -147,6 +158,8 @@ TASK_DTYPE = np.dtype(
         ("end1", "<i4"),
         ("begin2", "<i4"),
         ("end2", "<i4"),
+        ("slot", "<i4"),  # place in `handover` of the block's scores, or the number of the part of the past
+        ("state", "<i4"),  # place in `handover` of what the rows of the block's chain gather
         ("predecessor_count", "<i4"),
         ("successor_begin", "<i4"),
         ("successor_end", "<i4"),

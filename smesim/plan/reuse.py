@@ -65,6 +65,7 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
             last_end[buffer] = int(before[op + 1])
     packing = program.tasks["op"][program.tasks["kind"] == TaskKind.PACK_LHS]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
+    distances["handover"][:] = 0  # likewise
     _settle(program, distances)
     return distances
 

@@ -58,11 +58,19 @@ class TileShape(_Part):
 
 
 class PipelinePlan(_Part):
-    """Attention as stages with a bounded ring between them."""
+    """Attention as stages with a bounded ring between them; each stage runs on the operator's workers of its role."""
 
-    depth: Positive = Field(description="blocks in flight between two stages")
+    depth: Positive = Field(description="blocks that a ring holds between its first stage and its last")
     query_block: Positive = Field(description="query tokens in a block")
-    key_block: Positive = Field(description="keys in a block")
+    key_block: Annotated[int, Field(ge=16, multiple_of=16)] = Field(description="keys in a block, whole panels of 16")
+    lanes: Positive = Field(default=1, description="rings side by side; one for each worker of a stage keeps all busy")
+    qk: Role = Field(default="cpu", description="role of the stage that multiplies queries and keys")
+    softmax: Role = Field(default="cpu", description="role of the stage that masks and exponentiates the scores")
+    pv: Role = Field(default="cpu", description="role of the stage that multiplies weights and values")
+
+    @property
+    def roles(self) -> set[Role]:
+        return {self.qk, self.softmax, self.pv}
 
 
 class RunnerUp(_Part):
@@ -101,6 +109,7 @@ class OperatorPlan(_Part):
         description="how a norm or activation writes its output: row major, or packed as those read it that follow",
     )
     pipeline: PipelinePlan | None = None
+    past_split: Positive = Field(default=1, description="parts of the past that attention of one token is divided into")
     reason: Reason | None = None
 
 
@@ -226,6 +235,7 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
                 f"{at}.out_layout is {operator.out_layout!r}; accepted with layout_reuse {plan.layout_reuse!r}:"
                 f" {ROW_MAJOR!r}"
             )
+        _check_stages(operator, graph.sites[operator.site][0], roles, at)
 
 
 def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
@@ -249,3 +259,23 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
     if entry.out_layout != ROW_MAJOR and not writes_packed(operator):
         raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {ROW_MAJOR!r}")
+
+
+def _check_stages(entry: OperatorPlan, operator: Operator, roles: set[Role], at: str) -> None:
+    """Only attention has stages, and only that of one token has a past worth dividing."""
+    pipeline = entry.pipeline
+    may_be_split = isinstance(operator, Attention) and operator.tokens == 1 and pipeline is None
+    if entry.past_split > 1 and not may_be_split:
+        raise PlanError(f"{at}.past_split is {entry.past_split}; accepted: 1, but for fused attention of one token")
+    if pipeline is None:
+        return
+    if not isinstance(operator, Attention):
+        raise PlanError(f"{at}.pipeline is given for {operator.kind}; accepted: none, but for attention")
+    if pipeline.roles != roles:
+        raise PlanError(
+            f"{at}.pipeline has stages for {' and '.join(sorted(pipeline.roles))}, its workers are of role"
+            f" {' and '.join(sorted(roles))}; accepted: workers of the stages' roles, for each at least one"
+        )
+    if entry.assignment == "static_then_shared" or entry.shares:
+        given = "shares" if entry.shares else f"assignment {entry.assignment!r}"
+        raise PlanError(f"{at} has a pipeline and {given}; accepted: 'static' or 'shared', without shares")

@@ -39,13 +39,15 @@ NR = 16
 
 @dataclass(frozen=True)
 class Tile:
-    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2.
+    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2; slot and state are places in `handover`.
 
     `worker` is who runs it, where the division of the operator says so; else the entry's assignment decides.
     """
 
     kind: TaskKind
     ranges: tuple[int, int, int, int, int, int]
+    slot: int = 0
+    state: int = 0
     worker: int | None = None
 
 
@@ -54,7 +56,8 @@ def rows_of_expert(rows: int, experts: int, expert: int) -> int:
     return rows // experts + (expert < rows % experts)
 
 
-def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """0 .. total in ranges of `step`, the last one shorter."""
     for begin in range(0, total, step):
         yield begin, min(begin + step, total)
 
@@ -84,15 +87,15 @@ def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> lis
     """
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
     if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
-        return [(begin, end, None) for begin, end in _ranges(panels, step)]
+        return [(begin, end, None) for begin, end in ranges(panels, step)]
     divided = {"static": panels, "shared": 0, "static_then_shared": int(panels * STATIC_PART)}[entry.assignment]
-    ranges: list[tuple[int, int, int | None]] = []
+    found: list[tuple[int, int, int | None]] = []
     begin = 0
     for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
-        ranges += [(begin + low, begin + high, worker) for low, high in _ranges(upto - begin, step)]
+        found += [(begin + low, begin + high, worker) for low, high in ranges(upto - begin, step)]
         begin = upto
     tail = _guided_ranges(panels - divided, step, len(entry.workers))
-    return [*ranges, *((divided + low, divided + high, None) for low, high in tail)]
+    return [*found, *((divided + low, divided + high, None) for low, high in tail)]
 
 
 def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
@@ -106,7 +109,7 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     if entry.kernel == "gemv_f32":
         if operator.m != 1:
             raise PlanError(f"operators[{entry.site}].kernel is 'gemv_f32' for {operator.m} rows; accepted: 'gemm_f32'")
-        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), who) for b, e, who in _column_ranges(operator, entry)]
+        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), worker=who) for b, e, who in _column_ranges(operator, entry)]
     if entry.kernel != "gemm_f32":
         raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
     mr = lhs_layout(entry.lhs_layout).mr
@@ -114,9 +117,9 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     strip_step = max(1, -(-entry.tile.m // mr))
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
     return [
-        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), who)
+        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), worker=who)
         for begin, end, who in _column_ranges(operator, entry)
-        for rows in _ranges(strips, strip_step)
+        for rows in ranges(strips, strip_step)
     ]
 
 
@@ -128,20 +131,20 @@ def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
         strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
         if strips:
             tiles += [
-                Tile(TaskKind.EXPERT_GEMM, (0, strips, begin, end, expert, expert + 1), who)
+                Tile(TaskKind.EXPERT_GEMM, (0, strips, begin, end, expert, expert + 1), worker=who)
                 for begin, end, who in _column_ranges(operator, entry)
             ]
     return tiles
 
 
 def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
-    blocks = list(_ranges(operator.tokens, entry.tile.m))
+    blocks = list(ranges(operator.tokens, entry.tile.m))
     # Later tokens see more keys: longest first leaves the short ones to even out the end.
     return [
         Tile(TaskKind.ATTENTION, (*tokens, *heads, sequence, sequence + 1))
         for tokens in reversed(blocks)
         for sequence in range(operator.batch)
-        for heads in _ranges(operator.kv_heads, entry.tile.n)
+        for heads in ranges(operator.kv_heads, entry.tile.n)
     ]
 
 
@@ -149,13 +152,13 @@ def _kv_append(operator: KvAppend, entry: OperatorPlan) -> list[Tile]:
     return [
         Tile(TaskKind.KV_APPEND, (*tokens, 0, 0, sequence, sequence + 1))
         for sequence in range(operator.batch)
-        for tokens in _ranges(operator.tokens, entry.tile.m)
+        for tokens in ranges(operator.tokens, entry.tile.m)
     ]
 
 
 def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
-        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in _ranges(operator.rows, entry.tile.m)]
+        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in ranges(operator.rows, entry.tile.m)]
 
     return tiles
 
@@ -172,7 +175,7 @@ def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Til
             return _by_rows(kind)(operator, entry)
         strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
         step = -(-strips // -(-operator.rows // entry.tile.m))
-        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in _ranges(strips, step)]
+        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
 
     return tiles
 
@@ -203,7 +206,7 @@ def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
     strips = -(-operator.activation_rows // lhs_layout(entry.lhs_layout).mr)
     step = -(-strips // len(entry.workers))
-    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in _ranges(strips, step)]
+    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in ranges(strips, step)]
 
 
 def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """What each task of a program costs on its worker: the program's facts turned into questions to `hwmodel.cost`.
 
-Where bytes are found follows from how much else is touched before they are touched again. Weights and old
-keys and values are read once a pass, so they lie in the nearest level that holds all of them (a model: DRAM).
-Activations were just written, so they lie in the nearest level that holds their tensor.
+Where bytes are found `places` says; what a matrix unit and attention in stages cost, `costing_unit` and
+`costing_attention`.
 """
 
 from __future__ import annotations
@@ -18,9 +17,11 @@ from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, reuse_distances, row_operands, rows_of, shared_bytes
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_operands, rows_of, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
+from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UnitCosting
+from smesim.sim.places import Places
 
 
 class Costing:
@@ -41,17 +42,8 @@ class Costing:
         self._costs = {
             instance.name: CoreCosts(instance.cluster, effects, busy[instance.name]) for instance in self._instances
         }
-        self._levels = {
-            instance.name: [
-                (level, chip.cache(level, instance.cluster.name).size_bytes.value)
-                for level in chip.levels(instance.cluster.name)
-                if level != DRAM
-            ]
-            for instance in self._instances
-        }
-        self._write_factor = 2.0 if "write_allocate" in effects else 1.0
-        self._distances = reuse_distances(program)
-        self._pass_bytes = int(program.buffers["n_bytes"].sum())
+        self._places = Places(chip, program, self._instances, effects)
+        self._staged = AttentionCosting(program, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
         self._units = [self._unit_costing(worker, effects) for worker in program.workers]
@@ -64,7 +56,8 @@ class Costing:
         unit = self._chip.unit_instances[int(worker["unit"])]
         if "f32" not in unit.unit.flop_per_s:
             raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
-        return UnitCosting(UnitCosts(self._chip, unit, self._costs[cluster], effects), self._program, self, cluster)
+        costs = UnitCosts(self._chip, unit, self._costs[cluster], effects)
+        return UnitCosting(costs, self._program, self._places, cluster)
 
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
@@ -87,26 +80,11 @@ class Costing:
             chosen = np.where(ops[name] == NO_BUFFER, 0, sizes[ops[name]])
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
-        distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
+        distances = np.stack([self._places.distances[slot] for slot in SLOTS], axis=1)
+        foreign = np.stack(list(self._staged.foreign.values()), axis=1)
         shapes = (repr(op).encode() for op in ops.tolist())
-        return [key + shape + far.tobytes() for key, shape, far in zip(keys, shapes, distances, strict=True)]
-
-    def level(self, cluster: str, footprint_bytes: float) -> str:
-        """The nearest level that holds so many bytes, which are used again and again."""
-        for level, size_bytes in self._levels[cluster]:
-            if footprint_bytes <= size_bytes:
-                return level
-        return DRAM
-
-    def slot_level(self, cluster: str, op: int, slot: str) -> str:
-        """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
-        buffer = int(self._program.ops[slot][op])
-        return self.level(cluster, float(self._distances[slot][op] + self._program.buffers["n_bytes"][buffer]))
-
-    def old_keys_level(self, cluster: str, op: np.void) -> str:
-        """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
-        kv_bytes = float(self._program.buffers["n_bytes"][op["input1"]])
-        return self.level(cluster, float(self._pass_bytes) + kv_bytes)
+        rest = zip(keys, shapes, distances, foreign, strict=True)
+        return [key + shape + far.tobytes() + shares.tobytes() for key, shape, far, shares in rest]
 
     def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
         kind = TaskKind(row["kind"])
@@ -118,10 +96,12 @@ class Costing:
                 return self._gemv(row, op, cluster, costs)
             case TaskKind.ATTENTION:
                 return self._attention(row, op, cluster, costs)
+            case _ if kind in STAGED_KINDS:
+                return self._staged.cost(row, cluster, costs)
             case TaskKind.ROUTER:
                 rows, panels = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR)
                 weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-                level = self.slot_level(cluster, int(row["op"]), "weight")
+                level = self._places.slot_level(cluster, int(row["op"]), "weight")
                 return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
             case _ if kind in ROW_KERNELS:
                 return self._by_rows(task, kind, cluster, costs)
@@ -140,22 +120,22 @@ class Costing:
         lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
-            weights = Transfer(self.slot_level(cluster, index, "weight"), weight_bytes)
+            weights = Transfer(self._places.slot_level(cluster, index, "weight"), weight_bytes)
         else:
-            weights = Transfer(self.level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
-        lhs = Transfer(self.slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
-        out_level = self.slot_level(cluster, index, "output0")
+            weights = Transfer(self._places.level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
+        lhs = Transfer(self._places.slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
+        out_level = self._places.slot_level(cluster, index, "output0")
         compute_s = costs.gemm_s(m, mr, strips, panels, k)
         if expert and row["begin1"] == 0:  # the first tile of an expert's columns packs the rows that it was sent
             compute_s += costs.pack_s(rows * k)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
-        return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._write_factor * out_bytes)))
+        return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._places.write_factor * out_bytes)))
 
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
         weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-        level = self.slot_level(cluster, int(row["op"]), "weight")
+        level = self._places.slot_level(cluster, int(row["op"]), "weight")
         return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -167,17 +147,17 @@ class Costing:
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * F32_BYTES * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
-        near = self.level(cluster, 2 * per_key * (past + end))
+        near = self._places.level(cluster, 2 * per_key * (past + end))
         first = end == int(op["tokens"])
-        old = self.old_keys_level(cluster, op) if first else near
+        old = self._places.old_keys_level(cluster, op) if first else near
         query_bytes = rows * head_dim * F32_BYTES
-        query = self.slot_level(cluster, index, "input0")
-        out = self.slot_level(cluster, index, "output0")
+        query = self._places.slot_level(cluster, index, "input0")
+        out = self._places.slot_level(cluster, index, "output0")
         transfers = (
             Transfer(old, per_key * past),
             Transfer(near, per_key * end),
             Transfer(query, query_bytes),
-            Transfer(out, self._write_factor * query_bytes),
+            Transfer(out, self._places.write_factor * query_bytes),
         )
         serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
@@ -191,8 +171,8 @@ class Costing:
         transfers = []
         streamed_bytes = 0.0
         for operand in operands:
-            level = self.slot_level(cluster, int(row["op"]), operand.slot)
-            n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
+            level = self._places.slot_level(cluster, int(row["op"]), operand.slot)
+            n_bytes = operand.n_bytes * (self._places.write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
         kernel = ROW_KERNELS[kind]

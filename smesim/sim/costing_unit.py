@@ -6,8 +6,6 @@ nearest cache that it has a port to.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
 from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
@@ -15,17 +13,7 @@ from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.program import Program, TaskKind
 from smesim.plan.reuse import F32_BYTES
 from smesim.plan.tiles import NR, rows_of_expert
-
-
-class Places(Protocol):
-    """Where bytes are found: `level` of so many that are used again and again, `slot_level` of an operator's buffer,
-    `old_keys_level` of keys and values of earlier passes."""
-
-    def level(self, cluster: str, footprint_bytes: float) -> str: ...
-
-    def slot_level(self, cluster: str, op: int, slot: str) -> str: ...
-
-    def old_keys_level(self, cluster: str, op: np.void) -> str: ...
+from smesim.sim.places import Places
 
 
 class UnitCosting:

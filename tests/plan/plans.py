@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from smesim.plan.layout import LayoutReuse, with_out_layouts
 from smesim.plan.planners import cpu_only
-from smesim.plan.schema import OperatorPlan, Plan, TileShape
+from smesim.plan.schema import OperatorPlan, PipelinePlan, Plan, Role, TileShape
 from smesim.workload import ModelConfig, Phase, build_graph
 from tests.sim.chips import two_core_chip
 from tests.workload.workload_models import models, phases, tiny
 
-CHIP = two_core_chip(cores=4)
+CHIP = two_core_chip(cores=8)
 REUSE: tuple[LayoutReuse, ...] = ("full", "shared_packs", "none")
 
 
@@ -31,8 +31,38 @@ def with_entry(plan: Plan, site: str, **changes: object) -> Plan:
     return plan.model_copy(update={"operators": entries})
 
 
+def with_drivers(plan: Plan, drivers: int) -> Plan:
+    """The plan with its first workers driving matrix units; all operators are left to the others, if there are any."""
+    workers = tuple(
+        worker.model_copy(update={"role": "matrix", "unit": i}) if i < drivers else worker
+        for i, worker in enumerate(plan.workers)
+    )
+    others = tuple(range(drivers, len(workers)))
+    entries = tuple(entry.model_copy(update={"workers": others, "shares": ()}) for entry in plan.operators)
+    return plan.model_copy(update={"workers": workers, "operators": entries})
+
+
 @st.composite
-def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int) -> OperatorPlan:
+def pipelines(draw: st.DrawFn, roles: tuple[Role, Role, Role] = ("cpu", "cpu", "cpu")) -> PipelinePlan:
+    qk, softmax, pv = roles
+    return PipelinePlan(
+        depth=draw(st.integers(1, 4)), query_block=draw(st.integers(1, 40)), key_block=16 * draw(st.integers(1, 3)),
+        lanes=draw(st.integers(1, 4)), qk=qk, softmax=softmax, pv=pv,
+    )  # fmt: skip
+
+
+@st.composite
+def _stages(draw: st.DrawFn, tokens: int) -> dict[str, object]:
+    """Changes to an attention's entry: none, a pipeline, or parts of the past."""
+    way = draw(st.sampled_from(["fused", "pipeline", "parts"]))
+    if way == "pipeline":
+        assignment = draw(st.sampled_from(["static", "shared"]))
+        return {"pipeline": draw(pipelines()), "assignment": assignment, "shares": ()}
+    return {"past_split": draw(st.integers(2, 5))} if way == "parts" and tokens == 1 else {}
+
+
+@st.composite
+def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int, tokens: int) -> OperatorPlan:
     workers = draw(st.lists(st.integers(0, n_workers - 1), min_size=1, unique=True))
     shares = st.lists(st.floats(0, 9), min_size=len(workers), max_size=len(workers)).filter(lambda s: sum(s) > 1e-3)
     changes: dict[str, object] = {
@@ -43,6 +73,8 @@ def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int) 
     }
     if entry.lhs_layout.startswith("lhs_"):
         changes["lhs_layout"] = f"lhs_f32_m{strips or draw(st.integers(1, 14))}"
+    if entry.kind == "attention":
+        changes |= draw(_stages(tokens))
     return entry.model_copy(update=changes)
 
 
@@ -54,5 +86,5 @@ def plans(draw: st.DrawFn) -> Plan:
     graph = build_graph(model, phase, **options)
     plan = cpu_only(graph, CHIP, threads, layout_reuse=draw(st.sampled_from(REUSE)), **options)
     strips = draw(st.integers(0, 14))  # all alike, so that much is written packed, or each its own
-    entries = tuple(draw(_entries(e, threads, strips)) for e in plan.operators)
+    entries = tuple(draw(_entries(e, threads, strips, phase.tokens)) for e in plan.operators)
     return plan.model_copy(update={"operators": with_out_layouts(graph, entries, plan.layout_reuse)})

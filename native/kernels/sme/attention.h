@@ -71,18 +71,9 @@ SMS_SME_LEAF void sms_pv_block(const struct sms_attention_rows *at, const float 
     sms_strips_product(at, t, scores, lds, key0, keys, 0);
 }
 
-/* NEON's, whose strips are lower: between what they see and what a strip of ours sees there must be zeros too. */
 static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
-                              int64_t lds, float *peak, float *total, float *acc) {
-    const int64_t strips = sms_lhs_strips(at->rows, 2 * (int64_t)svcntsw());
-    sms_kernels_neon.softmax_block(at, key0, keys, scores, lds, peak, total, acc);
-    for (int64_t strip = 0; strip < strips; strip++) {
-        const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
-        const int64_t strip_visible = sms_visible(at, row_end - 1, key0, keys);
-        for (int64_t row = sms_lhs_strip_row(strip, at->rows, strips); row < row_end; row++)
-            for (int64_t i = sms_visible(at, row, key0, keys); i < strip_visible; i++)
-                scores[row * lds + i] = 0.0f;
-    }
+                              int64_t lds, float *peak, float *total, float *shrink) {
+    sms_kernels_neon.softmax_block(at, key0, keys, scores, lds, peak, total, shrink);
 }
 
 #include "../vector/attention_fused.h"
