@@ -15,7 +15,7 @@ Effects that can be switched off here by name: see `COST_EFFECTS`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from smesim.errors import ChipError
@@ -222,10 +222,19 @@ class CoreCosts:
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
         work = attention_work(shape, self.mr, self.nr)
+        return self._fused_s(work.ksteps_by_height, work.pairs, work.row_blocks, work.rows * shape.head_dim)
+
+    def part_s(self, block: BlockShape) -> float:
+        """Fused attention to some of the keys."""
+        work = block_work(block, self.mr, self.nr)
+        row_blocks = block.rows * -(-(block.key_end - block.key_begin) // ATTENTION_KEYS)
+        return self._fused_s((*work.qk_ksteps, *work.pv_ksteps), work.pairs, row_blocks, block.rows * block.head_dim)
+
+    def _fused_s(self, ksteps: tuple[tuple[int, int], ...], pairs: int, row_blocks: int, elements: int) -> float:
         return (
-            self._attention_products_s(work.ksteps_by_height) / self._rate_factor
-            + self.scores_s(work.pairs, work.row_blocks)
-            + self.query_s(work.rows * shape.head_dim)
+            self._attention_products_s(ksteps, "attention_f32") / self._rate_factor
+            + self.scores_s(pairs, row_blocks)
+            + self.query_s(elements)
         )
 
     def scores_s(self, scores: float, row_blocks: float) -> float:
@@ -241,38 +250,41 @@ class CoreCosts:
 
     def qk_s(self, block: BlockShape) -> float:
         """The scores of one block; at the first block of its rows their queries are scaled as well."""
-        work = block_work(block, self.mr, self.nr)
-        begin_s = self._half_query_s(block) if block.is_first else 0.0
-        return self._attention_products_s(work.qk_ksteps) / self._rate_factor + begin_s
+        elements = block.rows * block.head_dim if block.is_first else 0
+        return self._stage_product_s("attention_qk_f32", block_work(block, self.mr, self.nr).qk_ksteps, elements)
 
     def softmax_s(self, block: BlockShape) -> float:
         """Mask and exponential of one block's scores, and the running peaks and sums of its rows."""
-        return self.scores_s(block_work(block, self.mr, self.nr).pairs, block.rows)
+        pairs, kernel = block_work(block, self.mr, self.nr).pairs, "attention_softmax_f32"
+        guess = self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
+        seconds = pairs * self._parameter(kernel, "s_per_score", guess)
+        guess = self._parameter("attention_f32", "s_per_row_block", 0.0)
+        return (seconds + block.rows * self._parameter(kernel, "s_per_row_block", guess)) / self._rate_factor
 
     def pv_s(self, block: BlockShape) -> float:
         """Weights times values of one block; behind the last block the rows are normalised and written."""
-        work = block_work(block, self.mr, self.nr)
-        end_s = self._half_query_s(block) if block.is_last else 0.0
-        return self._attention_products_s(work.pv_ksteps) / self._rate_factor + end_s
+        elements = block.rows * block.head_dim if block.is_last else 0
+        return self._stage_product_s("attention_pv_f32", block_work(block, self.mr, self.nr).pv_ksteps, elements)
 
-    def _attention_products_s(self, ksteps_by_height: tuple[tuple[int, int], ...]) -> float:
+    def _stage_product_s(self, kernel: str, ksteps: tuple[tuple[int, int], ...], elements: int) -> float:
+        """A product of attention by its own coefficients, or where it has none by those of fused attention, which
+        spends half its time for query elements before the first block and half behind the last."""
+        per_element = self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s) / 2
+        seconds = self._attention_products_s(ksteps, kernel)
+        return (seconds + elements * self._parameter(kernel, "s_per_query_element", per_element)) / self._rate_factor
+
+    def _attention_products_s(self, ksteps_by_height: tuple[tuple[int, int], ...], kernel: str) -> float:
         efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
         slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
-        products_s = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps_by_height)
-        return products_s * self._parameter("attention_f32", "kstep_factor", slowdown)
+        factor = self._parameter(kernel, "kstep_factor", self._parameter("attention_f32", "kstep_factor", slowdown))
+        return factor * sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps_by_height)
 
-    def _half_query_s(self, block: BlockShape) -> float:
-        """Half of what fused attention spends on the elements of its queries: before the first block, or after the
-        last."""
-        return self.query_s(block.rows * block.head_dim) / 2
-
-    def part_s(self, block: BlockShape) -> float:
-        """Fused attention to some of the keys, whose queries it scales itself."""
-        seconds = 0.0
-        for begin in range(block.key_begin, block.key_end, ATTENTION_KEYS):
-            part = replace(block, key_begin=begin, key_end=min(begin + ATTENTION_KEYS, block.key_end))
-            seconds += self.qk_s(part) + self.softmax_s(part) + self.pv_s(part)
-        return seconds if block.is_first else seconds + self._half_query_s(block)
+    def handed_over_s(self, foreign_bytes: float) -> float:
+        """Time to fetch what another core wrote for this stage; unless measured, as where rows are added."""
+        if "shared_lines" not in self._effects:
+            return 0.0
+        guess = self._parameter("add_f32", "s_per_shared_byte", 0.0)
+        return foreign_bytes * self._parameter("attention_softmax_f32", "s_per_shared_byte", guess)
 
     def combine_s(self, rows: int, elements: int) -> float:
         """Summing parts of attention with their weights: so many elements are read, multiplied and added."""

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smesim.plan.program import TaskKind
-from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, Role, TileShape, WorkerPlan
+from smesim.plan.schema import Assignment, Mode, OperatorPlan, PipelinePlan, Role, TileShape, WorkerPlan
 from smesim.plan.tiles import NR, Tile, kv_capacity, ranges
 from smesim.workload.operators import Attention
 
@@ -160,6 +160,7 @@ def fitted(operator: Attention, pipeline: PipelinePlan) -> PipelinePlan:
 def pipelined(
     entry: OperatorPlan, workers: Sequence[WorkerPlan], *, depth: int = 2, query_block: int = 64, key_block: int = 256,
     lanes: int | None = None, qk: Role = "matrix", softmax: Role = "cpu", pv: Role = "matrix",
+    assignment: Assignment = "static",
 ) -> OperatorPlan:  # fmt: skip
     """An attention's entry as a pipeline on all workers of the stages' roles.
 
@@ -176,7 +177,7 @@ def pipelined(
     mode: Mode = "cooperative" if len(roles) > 1 else qk
     changes: dict[str, Any] = {
         "mode": mode,
-        "assignment": "static",
+        "assignment": assignment,
         "shares": (),
         "tile": TileShape(m=query_block, n=1),
         "workers": tuple(i for i, worker in enumerate(workers) if worker.role in roles),

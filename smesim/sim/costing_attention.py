@@ -20,8 +20,6 @@ from smesim.sim.places import Places
 Floats = npt.NDArray[np.float64]
 
 KERNEL = "attention_f32"
-STREAMING_KERNEL = "add_f32"
-"""It reads what another core wrote as the stages do, in order and once; so its cost of such a byte is theirs."""
 HANDED_OVER = (
     (TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX),
     (TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV),
@@ -63,7 +61,7 @@ class AttentionCosting:
         score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
         query_bytes = float(F32_BYTES * block.rows * block.head_dim)
         foreign = float(self.foreign[kind][index]) if kind in self.foreign else 0.0
-        foreign_s = costs.shared_s(STREAMING_KERNEL, foreign * score_bytes)
+        foreign_s = costs.handed_over_s(foreign * score_bytes)
         if kind is TaskKind.ATTENTION_SOFTMAX:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
         near, old = self._key_levels(row, block.past, block.end, cluster, block.end == self._op(row, "tokens"))
@@ -110,7 +108,7 @@ class AttentionCosting:
         elements = rows * int(op["head_dim"])
         read_bytes = float(F32_BYTES * int(row["end0"]) * (elements + 2 * rows))
         compute_s = costs.combine_s(rows, int(row["end0"]) * elements)
-        compute_s += costs.shared_s(STREAMING_KERNEL, self.foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
+        compute_s += costs.handed_over_s(self.foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
         written = self._places.write_factor * F32_BYTES * elements
         transfers = [
             Transfer(self._places.slot_level(cluster, index, "handover"), read_bytes),

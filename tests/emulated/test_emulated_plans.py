@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from smesim.emulation import SVL_BITS, EmulatedDevice, Features
 from smesim.hwmodel import library
+from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
 from smesim.plan.schema import Plan
 from smesim.workload import Phase, build_graph
@@ -29,7 +30,7 @@ DEVICES = (
     EmulatedDevice(sve=True),
     WITHOUT_UNIT,
 )
-COOPERATIVE = ("q_proj", "up_proj", "attention", "lm_head")
+COOPERATIVE = ("q_proj", "up_proj", "lm_head")
 MATRIX = ("k_proj", "gate_proj")
 CPU = ("v_proj", "down_proj")
 PHASES = ("prefill:45", "decode:37")
@@ -40,7 +41,11 @@ Outputs = dict[str, NDArray[Any]]
 
 
 def mixed(phase: str) -> Plan:
-    """A plan for one worker that drives a unit and one that does not, with products in every mode."""
+    """A plan for one worker that drives a unit and one that does not, with products in every mode.
+
+    Attention of the prompt is a pipeline: the unit multiplies, the core does the softmax. That of one token is divided
+    into parts, which both draw.
+    """
     model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
     plan = matrix_only(build_graph(model, Phase.parse(phase), layers=2), library.load("apple-m4"), threads=2)
     for site in COOPERATIVE:
@@ -49,7 +54,12 @@ def mixed(phase: str) -> Plan:
         plan = with_entry(plan, site, mode="matrix", workers=(0,))
     for site in CPU:
         plan = with_entry(plan, site, mode="cpu", workers=(1,))
-    return plan
+    if phase.startswith("decode"):
+        return with_entry(
+            plan, "attention", mode="cooperative", workers=(0, 1), assignment="shared", past_split=2
+        )
+    entry = pipelined(plan.site("attention"), plan.workers, depth=2, query_block=16, key_block=16)
+    return plan.model_copy(update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from smesim.exec.device import Device
 from smesim.exec.probe import topology
 from smesim.exec.probe.coefficients import Coefficients, FittedKernel, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
-from smesim.exec.probe.little_models import LittleRun, planned_runs, run_all
+from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
@@ -101,7 +101,7 @@ def probe(
             f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine"
         )
     table = device.kernel_table(device.isa)
-    steps = 4 + len(planned_runs(quick, count))
+    steps = 4 + len(planned_runs(quick, count)) + len(planned_stages(count))
     done = 0
 
     def step(what: str) -> None:

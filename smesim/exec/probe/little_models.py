@@ -17,8 +17,10 @@ from smesim.exec.probe.yardstick import Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
+from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program
+from smesim.plan.schema import Plan
 from smesim.trace.schema import Trace
 from smesim.workload.config import ModelConfig
 from smesim.workload.graph import build_graph
@@ -53,6 +55,10 @@ MORE_RUNS = (
 ROW_MAJOR_RUNS = ("prefill:3", "prefill:22", "prefill:66", "prefill:140", "prefill:190", "prefill:210")
 """In these, norms and activations write row major and products pack their operands; in the others they write packed."""
 
+# Attention in stages, so that each can be timed: short, and with blocks of few keys and of many.
+STAGED_RUNS = ((WIDE, "prefill:130", 48), (NARROW, "prefill:100,past=150", 192))
+STAGED_QUERY_BLOCK = 32
+
 
 @dataclass(frozen=True)
 class LittleRun:
@@ -71,6 +77,21 @@ def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]
     return [(model, phase, count) for model, phases in groups for count in counts for phase in phases]
 
 
+def planned_stages(threads: int) -> list[tuple[ModelConfig, str, int, int]]:
+    """(model, phase, threads, keys of a block) of every run with attention in stages: with all threads and with one."""
+    counts = (1,) if threads == 1 else (threads, 1)
+    return [(model, phase, count, keys) for model, phase, keys in STAGED_RUNS for count in counts]
+
+
+def in_stages(plan: Plan, key_block: int) -> Plan:
+    """The plan with attention as a pipeline whose tasks any worker draws: so what one wrote others read."""
+    entry = pipelined(
+        plan.site("attention"), plan.workers, query_block=STAGED_QUERY_BLOCK, key_block=key_block, qk="cpu",
+        softmax="cpu", pv="cpu", assignment="shared",
+    )  # fmt: skip
+    return plan.model_copy(update={"operators": tuple(entry if o.site == entry.site else o for o in plan.operators)})
+
+
 def run_all(
     device: Device, sketch: Chip, quick: bool, yardsticks: Mapping[int, Yardstick], seed: int,
     progress: Callable[[], None],
@@ -81,9 +102,12 @@ def run_all(
     """
     executor = NativeExecutor(device)
     tensors: Tensors | None = None
-    for model, phase, count in planned_runs(quick, max(yardsticks)):
+    fused = [(*planned, 0) for planned in planned_runs(quick, max(yardsticks))]
+    for model, phase, count, key_block in (*fused, *planned_stages(max(yardsticks))):
         graph = build_graph(model, Phase.parse(phase))
         plan = cpu_only(graph, sketch, count, layout_reuse="shared_packs" if phase in ROW_MAJOR_RUNS else "full")
+        if key_block:
+            plan = in_stages(plan, key_block)
         program = lower(plan, graph)
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)

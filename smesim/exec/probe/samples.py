@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.warm import WarmProduct
+from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
 from smesim.plan.program import BufferRole, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
@@ -98,6 +99,22 @@ def attention_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tup
         float(units * work.rows * shape.head_dim),
         8.0 * units * shape.head_dim * shape.past if shape.end == int(op["tokens"]) else 0.0,
     )
+
+
+def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float]:
+    """What a stage of attention did of one block, by the coefficients of its kind: (k-step seconds by the warm rates,
+    query elements) of a product, (pairs, rows) of a softmax."""
+    row, op = sample.row, sample.op
+    begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
+    group = int(op["heads"]) // int(op["kv_heads"])
+    block = BlockShape(begin, end, int(op["past"]), group, int(op["head_dim"]), key_begin, key_end)
+    work = block_work(block, mr, 16)
+    if row["kind"] == TaskKind.ATTENTION_SOFTMAX:
+        return float(work.pairs), float(block.rows)
+    is_qk = row["kind"] == TaskKind.ATTENTION_QK
+    steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in (work.qk_ksteps if is_qk else work.pv_ksteps))
+    at_an_end = block.is_first if is_qk else block.is_last
+    return steps_s, float(block.rows * block.head_dim) if at_an_end else 0.0
 
 
 def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float, float]:
