@@ -192,6 +192,12 @@ BAD_PLANS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
         _set("operators", 0, "lhs_layout", to="lhs_f32_m6"),
         ["operators[embed].lhs_layout", "'row_major'"],
     ),
+    "packed output": (_set(*Q, "out_layout", to="lhs_f32_m6"), ["operators[q_proj].out_layout", "'row_major'"]),
+    "output layout": (_set("operators", 1, "out_layout", to="lhs_f64_m6"), ["operators.1.out_layout", "lhs_f64_m6"]),
+    "layout reuse": (_set("layout_reuse", to="some"), ["layout_reuse", "some", "'shared_packs'"]),
+    "packed output without reuse": (
+        _set("layout_reuse", to="shared_packs"), ["operators[attn_norm].out_layout", "'shared_packs'", "'row_major'"],
+    ),
     "rhs": (_set(*Q, "rhs_layout", to="row_major"), ["operators[q_proj].rhs_layout", "'rhs_f32_n16'"]),
     "missing site": (_drop(*Q), ["operators", "'q_proj'", "k_proj"]),
     "site twice": (_set(*Q, "site", to="k_proj"), ["operators", "'q_proj'", "k_proj"]),
