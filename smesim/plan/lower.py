@@ -37,7 +37,7 @@ from smesim.plan.program import (
 from smesim.plan.schema import OperatorPlan, Plan, check_plan
 from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator, Rope
+from smesim.workload.operators import ExpertCombine, GroupedLinear, Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -100,8 +100,8 @@ class _Lowering:
         writes = [self.buffers.of(name) for name in operator.outputs]
         op = len(self.ops)
         packed = NO_BUFFER
-        if isinstance(operator, Linear) and entry.lhs_layout.startswith("lhs_"):
-            packed = self.packed_lhs(op, operator, entry, reads[0])
+        if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout.startswith("lhs_"):
+            packed = self.packed_lhs(op, operator, entry, reads)
             reads = [packed, *reads[1:]]
         self.ops.append(self.op_row(operator, facts, packed))
         tiles = operator_tiles(operator, entry)
@@ -109,20 +109,31 @@ class _Lowering:
         for buffer in writes:
             self.live_packed.pop(buffer, None)
 
-    def packed_lhs(self, op: int, operator: Operator, entry: OperatorPlan, source: int) -> int:
-        """The packed twin of a row-major activation; pack tasks only where no live one exists."""
-        packed = self.buffers.packed_twin(source)
+    def packed_lhs(self, op: int, operator: Operator, entry: OperatorPlan, reads: list[int]) -> int:
+        """The packed twin of a row-major activation, the first that is read; pack tasks only where no live one exists.
+
+        Experts read one of their own, for which the others, the router's choice, must be known.
+        """
+        source = reads[0]
+        if isinstance(operator, GroupedLinear):
+            packed = self.buffers.packed_by_expert(source, operator.m)
+        else:
+            packed = self.buffers.packed_twin(source)
         if self.live_packed.get(source) != entry.lhs_layout:
-            self.add_tasks(op, pack_tiles(operator, entry), entry, [source], [packed])
+            self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
             self.live_packed[source] = entry.lhs_layout
         return packed
 
     def op_row(self, operator: Operator, facts: dict[str, float], packed: int) -> tuple[object, ...]:
-        names = [*operator.inputs, *(ROPE_TABLES if isinstance(operator, Rope) else ())]
+        inputs = [self.buffers.of(name) for name in operator.inputs]
+        if isinstance(operator, Rope):
+            inputs += [self.buffers.of(name) for name in ROPE_TABLES]
+        if isinstance(operator, GroupedLinear | ExpertCombine):
+            inputs.append(self.buffers.routing(operator.inputs[1]))
         columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer, packed=packed)
         for slot in range(3):
-            columns[f"input{slot}"] = self.buffers.of(names[slot]) if slot < len(names) else NO_BUFFER
+            columns[f"input{slot}"] = inputs[slot] if slot < len(inputs) else NO_BUFFER
         for slot in range(2):
             outputs = operator.outputs
             columns[f"output{slot}"] = self.buffers.of(outputs[slot]) if slot < len(outputs) else NO_BUFFER

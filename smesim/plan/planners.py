@@ -23,10 +23,10 @@ from smesim.hwmodel.library import fingerprint
 from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
 from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_workers
-from smesim.plan.tiles import NR
+from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
+from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator, Router
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -118,7 +118,7 @@ class _Rules:
                 tile = self._gemm_tile(operator.m, operator.n, operator.k, guess)
             case GroupedLinear():
                 kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{mr}", "rhs_f32_n16"
-                tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0))
+                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, experts_with_rows(operator)))
             case Attention():
                 tile = self._attention_tile(operator)
             case KvAppend():
@@ -128,6 +128,8 @@ class _Rules:
                 tile = TileShape(m=self._rows(rows, guess), n=1)
                 if tile.m >= rows:
                     workers = workers[:1]
+                if isinstance(operator, Router):
+                    rhs = "rhs_f32_n16"
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
@@ -147,12 +149,16 @@ class _Rules:
         rows = -(-m // row_tiles)
         return TileShape(m=rows, n=self._columns(n, guess, rows / m))
 
-    def _columns(self, n: int, guess: Estimate, row_share: float) -> int:
-        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles."""
+    def _columns(self, n: int, guess: Estimate, row_share: float, matrices: int = 1) -> int:
+        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles.
+
+        `matrices` are those of as many columns that the operator multiplies with, one after another.
+        """
         panels = -(-n // NR)
-        per_panel_s = max(guess.seconds * self.n_workers * row_share / panels, 1e-12)
+        per_panel_s = max(guess.seconds * self.n_workers * row_share / (panels * matrices), 1e-12)
         by_time = max(1, round((TARGET_STREAM_S if guess.bound == "bandwidth" else TARGET_TASK_S) / per_panel_s))
-        by_balance = max(1, panels // (TILES_PER_WORKER * self.n_workers)) if self.n_workers > 1 else panels
+        tiles = -(-TILES_PER_WORKER * self.n_workers // matrices)
+        by_balance = max(1, panels // tiles) if self.n_workers > 1 else panels
         columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
         return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
 

@@ -24,6 +24,7 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | GEMM | LHS strips | RHS panels | - |
 | GEMV | - | RHS panels | - |
 | PACK_LHS | LHS strips | - | - |
+| EXPERT_PACK | rows of the experts | - | reached experts |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
 | KV_APPEND | new tokens | - | sequences of the batch |
 | EXPERT_GEMM | LHS strips of the expert's rows | RHS panels | reached experts |
@@ -67,6 +68,11 @@ class TaskKind(IntEnum):
     EXPERT_GEMM = 13
     EXPERT_COMBINE = 14
     QUANTIZE = 15
+    EXPERT_PACK = 23
+
+
+PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
+"""Tasks that bring a left operand into the layout that products read."""
 
 
 class EntryKind(IntEnum):
@@ -112,6 +118,8 @@ OP_DTYPE = np.dtype(
         ("head_dim", "<i4"),
         ("experts", "<i4"),  # experts that get rows
         ("experts_per_token", "<i4"),
+        ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
+        ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
         ("lhs_mr", "<i4"),  # strip height of the packed LHS
         ("eps", "<f4"),
         ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it

@@ -23,7 +23,7 @@ from smesim.files import first_validation_problem, read_text, write_atomically
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import GroupedLinear, Linear, Operator
+from smesim.workload.operators import GroupedLinear, Linear, Operator, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -231,6 +231,6 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
     if entry.lhs_layout.startswith("lhs_") != (entry.kernel == "gemm_f32"):
         accepted = "'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'" if entry.kernel == "gemm_f32" else "'row_major'"
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
-    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear) else "row_major"
+    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear | Router) else "row_major"
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")

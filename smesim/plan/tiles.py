@@ -58,30 +58,44 @@ def rows_of_expert(rows: int, experts: int, expert: int) -> int:
     return rows // experts + (expert < rows % experts)
 
 
+def first_row_of_expert(rows: int, experts: int, expert: int) -> int:
+    """Rows that the experts before it get."""
+    return rows // experts * expert + min(expert, rows % experts)
+
+
+def experts_with_rows(operator: GroupedLinear) -> int:
+    """Experts that get rows: as many as are reached, in whole numbers."""
+    return max(1, round(operator.experts_reached))
+
+
 def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
     for begin in range(0, total, step):
         yield begin, min(begin + step, total)
 
 
-def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, int]]:
+def _guided_ranges(total: int, step: int, workers: int, behind: int) -> Iterator[tuple[int, int]]:
     """Ranges of `step`, and towards the end ever smaller ones: a worker's share of half of what is left.
+
+    That includes what comes `behind` these ranges in the same queue.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
     begin = 0
     while begin < total:
-        end = begin + max(1, min(step, (total - begin) // (2 * workers)))
+        end = min(total, begin + max(1, min(step, (total - begin + behind) // (2 * workers))))
         yield begin, end
         begin = end
 
 
-def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int]]:
+def _column_ranges(
+    operator: Linear | GroupedLinear, entry: OperatorPlan, matrices_behind: int = 0
+) -> list[tuple[int, int]]:
     """Ranges of panels: even ones, or guided where the workers draw them."""
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
     if entry.assignment == "static" or len(entry.workers) == 1:
         return list(_ranges(panels, step))
-    return list(_guided_ranges(panels, step, len(entry.workers)))
+    return list(_guided_ranges(panels, step, len(entry.workers), matrices_behind * panels))
 
 
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
@@ -103,17 +117,13 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
 
 
 def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
-    experts = max(1, round(operator.experts_reached))
-    mr = lhs_mr(entry)
-    tiles = []
-    for expert in range(experts):
-        strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
-        if strips:
-            tiles += [
-                Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1))
-                for columns in _column_ranges(operator, entry)
-            ]
-    return tiles
+    """All rows of an expert by some of its columns: every weight is read once."""
+    experts, mr = experts_with_rows(operator), lhs_mr(entry)
+    return [
+        Tile(TaskKind.EXPERT_GEMM, (0, -(-rows_of_expert(operator.m, experts, i) // mr), *columns, i, i + 1))
+        for i in range(experts)
+        for columns in _column_ranges(operator, entry, experts - 1 - i)
+    ]
 
 
 def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
@@ -165,7 +175,12 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
-    """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
+    """The tasks that pack the left operand of a GEMM, cut by rows, or by experts, over the operator's workers."""
+    if isinstance(operator, GroupedLinear):
+        experts = experts_with_rows(operator)
+        step = -(-experts // len(entry.workers))
+        first = [first_row_of_expert(operator.m, experts, i) for i in range(experts + 1)]
+        return [Tile(TaskKind.EXPERT_PACK, (first[b], first[e], 0, 0, b, e)) for b, e in _ranges(experts, step)]
     strips = -(-operator.activation_rows // lhs_mr(entry))
     step = -(-strips // len(entry.workers))
     return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in _ranges(strips, step)]
@@ -184,7 +199,7 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case GroupedLinear():
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
-                "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_mr(entry),
+                "experts": experts_with_rows(operator), "lhs_mr": lhs_mr(entry), "gathers": operator.gathers,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -205,7 +220,7 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case Router():
             return {
                 "kind": TaskKind.ROUTER, "m": operator.rows, "n": operator.experts, "k": operator.dim,
-                "experts_per_token": operator.experts_per_token,
+                "experts_per_token": operator.experts_per_token, "normalised": operator.normalised,
             }  # fmt: skip
         case ExpertCombine():
             return {

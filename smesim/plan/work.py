@@ -2,7 +2,7 @@
 
 The operators' FLOP and bytes are divided among their tasks exactly: shares are counted in whole output elements (or
 query-key pairs, or rows), and rounding is done on running sums, so that nothing is lost and nothing counted twice.
-Pack tasks add what the graph does not know of: they read and write the tensor that they pack, and compute nothing.
+Pack tasks add what the graph does not know of: they read and write the rows that they pack, and compute nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import PACKING, Program, TaskKind
 from smesim.plan.tiles import NR
 
 Int64s = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ def _shares(program: Program) -> Int64s:
     units = (column["end1"] - column["begin1"]) * (column["end2"] - column["begin2"])
     share = np.where(kind == TaskKind.ATTENTION, pairs * units, share)
     share = np.where(kind == TaskKind.KV_APPEND, tokens * (column["end2"] - column["begin2"]), share)
-    return np.where((kind == TaskKind.PACK_LHS) | (kind == TaskKind.JOIN), 0, share)
+    return np.where(np.isin(kind, PACKING) | (kind == TaskKind.JOIN), 0, share)
 
 
 def _pairs_until(token: Int64s, past: Int64s) -> Int64s:
@@ -83,13 +83,11 @@ def task_bytes(program: Program) -> Int64s:
     """Bytes of every task, shape (n_tasks,): the operators' bytes, and what packing reads and writes."""
     op = program.tasks["op"].astype(np.int64)
     parts = _divide(program.ops["n_bytes"], _shares(program), op)
-    pack = program.tasks["kind"] == TaskKind.PACK_LHS
-    facts = program.ops[program.tasks["op"]]
+    kind, facts = program.tasks["kind"], program.ops[program.tasks["op"]]
+    begin, end = (program.tasks[name].astype(np.int64) for name in ("begin0", "end0"))
     m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
-    rows = strip_row(program.tasks["end0"].astype(np.int64), m, mr) - strip_row(
-        program.tasks["begin0"].astype(np.int64), m, mr
-    )
-    return np.where(pack, 2 * 4 * rows * facts["k"], parts)
+    rows = np.where(kind == TaskKind.PACK_LHS, strip_row(end, m, mr) - strip_row(begin, m, mr), end - begin)
+    return np.where(np.isin(kind, PACKING), 2 * 4 * rows * facts["k"], parts)
 
 
 def trace_columns(program: Program) -> dict[str, Any]:
@@ -99,6 +97,7 @@ def trace_columns(program: Program) -> dict[str, Any]:
     rows = np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN)
     tasks = program.tasks[rows]
     op = tasks["op"]
+    kinds = sorted(TaskKind)
 
     def named(codes: npt.NDArray[Any], names: tuple[str, ...]) -> Any:
         unique, inverse = np.unique(np.array(names, dtype=object), return_inverse=True)
@@ -111,7 +110,7 @@ def trace_columns(program: Program) -> dict[str, Any]:
         "site": named(op, program.op_sites),
         "layer": program.ops["layer"][op],
         "op_kind": named(op, program.op_kinds),
-        "kind": named(tasks["kind"], tuple(kind.name.lower() for kind in TaskKind)),
+        "kind": named(np.searchsorted(kinds, tasks["kind"]), tuple(kind.name.lower() for kind in kinds)),
         "flop": task_flop(program)[rows],
         "bytes": task_bytes(program)[rows],
     }

@@ -23,7 +23,8 @@ enum sms_task_kind {
     SMS_ROUTER = 12,
     SMS_EXPERT_GEMM = 13,
     SMS_EXPERT_COMBINE = 14,
-    SMS_QUANTIZE = 15
+    SMS_QUANTIZE = 15,
+    SMS_EXPERT_PACK = 23
 };
 
 enum sms_entry_kind { SMS_ENTRY_TASK = 0, SMS_ENTRY_POOL = 1 };
@@ -41,7 +42,7 @@ struct sms_op {
     int32_t m, n, k;
     int32_t tokens, past, capacity, batch;
     int32_t heads, kv_heads, head_dim;
-    int32_t experts, experts_per_token;
+    int32_t experts, experts_per_token, gathers, normalised;
     int32_t lhs_mr;
     float eps;
     int64_t flop, n_bytes;

@@ -38,6 +38,7 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .add = sms_add,
     .swiglu = sms_swiglu,
     .copy = sms_copy,
+    .weighted_sum = sms_weighted_sum,
     .rope = sms_rope,
     .embed_rows = sms_embed_rows,
     .embed_rhs = sms_embed_rhs,
