@@ -41,7 +41,7 @@ WIDE = _little("probe-wide", "llama", d_model=2304, d_ff=5888, heads=18, kv_head
 # Its norms of queries and keys have rows as short as a head; without them, rows and elements grow together.
 NARROW = _little("probe-narrow", "qwen3", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
 # One layer: its experts are half a gigabyte.
-MIXED = _little("probe-mixed", "qwen3", d_model=1408, d_ff=544, heads=16, kv_heads=4, vocab=6000).model_copy(
+MIXED = _little("probe-mixed", "qwen3", d_model=1472, d_ff=544, heads=16, kv_heads=4, vocab=6000).model_copy(
     update={
         "architecture": "qwen3moe", "layers": 1, "experts": 48, "experts_per_token": 5, "d_expert": 544,
         "norm_topk_prob": True,
