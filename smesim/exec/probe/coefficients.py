@@ -50,6 +50,7 @@ class FittedKernel:
     parameters: dict[str, tuple[float, str]]
     residual: float
     samples: int
+    method: str = "non-negative least squares"
 
 
 @dataclass(frozen=True)
@@ -215,12 +216,13 @@ def _fit_router(
 ) -> FittedKernel:
     """What is left of a router's tasks when the products in them are taken off: the choice among the scores."""
     samples = _needed(samples_of(runs, TaskKind.ROUTER, 1, steady.product.median), "ROUTER tasks")
-    parameters = {name: value for name, (value, _) in gemm.parameters.items()}
-    features = np.array([router_features(s, parameters, gemv_element_s, pack_element_s) for s in samples])
+    of_gemm = {name: value for name, (value, _) in gemm.parameters.items()}
+    features = np.array([router_features(s, of_gemm, gemv_element_s, pack_element_s) for s in samples])
     seconds = np.array([s.seconds for s in samples])
     per_score = float(np.median(np.maximum(seconds - features[:, 0], 0.0) / features[:, 1]))
     residual = float(np.median(np.abs(features @ [1.0, per_score] / seconds - 1.0)))
-    return FittedKernel("router_f32", {"s_per_score": (per_score, "s")}, residual, len(samples))
+    parameters = {"s_per_score": (per_score, "s")}
+    return FittedKernel("router_f32", parameters, residual, len(samples), "median of what its products leave")
 
 
 def _fit_rows(
