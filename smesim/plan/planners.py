@@ -26,7 +26,7 @@ from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator, Router
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -124,7 +124,7 @@ class _Rules:
             case KvAppend():
                 tile = TileShape(m=self._rows(operator.tokens, guess), n=operator.kv_heads)
             case _:
-                rows = operator.activation_rows
+                rows = operator.rows if isinstance(operator, ExpertCombine) else operator.activation_rows
                 tile = TileShape(m=self._rows(rows, guess), n=1)
                 if tile.m >= rows:
                     workers = workers[:1]
