@@ -57,6 +57,7 @@ UNKNOWN = {
     ("--threads", "0"): "accepted: 1..",
     ("--threads", "99"): "accepted: 1..",
     ("--last-layer-rows", "some"): "accepted: all, logits",
+    ("--layout-reuse", "much"): "accepted: full, shared_packs, none",
 }
 
 

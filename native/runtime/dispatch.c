@@ -69,6 +69,20 @@ static void run_pack(const struct sms_run *run, const struct sms_kernels *k, con
     k->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, buffer(run, op->packed));
 }
 
+/* A norm or an activation whose output is the packed operand of the products that read it. */
+static void run_packed_rows(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                            const struct sms_task *t) {
+    struct rows x = activation(run, op->input0, op->m, op->n);
+    float *out = buffer(run, op->packed_out);
+    if (t->kind == SMS_RMSNORM_PACKED) {
+        k->rmsnorm_packed(x.data, x.ld, buffer(run, op->weight), op->m, op->n, op->eps, op->lhs_mr, t->begin0,
+                          t->end0, out);
+        return;
+    }
+    struct rows other = activation(run, op->input1, op->m, op->n);
+    k->swiglu_packed(x.data, x.ld, other.data, other.ld, op->m, op->n, op->lhs_mr, t->begin0, t->end0, out);
+}
+
 /* Rows of one sequence follow one another in position; a range may span sequences. */
 static void run_rope(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                      const struct sms_task *t) {
@@ -127,6 +141,8 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ADD:
     case SMS_SWIGLU: run_rowwise(run, k, op, t); return 0;
     case SMS_PACK_LHS: run_pack(run, k, op, t); return 0;
+    case SMS_RMSNORM_PACKED:
+    case SMS_SWIGLU_PACKED: run_packed_rows(run, k, op, t); return 0;
     case SMS_GEMM: run_gemm(run, k, op, t); return 0;
     case SMS_GEMV: run_gemv(run, k, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;

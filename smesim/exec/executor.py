@@ -92,7 +92,8 @@ class NativeExecutor:
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
-            TaskKind.ROUTER, TaskKind.EXPERT_PACK, TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
+            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
+            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
         }  # fmt: skip
         for kind in np.unique(program.tasks["kind"]):
             if TaskKind(kind) not in runnable:
@@ -360,7 +361,8 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
 
 def _check_finite(program: Program, tensors: Tensors) -> None:
     """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
-    last_writer = {int(row[slot]): op for op, row in enumerate(program.ops) for slot in ("output0", "output1")}
+    outputs = ("output0", "output1", "packed_out")
+    last_writer = {int(row[slot]): op for op, row in enumerate(program.ops) for slot in outputs}
     last_writer = {
         buffer: op
         for buffer, op in last_writer.items()

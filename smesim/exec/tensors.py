@@ -189,7 +189,7 @@ class Tensors:
             case Layout.K_PACKED | Layout.V_PACKED as layout:
                 self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
-                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by pack tasks only")
+                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by tasks only")
 
     def _write_cache(
         self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,

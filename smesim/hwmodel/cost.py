@@ -29,6 +29,9 @@ COST_EFFECTS: dict[str, str] = {
     "write_allocate": "a written line that is in no cache is read from memory first",
     "kernel_efficiency": "kernels reach less than the peak rate of the core",
     "multi_core": "cores run slower when several of a cluster are busy",
+    "accumulators": "a matrix unit is idle between outer products into too few tiles",
+    "operand_traffic": "a matrix unit has no cache of its own: each step's operands come through its port",
+    "mode_switch": "entering and leaving the mode in which a matrix unit can be used takes time",
 }
 
 # Guessed for chips without fitted kernels: what tuned CPU kernels usually reach of the core's peak.
@@ -45,6 +48,11 @@ ATTENTION_KEYS = 256
 ROUTER_ROWS = 64
 # Guessed: to look at a score is a comparison and a branch, one at a time.
 GUESSED_FLOP_PER_ROUTED_SCORE = 16.0
+DO_BOTH = {
+    "rms_norm_packed_f32": ("rms_norm_f32", "pack_lhs_f32"),
+    "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
+}
+"""Guessed: where a kernel was never measured, it costs as much as the two whose work it does."""
 DEFAULT_MR = 6
 DEFAULT_NR = 16
 DEFAULT_KC = 384
@@ -62,12 +70,14 @@ class Transfer:
 class TaskCost:
     """What a task asks of its worker and of the links.
 
-    `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first.
+    `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first. With
+    `on_unit` the arithmetic and the transfers are those of the matrix unit that the worker drives, else of its core.
     """
 
     compute_s: float
     serial_s: float
     transfers: tuple[Transfer, ...]
+    on_unit: bool = False
 
 
 @lru_cache(maxsize=65536)
@@ -240,16 +250,22 @@ class CoreCosts:
         efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
         slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
         products = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in work.ksteps_by_height)
-        seconds = (
-            products * self._parameter("attention_f32", "kstep_factor", slowdown)
-            + work.pairs
-            * self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
-            + work.row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)
-            + work.rows
-            * shape.head_dim
-            * self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s)
+        return (
+            products * self._parameter("attention_f32", "kstep_factor", slowdown) / self._rate_factor
+            + self.softmax_s(work.pairs, work.row_blocks)
+            + self.query_s(work.rows * shape.head_dim)
         )
-        return seconds / self._rate_factor
+
+    def softmax_s(self, scores: float, row_blocks: float) -> float:
+        """Mask and online softmax of so many scores, in so many visits of a row to a block of keys."""
+        guess = GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s
+        seconds = scores * self._parameter("attention_f32", "s_per_score", guess)
+        return (seconds + row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)) / self._rate_factor
+
+    def query_s(self, elements: float) -> float:
+        """Scaling queries and dividing outputs by the sums of the softmax, so many elements of each."""
+        guess = 4.0 / self._peak_flop_per_s
+        return elements * self._parameter("attention_f32", "s_per_query_element", guess) / self._rate_factor
 
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
         """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task.
@@ -257,6 +273,8 @@ class CoreCosts:
         Elements of the first row may cost more: their lines are asked for before prefetching is under way. These
         kernels wait for memory more than they compute, so busy neighbours are felt through the links, not here.
         """
+        if kernel in DO_BOTH and kernel not in self._kernels:
+            return sum(self.elementwise_s(part, rows, elements) for part in DO_BOTH[kernel])
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
         seconds += elements / rows * self._parameter(kernel, "s_per_first_element", 0.0)

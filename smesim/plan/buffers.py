@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from smesim.plan.layout import LhsLayout
 from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
@@ -60,32 +61,28 @@ class BufferTable:
 
     def of(self, tensor: str) -> int:
         """Index of the buffer that holds a tensor of the graph."""
-        tensor = self._in_place.get(tensor, tensor)
         if tensor in ROPE_TABLES:
             return self._rope_table(tensor)
-        spec = self._graph.tensors[tensor]
-        name = tensor
-        if spec.role is Role.ACTIVATION:
-            site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
-            name = f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
+        name = self.name(tensor)
         if name not in self._index:
-            self._add(name, self._row(tensor, spec))
+            tensor = self._in_place.get(tensor, tensor)
+            self._add(name, self._row(tensor, self._graph.tensors[tensor]))
         return self._index[name]
 
-    def packed_twin(self, buffer: int) -> int:
-        """The buffer for the packed form of a row-major activation: exactly as many bytes."""
-        name = f"{self._names[buffer]}.packed"
+    def packed(self, tensor: str, layout: LhsLayout) -> int:
+        """Index of the buffer for an activation packed as a left operand. There need be none of it row major."""
+        name = f"{self.name(tensor)}.{layout.name}"
         if name not in self._index:
-            n_bytes, role, _, rows, columns = self._rows[buffer]
-            self._add(name, (n_bytes, role, Layout.LHS_PACKED, rows, columns))
+            _, role, _, rows, columns = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
         return self._index[name]
 
-    def packed_by_expert(self, buffer: int, rows: int) -> int:
-        """The buffer for the rows of a row-major activation as experts read them: packed, one expert after another."""
-        name = f"{self._names[buffer]}.by_expert"
+    def packed_by_expert(self, tensor: str, layout: LhsLayout, rows: int) -> int:
+        """Index of the buffer for the rows of an activation as experts read them: packed, one expert after another."""
+        name = f"{self.name(tensor)}.{layout.name}.by_expert"
         if name not in self._index:
-            _, role, _, _, columns = self._rows[buffer]
-            self._add(name, (4 * rows * columns, role, Layout.LHS_PACKED, rows, columns))
+            _, role, _, _, columns = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
         return self._index[name]
 
     def routing(self, of_router: str) -> int:
@@ -96,6 +93,15 @@ class BufferTable:
             n_bytes = rows * ROUTING_COLUMNS * DType.I32.bytes_for(1)
             self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows))
         return self._index[name]
+
+    def name(self, tensor: str) -> str:
+        """Of the buffer that holds a tensor; tensors of one name follow one another in it."""
+        tensor = self._in_place.get(tensor, tensor)
+        spec = self._graph.tensors[tensor]
+        if spec.role is not Role.ACTIVATION:
+            return tensor
+        site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
+        return f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
 
     def array(self) -> Array:
         return np.array(self._rows, BUFFER_DTYPE)

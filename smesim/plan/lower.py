@@ -7,8 +7,9 @@ Dependencies come from buffers, not from names: a task waits for whoever wrote w
 what it overwrites, and for the previous writer. Activations of one layer use the same buffers as those of the next,
 as an engine would, so that their place in the caches is what it would be.
 
-Layout state: a GEMM reads its left operand packed. The pack tasks are made for the first operator that needs them and
-shared by all that read the same tensor in the same layout (q, k and v; gate and up), until the tensor is rewritten.
+Layout state: of each activation, the layouts in which it is there until it is rewritten. A GEMM reads its left operand
+packed: as a norm or an activation has written it, as it was packed for an operator before (q, k and v share one
+operand, gate and up another), or else as its own pack tasks make it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from smesim.errors import PlanError
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
+from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import (
     ANY_WORKER,
     ENTRY_DTYPE,
@@ -28,14 +30,16 @@ from smesim.plan.program import (
     OP_DTYPE,
     POOL_DTYPE,
     SEGMENT_DTYPE,
+    SLOTS,
     TASK_DTYPE,
     WORKER_DTYPE,
     EntryKind,
     Program,
     TaskKind,
+    field_bytes,
 )
 from smesim.plan.schema import OperatorPlan, Plan, check_plan
-from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
+from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import ExpertCombine, GroupedLinear, Linear, Operator, Rope
 
@@ -71,7 +75,7 @@ class _Lowering:
         self.graph = graph
         self.buffers = BufferTable(graph)
         self.accesses: dict[int, _Access] = {}
-        self.live_packed: dict[int, str] = {}  # row-major buffer -> layout of its packed twin, while both agree
+        self.layouts: dict[str, set[str]] = {}  # by an activation's buffer: the layouts in which it is there
         self.ops: list[tuple[object, ...]] = []
         self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds
         self.predecessors: list[tuple[int, ...]] = []
@@ -95,53 +99,66 @@ class _Lowering:
     # -- one operator ------------------------------------------------------------------------------------------------
 
     def add_operator(self, operator: Operator, entry: OperatorPlan) -> None:
-        facts = operator_facts(operator, entry)
-        reads = [self.buffers.of(name) for name in operator.inputs]
-        writes = [self.buffers.of(name) for name in operator.outputs]
         op = len(self.ops)
-        packed = NO_BUFFER
-        if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout.startswith("lhs_"):
-            packed = self.packed_lhs(op, operator, entry, reads)
-            reads = [packed, *reads[1:]]
-        self.ops.append(self.op_row(operator, facts, packed))
-        tiles = operator_tiles(operator, entry)
-        self.add_tasks(op, tiles, entry, reads, writes)
-        for buffer in writes:
-            self.live_packed.pop(buffer, None)
-
-    def packed_lhs(self, op: int, operator: Operator, entry: OperatorPlan, reads: list[int]) -> int:
-        """The packed twin of a row-major activation, the first that is read; pack tasks only where no live one exists.
-
-        Experts read one of their own, for which the others, the router's choice, must be known.
-        """
-        source = reads[0]
-        if isinstance(operator, GroupedLinear):
-            packed = self.buffers.packed_by_expert(source, operator.m)
-        else:
-            packed = self.buffers.packed_twin(source)
-        if self.live_packed.get(source) != entry.lhs_layout:
-            self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
-            self.live_packed[source] = entry.lhs_layout
-        return packed
-
-    def op_row(self, operator: Operator, facts: dict[str, float], packed: int) -> tuple[object, ...]:
+        columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
+        columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
+        columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
         inputs = [self.buffers.of(name) for name in operator.inputs]
+        reads = list(inputs)
+        if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
+            reads[0], is_new = self.packed_lhs(op, operator, entry)
+            columns["packed"] = reads[0]
+            inputs[0] = inputs[0] if is_new else NO_BUFFER
+        else:
+            self.check_row_major(operator)
         if isinstance(operator, Rope):
             inputs += [self.buffers.of(name) for name in ROPE_TABLES]
         if isinstance(operator, GroupedLinear | ExpertCombine):
             inputs.append(self.buffers.routing(operator.inputs[1]))
-        columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
-        columns.update(layer=NO_LAYER if operator.layer is None else operator.layer, packed=packed)
-        for slot in range(3):
-            columns[f"input{slot}"] = inputs[slot] if slot < len(inputs) else NO_BUFFER
-        for slot in range(2):
-            outputs = operator.outputs
-            columns[f"output{slot}"] = self.buffers.of(outputs[slot]) if slot < len(outputs) else NO_BUFFER
-        for slot, key in enumerate(("weight", "bias")):
-            weights = operator.weights
-            columns[key] = self.buffers.of(weights[slot]) if slot < len(weights) else NO_BUFFER
-        columns.update(facts, flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
-        return tuple(columns.values())
+        columns.update({f"input{slot}": buffer for slot, buffer in enumerate(inputs)})
+        if entry.out_layout == ROW_MAJOR:
+            writes = [self.buffers.of(name) for name in operator.outputs]
+            columns.update({f"output{slot}": buffer for slot, buffer in enumerate(writes)})
+        else:
+            writes = [self.buffers.packed(operator.outputs[0], lhs_layout(entry.out_layout))]
+            columns["packed_out"] = writes[0]
+        columns.update(zip(("weight", "bias"), map(self.buffers.of, operator.weights), strict=False))
+        columns.update(operator_facts(operator, entry))
+        columns.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+        self.ops.append(tuple(columns.values()))
+        self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
+        for name in operator.outputs:
+            self.layouts[self.buffers.name(name)] = {entry.out_layout}
+
+    def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, bool]:
+        """The buffer of the packed left operand, and whether there are pack tasks for it: only where none is there.
+
+        Experts read one of their own, which cannot be packed before it is known who reads which rows.
+        """
+        tensor, form = operator.inputs[0], lhs_layout(entry.lhs_layout)
+        if isinstance(operator, GroupedLinear):
+            packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
+        else:
+            packed, layout = self.buffers.packed(tensor, form), form.name
+        there = self.layouts[self.buffers.name(tensor)]
+        if layout in there and self.plan.layout_reuse != "none":
+            return packed, False
+        self.check_row_major(operator)
+        reads = [self.buffers.of(name) for name in operator.inputs]
+        self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
+        there.add(layout)
+        return packed, True
+
+    def check_row_major(self, operator: Operator) -> None:
+        """PlanError if the operator reads what lies only packed, in a layout that it cannot read."""
+        for name in operator.inputs:
+            there = self.layouts.get(self.buffers.name(name), {ROW_MAJOR})
+            if ROW_MAJOR not in there:
+                read = self.plan.site(operator.site).lhs_layout
+                raise PlanError(
+                    f"operators[{operator.site}] reads {name} as {read!r}, which is written as {', '.join(there)};"
+                    f" accepted: the same out_layout and lhs_layout, or an out_layout of {ROW_MAJOR!r}"
+                )
 
     def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
         """Add the tasks of one stage, after everything they depend on, and record what they touched."""
@@ -149,7 +166,7 @@ class _Lowering:
         first = len(self.tasks)
         for tile in tiles:
             self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges], after)
-        self.assign(range(first, len(self.tasks)), entry)
+        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
         for buffer in writes:
             self.accesses[buffer] = _Access(written=done)
@@ -179,28 +196,36 @@ class _Lowering:
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
-    def assign(self, tasks: range, entry: OperatorPlan) -> None:
+    def assign(self, tasks: range, owners: list[int | None], entry: OperatorPlan) -> None:
+        """Put tasks into queues: those with an owner into its own, the others as the entry's assignment says."""
         workers = entry.workers
-        n_static = len(tasks)
-        if len(workers) > 1 and entry.assignment == "shared":
+        owned = [task for task, owner in zip(tasks, owners, strict=True) if owner is not None]
+        free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
+        for task in owned:
+            owner = owners[task - tasks.start]
+            assert owner is not None
+            self.give(task, owner)
+        n_static = len(free)
+        if len(workers) > 1 and (entry.assignment == "shared" or owned):
             n_static = 0
         elif entry.assignment == "static_then_shared":
-            n_static = len(tasks) * 3 // 4
-        shares = np.array(entry.shares or [1.0] * len(workers))
-        bounds = np.rint(np.cumsum(shares) / shares.sum() * n_static).astype(int)
+            n_static = int(len(free) * STATIC_PART)
         begin = 0
-        for worker, end in zip(workers, bounds.tolist(), strict=True):
-            for task in tasks[begin:end]:
-                self.tasks[task][2] = worker
-                self.entries[worker].append((EntryKind.TASK, task))
+        for worker, end in zip(workers, share_bounds(entry, n_static), strict=True):
+            for task in free[begin:end]:
+                self.give(task, worker)
             begin = end
-        if n_static < len(tasks):
+        if n_static < len(free):
             pool = len(self.pools)
-            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks) - n_static))
-            self.pool_tasks.extend(tasks[n_static:])
+            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(free) - n_static))
+            self.pool_tasks.extend(free[n_static:])
             self.pool_visitors.append(workers)
             for worker in workers:
                 self.entries[worker].append((EntryKind.POOL, pool))
+
+    def give(self, task: int, worker: int) -> None:
+        self.tasks[task][2] = worker
+        self.entries[worker].append((EntryKind.TASK, task))
 
     # -- segments and arrays -----------------------------------------------------------------------------------------
 
@@ -271,7 +296,7 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     used = np.unique(tasks["op"])
     ops = program.ops[used].copy()
     ops["layer"] = 0
-    for name in ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1"):
+    for name in SLOTS:
         present = ops[name] != NO_BUFFER
         sizes = program.buffers["n_bytes"][np.where(present, ops[name], 0)]
         ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
@@ -282,6 +307,6 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     for name in ("predecessor_count", "successor_begin", "successor_end"):
         tasks[name] = 0
     digest = hashlib.sha256()
-    for part in (tasks.tobytes(), sources.tobytes(), inside.tobytes(), ops.tobytes(), repr(pools).encode()):
+    for part in (field_bytes(tasks), sources.tobytes(), inside.tobytes(), field_bytes(ops), repr(pools).encode()):
         digest.update(part)
     return int.from_bytes(digest.digest()[:8], "little")

@@ -24,6 +24,7 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | GEMM | LHS strips | RHS panels | - |
 | GEMV | - | RHS panels | - |
 | PACK_LHS | LHS strips | - | - |
+| RMSNORM_PACKED, SWIGLU_PACKED | LHS strips of the output | - | - |
 | EXPERT_PACK | rows of the experts | - | reached experts |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
 | KV_APPEND | new tokens | - | sequences of the batch |
@@ -40,6 +41,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,11 +70,13 @@ class TaskKind(IntEnum):
     EXPERT_GEMM = 13
     EXPERT_COMBINE = 14
     QUANTIZE = 15
+    RMSNORM_PACKED = 21
+    SWIGLU_PACKED = 22
     EXPERT_PACK = 23
 
 
 PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
-"""Tasks that bring a left operand into the layout that products read."""
+"""Tasks that do nothing but bring a left operand into the layout that products read."""
 
 
 class EntryKind(IntEnum):
@@ -120,7 +124,7 @@ OP_DTYPE = np.dtype(
         ("experts_per_token", "<i4"),
         ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
         ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
-        ("lhs_mr", "<i4"),  # strip height of the packed LHS
+        ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
         ("eps", "<f4"),
         ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it
         ("n_bytes", "<i8"),  # bytes it reads and writes, as the graph counts them
@@ -130,11 +134,15 @@ OP_DTYPE = np.dtype(
         ("weight", "<i4"),
         ("bias", "<i4"),
         ("packed", "<i4"),  # packed LHS that PACK_LHS writes and GEMM reads
+        ("packed_out", "<i4"),  # output of an operator that writes it as a packed LHS; then output0 is empty
         ("output0", "<i4"),
         ("output1", "<i4"),
     ],
     align=True,
 )
+
+SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "packed_out", "output0", "output1")
+"""Columns of `Program.ops` that name buffers."""
 
 TASK_DTYPE = np.dtype(
     [
@@ -165,6 +173,11 @@ BUFFER_DTYPE = np.dtype(
 SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
 
 Array = npt.NDArray[np.void]
+
+
+def field_bytes(array: npt.NDArray[Any]) -> bytes:
+    """The bytes of all fields, column by column. What lies between fields, where C aligns them, is left to chance."""
+    return b"".join(array[name].tobytes() for name in array.dtype.names or ())
 
 
 @dataclass(frozen=True)
@@ -203,11 +216,12 @@ class Program:
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""
         digest = hashlib.sha256()
-        for array in (
-            self.ops, self.tasks, self.successors, self.workers, self.entries, self.pools, self.pool_tasks,
-            self.buffers, self.segments,
+        for fields in (
+            self.ops, self.tasks, self.workers, self.entries, self.pools, self.buffers, self.segments,
         ):  # fmt: skip
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(field_bytes(fields))
+        for numbers in (self.successors, self.pool_tasks):
+            digest.update(np.ascontiguousarray(numbers).tobytes())
         digest.update("\0".join(self.op_names + self.buffer_names).encode())
         return digest.hexdigest()[:16]
 

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import NO_BUFFER, PACKING, Layout, Program, TaskKind
-from smesim.plan.tiles import NR
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Program, TaskKind
+from smesim.plan.tiles import NR, PACKED_KINDS
 
 F32_BYTES = 4
 LINE_BYTES = 64
-
-SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1")
-"""Columns of `Program.ops` that name buffers."""
 
 Int64s = npt.NDArray[np.int64]
 
@@ -37,6 +34,8 @@ ROW_KERNELS = {
     TaskKind.EXPERT_PACK: "expert_pack_f32",
     TaskKind.EXPERT_COMBINE: "expert_combine_f32",
     TaskKind.QUANTIZE: "quantize_f32",
+    TaskKind.RMSNORM_PACKED: "rms_norm_packed_f32",
+    TaskKind.SWIGLU_PACKED: "swiglu_packed_f32",
 }
 """Kernels that work row by row: the names by which the probe fits them and the simulator costs them."""
 
@@ -101,6 +100,20 @@ class Operand:
     is_write: bool
 
 
+def _strip_rows(row: Any, op: Any) -> int:
+    """Rows in the strips begin0 .. end0 of an operator's packed operand."""
+    m, strips = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
+    return int(row["end0"]) * m // strips - int(row["begin0"]) * m // strips
+
+
+def rows_of(program: Program, task: int) -> int:
+    """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
+    row = program.tasks[task]
+    if row["kind"] in PACKED_KINDS.values():
+        return _strip_rows(row, program.ops[row["op"]])
+    return int(row["end0"]) - int(row["begin0"])
+
+
 def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
 
@@ -109,18 +122,20 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     row = program.tasks[task]
     op = program.ops[row["op"]]
     kind = TaskKind(row["kind"])
-    rows = int(row["end0"]) - int(row["begin0"])
+    rows = rows_of(program, task)
     read, written = ["input0"], ["output0"]
     width = int(op["n"])
     match kind:
         case TaskKind.ADD | TaskKind.SWIGLU:
             read = ["input0", "input1"]
+        case TaskKind.RMSNORM_PACKED | TaskKind.SWIGLU_PACKED:
+            read = ["input0"] if kind is TaskKind.RMSNORM_PACKED else ["input0", "input1"]
+            written = ["packed_out"]
         case TaskKind.KV_APPEND:
             rows *= int(row["end2"]) - int(row["begin2"])
             return _appended(row, op, rows)
         case TaskKind.PACK_LHS:
-            strips = -(-int(op["m"]) // int(op["lhs_mr"]))
-            rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
+            rows = _strip_rows(row, op)
             width, written = int(op["k"]), ["packed"]
         case TaskKind.EXPERT_PACK:
             width, written = int(op["k"]), ["packed"]

@@ -20,10 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
+from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, writes_packed
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import GroupedLinear, Linear, Operator, Router
+from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -68,8 +69,7 @@ class RunnerUp(_Part):
     """An alternative that the planner looked at and did not take."""
 
     mode: Mode
-    tile: TileShape
-    predicted_s: float
+    predicted_s: float = Field(ge=0, description="analytic time of one instance, seconds")
 
 
 class Reason(_Part):
@@ -93,8 +93,13 @@ class OperatorPlan(_Part):
     shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         default=(), description="share of the tiles per worker; empty means equal"
     )
-    lhs_layout: str = Field(default="row_major", pattern=r"^(row_major|lhs_f32_m[1-9][0-9]{0,2})$")
+    lhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$")
     rhs_layout: str = Field(default="row_major", pattern=r"^(row_major|rhs_f32_n16)$")
+    out_layout: str = Field(
+        default=ROW_MAJOR,
+        pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$",
+        description="how a norm or activation writes its output: row major, or packed as those read it that follow",
+    )
     pipeline: PipelinePlan | None = None
     reason: Reason | None = None
 
@@ -111,6 +116,7 @@ class Plan(_Part):
     layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
     last_layer_rows: Literal["all", "logits"] = "all"
     lm_head_rows: Literal["last", "all"] = "last"
+    layout_reuse: LayoutReuse = Field(default="full", description="who packs operands, see smesim.plan.layout")
     chip: str
     chip_fingerprint: str
     planner: str
@@ -207,12 +213,19 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         if operator.shares and not sum(operator.shares) > 0:
             raise PlanError(f"{at}.shares add up to {sum(operator.shares):g}; accepted: a sum above 0")
         roles = {plan.workers[worker].role for worker in operator.workers}
-        if roles != _ROLES_OF_MODE[operator.mode]:
+        # Who drives a matrix unit has a core too, for what is done row by row; products there would go to the unit.
+        by_rows = not isinstance(graph.sites[operator.site][0], Linear | GroupedLinear | Attention)
+        if roles != _ROLES_OF_MODE[operator.mode] and not (by_rows and operator.mode == "cpu"):
             raise PlanError(
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
             )
         _check_kernel(operator, graph.sites[operator.site][0], at)
+        if plan.layout_reuse != "full" and operator.out_layout != ROW_MAJOR:
+            raise PlanError(
+                f"{at}.out_layout is {operator.out_layout!r}; accepted with layout_reuse {plan.layout_reuse!r}:"
+                f" {ROW_MAJOR!r}"
+            )
 
 
 def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
@@ -234,3 +247,5 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
     rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear | Router) else "row_major"
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
+    if entry.out_layout != ROW_MAJOR and not writes_packed(operator):
+        raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {ROW_MAJOR!r}")

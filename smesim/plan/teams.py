@@ -1,23 +1,20 @@
 """Teams: the workers of a plan that take the same operators, and what a planner must know of them.
 
-A team of cores computes on vector pipes, each worker at its core's rate. In a team that drives matrix units the rate is
-the units', however many drive them, and what is packed for it suits the unit: two vectors of rows, so that four
-accumulators are in flight.
+What the agents of a choice have in common: the strips that are packed for them, the cache that a tile should fit into.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, MatrixUnit
 from smesim.hwmodel.cost import CoreCosts
+from smesim.plan.choices import Choice
 from smesim.plan.schema import Mode, WorkerPlan
 
-ACCUMULATORS_DOWN = 2
-"""Of the accumulators in flight, how many lie below each other."""
 SMALLEST_CACHE_BYTES = 256 * 1024.0
 
 
@@ -34,32 +31,29 @@ class Team:
     load_bytes_per_s: float
 
 
-def cpu_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
-    """The workers of a plan that compute on their cores; there must be one."""
-    chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "cpu")
+def row_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
+    """All workers of a plan, each on its core's vectors: who drives a matrix unit has a core too."""
+    return _core_team(chip, workers, tuple(range(len(workers))), "cpu")
+
+
+def team_of(chip: Chip, workers: Sequence[WorkerPlan], choice: Choice) -> Team:
+    """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
+    smallest of the caches."""
+    chosen = tuple(worker for agent in choice.agents for worker in agent.workers)
+    units = [agent.unit for agent in choice.agents if agent.unit is not None]
+    team = _core_team(chip, workers, chosen, choice.mode)
+    return team if not units else replace(team, mr=units[0].rows_together)
+
+
+def _core_team(chip: Chip, workers: Sequence[WorkerPlan], chosen: tuple[int, ...], mode: Mode) -> Team:
     clusters = [chip.instance_of(workers[i].core) for i in chosen]
     return Team(
         workers=chosen,
-        mode="cpu",
+        mode=mode,
         mr=CoreCosts(clusters[0].cluster, ()).mr,
-        cache_bytes=own_cache_bytes(chip, clusters[0]),
+        cache_bytes=min(own_cache_bytes(chip, cluster) for cluster in clusters),
         flop_per_s=sum(c.cluster.core.flop_per_s["f32"].value for c in clusters),
         load_bytes_per_s=sum(c.cluster.core.load_bytes_per_s[DRAM].value for c in clusters),
-    )
-
-
-def matrix_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
-    """The workers of a plan that drive matrix units; there must be one."""
-    chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "matrix")
-    numbers = [unit for i in chosen if (unit := workers[i].unit) is not None]
-    units = [chip.unit_instances[number].unit for number in sorted(set(numbers))]
-    return Team(
-        workers=chosen,
-        mode="matrix",
-        mr=ACCUMULATORS_DOWN * units[0].tile("f32").rows,
-        cache_bytes=own_cache_bytes(chip, chip.unit_instances[numbers[0]].cluster),
-        flop_per_s=sum(unit.flop_per_s["f32"].value for unit in units),
-        load_bytes_per_s=sum(unit.load_bytes_per_s[DRAM].value for unit in units),
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.program import PACKING, Program, TaskKind
-from smesim.plan.tiles import NR
+from smesim.plan.tiles import NR, PACKED_KINDS
 
 Int64s = npt.NDArray[np.int64]
 
@@ -35,6 +35,7 @@ def _shares(program: Program) -> Int64s:
     columns = np.minimum(column["end1"] * NR, n) - np.minimum(column["begin1"] * NR, n)
     strips = strip_row(column["end0"], m, mr) - strip_row(column["begin0"], m, mr)
     share = np.where(kind == TaskKind.GEMM, strips * columns, share)
+    share = np.where(np.isin(kind, list(PACKED_KINDS.values())), strips, share)
     share = np.where(kind == TaskKind.GEMV, columns, share)
 
     experts = np.maximum(ops["experts"].astype(np.int64), 1)
@@ -97,7 +98,10 @@ def trace_columns(program: Program) -> dict[str, Any]:
     rows = np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN)
     tasks = program.tasks[rows]
     op = tasks["op"]
-    kinds = sorted(TaskKind)
+
+    kinds = [""] * (max(TaskKind) + 1)
+    for kind in TaskKind:
+        kinds[kind] = kind.name.lower()
 
     def named(codes: npt.NDArray[Any], names: tuple[str, ...]) -> Any:
         unique, inverse = np.unique(np.array(names, dtype=object), return_inverse=True)
@@ -110,7 +114,7 @@ def trace_columns(program: Program) -> dict[str, Any]:
         "site": named(op, program.op_sites),
         "layer": program.ops["layer"][op],
         "op_kind": named(op, program.op_kinds),
-        "kind": named(np.searchsorted(kinds, tasks["kind"]), tuple(kind.name.lower() for kind in kinds)),
+        "kind": named(tasks["kind"], tuple(kinds)),
         "flop": task_flop(program)[rows],
         "bytes": task_bytes(program)[rows],
     }

@@ -15,10 +15,20 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import NO_BUFFER, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, SLOTS, reuse_distances, row_operands, shared_bytes, touched_bytes
+from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
+from smesim.plan.reuse import (
+    F32_BYTES,
+    ROW_KERNELS,
+    reuse_distances,
+    row_operands,
+    rows_of,
+    shared_bytes,
+    touched_bytes,
+)
 from smesim.plan.tiles import NR, rows_of_expert
+from smesim.sim.costing_unit import UnitCosting
 
 
 class Costing:
@@ -34,9 +44,6 @@ class Costing:
     def __init__(self, chip: Chip, program: Program, effects: Collection[str]) -> None:
         self._chip = chip
         self._program = program
-        for worker in program.workers:
-            if worker["role"] != CPU_ROLE:
-                raise ProgramError("a worker drives a matrix unit; accepted: 'cpu' workers, whose kernels have costs")
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
         busy = self._busy = Counter(instance.name for instance in self._instances)
         self._costs = {
@@ -56,14 +63,27 @@ class Costing:
         self._pass_bytes = int(self._touched_bytes.sum())
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
+        self._units = [self._unit_costing(worker, effects) for worker in program.workers]
+
+    def _unit_costing(self, worker: np.void, effects: Collection[str]) -> UnitCosting | None:
+        """For a worker that drives a matrix unit; every unit has its own entry, so equal units are costed alike."""
+        if worker["role"] == CPU_ROLE:
+            return None
+        cluster = self._chip.instance_of(int(worker["core"])).name
+        unit = self._chip.unit_instances[int(worker["unit"])]
+        if "f32" not in unit.unit.flop_per_s:
+            raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
+        return UnitCosting(UnitCosts(self._chip, unit, self._costs[cluster], effects), self._program, self, cluster)
 
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.tasks[task]
-        cluster = self._instances[worker].name
-        key = (cluster, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
+        cluster, unit = self._instances[worker].name, int(self._program.workers["unit"][worker])
+        key = (cluster, unit, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
         if key not in self._memo:
-            self._memo[key] = self._cost(task, row, self._program.ops[row["op"]], cluster)
+            op, costing = self._program.ops[row["op"]], self._units[worker]
+            on_unit = None if costing is None else costing.cost(row, op)
+            self._memo[key] = on_unit or self._cost(task, row, op, cluster)
         return self._memo[key]
 
     def _shape_keys(self) -> list[bytes]:
@@ -77,18 +97,25 @@ class Costing:
             keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
             ops[name] = 0
         distances = np.stack([self._distances[slot] for slot in SLOTS], axis=1)
-        return [key + op.tobytes() + far.tobytes() for key, op, far in zip(keys, ops, distances, strict=True)]
+        shapes = (repr(op).encode() for op in ops.tolist())
+        return [key + shape + far.tobytes() for key, shape, far in zip(keys, shapes, distances, strict=True)]
 
-    def _level(self, cluster: str, footprint_bytes: float) -> str:
+    def level(self, cluster: str, footprint_bytes: float) -> str:
+        """The nearest level that holds so many bytes, which are used again and again."""
         for level, size_bytes in self._levels[cluster]:
             if footprint_bytes <= size_bytes:
                 return level
         return DRAM
 
-    def _slot_level(self, cluster: str, op: int, slot: str) -> str:
+    def slot_level(self, cluster: str, op: int, slot: str) -> str:
         """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
         buffer = int(self._program.ops[slot][op])
-        return self._level(cluster, float(self._distances[slot][op] + self._touched_bytes[buffer]))
+        return self.level(cluster, float(self._distances[slot][op] + self._touched_bytes[buffer]))
+
+    def old_keys_level(self, cluster: str, op: np.void) -> str:
+        """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
+        kv_bytes = float(self._program.buffers["n_bytes"][op["input1"]])
+        return self.level(cluster, float(self._pass_bytes) + kv_bytes)
 
     def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
         kind = TaskKind(row["kind"])
@@ -115,10 +142,10 @@ class Costing:
     def _router(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         rows, panels, k = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR), int(op["k"])
         weight_bytes, row_bytes = float(panels * NR * k * F32_BYTES), float(rows * k * F32_BYTES)
-        weights = self._slot_level(cluster, int(row["op"]), "weight")
+        weights = self.slot_level(cluster, int(row["op"]), "weight")
         if row["begin0"]:  # the tasks of other rows find them in a cache
-            weights = self._level(cluster, weight_bytes)
-        lhs = Transfer(self._slot_level(cluster, int(row["op"]), "input0"), row_bytes)
+            weights = self.level(cluster, weight_bytes)
+        lhs = Transfer(self.slot_level(cluster, int(row["op"]), "input0"), row_bytes)
         compute_s = costs.router_s(rows, int(op["n"]), k, is_gemv=bool(op["m"] == 1))
         return TaskCost(compute_s, 0.0, (Transfer(weights, weight_bytes), lhs))
 
@@ -134,11 +161,11 @@ class Costing:
         lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
-            weights = Transfer(self._slot_level(cluster, index, "weight"), weight_bytes)
+            weights = Transfer(self.slot_level(cluster, index, "weight"), weight_bytes)
         else:
-            weights = Transfer(self._level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
-        lhs = Transfer(self._slot_level(cluster, index, "packed"), lhs_bytes)
-        out_level = self._slot_level(cluster, index, "output0")
+            weights = Transfer(self.level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
+        lhs = Transfer(self.slot_level(cluster, index, "packed"), lhs_bytes)
+        out_level = self.slot_level(cluster, index, "output0")
         compute_s = costs.gemm_s(m, mr, strips, panels, k)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
@@ -147,7 +174,7 @@ class Costing:
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
         weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-        level = self._slot_level(cluster, int(row["op"]), "weight")
+        level = self.slot_level(cluster, int(row["op"]), "weight")
         return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -159,13 +186,12 @@ class Costing:
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * F32_BYTES * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
-        near = self._level(cluster, 2 * per_key * (past + end))
+        near = self.level(cluster, 2 * per_key * (past + end))
         first = end == int(op["tokens"])
-        kv_bytes = float(self._program.buffers["n_bytes"][op["input1"]])
-        old = self._level(cluster, float(self._pass_bytes) + kv_bytes) if first else near
+        old = self.old_keys_level(cluster, op) if first else near
         query_bytes = rows * head_dim * F32_BYTES
-        query = self._slot_level(cluster, index, "input0")
-        out = self._slot_level(cluster, index, "output0")
+        query = self.slot_level(cluster, index, "input0")
+        out = self.slot_level(cluster, index, "output0")
         transfers = (
             Transfer(old, per_key * past),
             Transfer(near, per_key * end),
@@ -179,12 +205,12 @@ class Costing:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
         row = self._program.tasks[task]
         operands = row_operands(self._program, task)
-        rows = int(row["end0"]) - int(row["begin0"])
+        rows = rows_of(self._program, task)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
         transfers = []
         streamed_bytes = 0.0
         for operand in operands:
-            level = self._slot_level(cluster, int(row["op"]), operand.slot)
+            level = self.slot_level(cluster, int(row["op"]), operand.slot)
             n_bytes = operand.n_bytes * (self._write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))

@@ -13,6 +13,7 @@ from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.tensors import Tensors
 from smesim.plan.buffers import is_routing
+from smesim.plan.layout import LayoutReuse, with_out_layouts
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Program
@@ -79,7 +80,8 @@ def little_phases(draw: st.DrawFn) -> Phase:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a plan is cut: tile sizes (0: the planner's), assignment, threads, strip height, rows of the last layer."""
+    """How a plan is cut: tile sizes (0: the planner's), assignment, threads, strip height, rows of the last layer, and
+    how layouts are reused."""
 
     m: int = 0
     n: int = 0
@@ -87,6 +89,7 @@ class Cut:
     threads: int = 1
     mr: int = STRIPS[DEVICE.isa]
     last_layer_rows: str = "all"
+    reuse: LayoutReuse = "full"
 
 
 @st.composite
@@ -98,13 +101,14 @@ def cuts(draw: st.DrawFn, isa: str = DEVICE.isa) -> Cut:
         threads=draw(st.integers(1, CORES)),
         mr=STRIPS[isa],
         last_layer_rows=draw(st.sampled_from(["all", "logits"])),
+        reuse=draw(st.sampled_from(["full", "shared_packs", "none"])),
     )
 
 
 def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
     """The planner's plan with its tiles, assignments and strips replaced; all workers share every operator."""
     graph = build_graph(model, phase, last_layer_rows=cut.last_layer_rows)  # type: ignore[arg-type]
-    plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows)
+    plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows, layout_reuse=cut.reuse)
 
     def replaced(entry: OperatorPlan) -> OperatorPlan:
         packed = entry.lhs_layout.startswith("lhs_")
@@ -117,7 +121,8 @@ def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
             }
         )
 
-    return plan.model_copy(update={"operators": tuple(replaced(entry) for entry in plan.operators)})
+    entries = with_out_layouts(graph, (replaced(entry) for entry in plan.operators), cut.reuse)
+    return plan.model_copy(update={"operators": entries})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
-from smesim.exec.probe import chipfile, probe, yardstick
+from smesim.exec.probe import chipfile, little_models, loops, probe, warm, yardstick
 from smesim.exec.probe.little_models import MIXED, NARROW, WIDE, planned_runs
 from smesim.exec.probe.loops import lowp_isas
 from smesim.hwmodel import library
@@ -23,12 +23,17 @@ from smesim.workload import ModelConfig, Phase, build_graph, catalog
 from smesim.workload.operators import GroupedLinear, Linear, Router
 
 HERE = Device.here()
+REPEATED = (loops, warm, little_models)
+"""What measures several times, so that a chip can be relied on; here nobody relies on its numbers."""
 
 
 @pytest.fixture(scope="module")
 def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
     steps: list[tuple[str, int, int]] = []
-    chip = probe(HERE, quick=True, progress=lambda *step: steps.append(step), command="a test")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in REPEATED:
+            patch.setattr(module, "REPEATS", 2)
+        chip = probe(HERE, quick=True, progress=lambda *step: steps.append(step), command="a test")
     return chip, steps
 
 
@@ -156,6 +161,8 @@ def test_strips_of_the_little_models_are_as_high_as_the_kernels_that_are_probed(
         heights.update(program.ops["lhs_mr"].tolist())
         raise EnoughError
 
+    for module in REPEATED:
+        monkeypatch.setattr(module, "REPEATS", 1)
     monkeypatch.setattr(chipfile, "run_all", run_all)
     with pytest.raises(EnoughError):
         probe(device)

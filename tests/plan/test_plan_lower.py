@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smesim.errors import PlanError
+from smesim.plan.layout import LayoutReuse
 from smesim.plan.lower import lower
 from smesim.plan.program import ANY_WORKER, NO_BUFFER, EntryKind, Layout, Program, TaskKind
 from smesim.plan.schema import Plan, TileShape
@@ -140,7 +142,7 @@ def reads_and_writes(program: Program, task: int) -> tuple[set[int], set[int]]:
         return {present[name] for name in ("input0", "input1", "input2")}, {present["packed"]}
     first = "packed" if "packed" in present else "input0"
     inputs = {present[name] for name in (first, "input1", "input2") if name in present}
-    return inputs, {present[name] for name in ("output0", "output1") if name in present}
+    return inputs, {present[name] for name in ("output0", "output1", "packed_out") if name in present}
 
 
 @drawn
@@ -262,9 +264,14 @@ def packs(program: Program) -> dict[str, int]:
     return {site: sites.count(site) for site in dict.fromkeys(sites)}
 
 
-def test_an_activation_is_packed_once_for_all_that_read_it() -> None:
-    program = lower(small_plan("prefill:20", threads=1, layers=1))
-    assert packs(program) == dict.fromkeys(["q_proj", "o_proj", "gate_proj", "down_proj"], 1)
+SHARED = ["q_proj", "o_proj", "gate_proj", "down_proj"]
+EACH = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.mark.parametrize(("reuse", "sites"), [("full", ["o_proj"]), ("shared_packs", SHARED), ("none", EACH)])
+def test_an_activation_is_packed_as_often_as_the_plan_says(reuse: LayoutReuse, sites: list[str]) -> None:
+    program = lower(small_plan("prefill:20", threads=1, layers=1, reuse=reuse))
+    assert packs(program) == dict.fromkeys(sites, 1)
     by_site = dict(zip(program.op_sites, program.ops["packed"].tolist(), strict=True))
     assert by_site["q_proj"] == by_site["k_proj"] == by_site["v_proj"]
     assert by_site["gate_proj"] == by_site["up_proj"]
@@ -272,17 +279,37 @@ def test_an_activation_is_packed_once_for_all_that_read_it() -> None:
     twin = program.buffers[by_site["q_proj"]]
     assert Layout(twin["layout"]) is Layout.LHS_PACKED
     assert twin["n_bytes"] == 20 * 64 * 4
+    row_major = {name.partition("[")[0] for name in program.buffer_names if name.endswith("]")}
+    assert {"attn_norm.out", "ffn_norm.out", "swiglu.out"} & row_major == (
+        set() if reuse == "full" else {"attn_norm.out", "ffn_norm.out", "swiglu.out"}
+    )
 
 
 def test_what_is_rewritten_is_packed_again() -> None:
-    program = lower(small_plan("prefill:20", tiny(layers=3), threads=1, layers=3))
-    assert packs(program)["q_proj"] == 3
+    program = lower(small_plan("prefill:20", tiny(layers=3), threads=1, layers=3, reuse="shared_packs"))
+    assert packs(program) == dict.fromkeys(SHARED, 3)
 
 
 def test_a_reader_of_another_strip_height_gets_its_own_packing() -> None:
     plan = with_entry(small_plan("prefill:20", threads=1, layers=1), "k_proj", lhs_layout="lhs_f32_m4")
-    made = packs(lower(plan))
-    assert [made[site] for site in ("q_proj", "k_proj", "v_proj")] == [1, 1, 1]
+    assert packs(lower(plan)) == dict.fromkeys(["q_proj", "k_proj", "o_proj"], 1)
+    assert plan.site("attn_norm").out_layout == "row_major"
+    assert plan.site("ffn_norm").out_layout == "lhs_f32_m6"
+
+
+def test_an_output_that_is_packed_otherwise_than_it_is_read_is_refused() -> None:
+    plan = with_entry(small_plan("prefill:20"), "ffn_norm", out_layout="lhs_f32_m4")
+    with pytest.raises(PlanError, match=r"\[gate_proj\] reads layers.0.ffn_norm.out as 'lhs_f32_m6', which is written"):
+        lower(plan)
+    plan = with_entry(small_plan("decode:20"), "attn_norm", out_layout="lhs_f32_m4")
+    with pytest.raises(PlanError, match=r"\[q_proj\] reads layers.0.attn_norm.out as 'row_major'"):
+        lower(plan)
+
+
+def test_experts_read_row_major_so_their_norm_writes_it() -> None:
+    plan = small_plan("prefill:20", tiny_moe())
+    assert plan.site("ffn_norm").out_layout == "row_major"
+    assert plan.site("attn_norm").out_layout == "lhs_f32_m6"
 
 
 def test_one_row_is_not_packed() -> None:

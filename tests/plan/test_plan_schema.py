@@ -29,7 +29,7 @@ def test_invariant_8_a_plan_read_back_equals_the_one_written(plan: Plan, tmp_pat
 
 
 def test_everything_that_a_plan_can_hold_is_read_back(tmp_path: Path) -> None:
-    runner_up = RunnerUp(mode="matrix", tile=TileShape(m=16, n=64), predicted_s=1e-4)
+    runner_up = RunnerUp(mode="matrix", predicted_s=1e-4)
     plan = with_entry(
         with_driver(small_plan(threads=2)),
         "attention",

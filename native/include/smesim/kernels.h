@@ -66,6 +66,12 @@ struct sms_kernels {
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     /* y = silu(gate) * up; y may be gate or up. */
     void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
+    /* The same of whole rows, y[m][..] written as pack_lhs packs it, in the strips strip0 .. strip1: the bits that the
+     * plain leaf and pack_lhs give. out must not overlap the inputs. */
+    void (*rmsnorm_packed)(const float *x, int64_t ldx, const float *gamma, int64_t m, int64_t dim, float eps,
+                           int64_t mr, int64_t strip0, int64_t strip1, float *out);
+    void (*swiglu_packed)(const float *gate, int64_t ldg, const float *up, int64_t ldu, int64_t m, int64_t n,
+                          int64_t mr, int64_t strip0, int64_t strip1, float *out);
     void (*copy)(const float *x, float *y, int64_t n);
     /* y[n] = sum over i < count, in that order, of weights[i] * x[rows[i]][n]. */
     void (*weighted_sum)(const float *x, int64_t ldx, const int32_t *rows, const float *weights, int64_t count,

@@ -24,6 +24,8 @@ enum sms_task_kind {
     SMS_EXPERT_GEMM = 13,
     SMS_EXPERT_COMBINE = 14,
     SMS_QUANTIZE = 15,
+    SMS_RMSNORM_PACKED = 21,
+    SMS_SWIGLU_PACKED = 22,
     SMS_EXPERT_PACK = 23
 };
 
@@ -46,7 +48,7 @@ struct sms_op {
     int32_t lhs_mr;
     float eps;
     int64_t flop, n_bytes;
-    int32_t input0, input1, input2, weight, bias, packed, output0, output1;
+    int32_t input0, input1, input2, weight, bias, packed, packed_out, output0, output1;
 };
 
 struct sms_task {

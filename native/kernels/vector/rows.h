@@ -28,12 +28,16 @@ static float sms_sum_of_squares(const float *x, int64_t n) {
     return sum;
 }
 
+static float sms_inverse_rms(const float *x, int64_t dim, float eps) {
+    return 1.0f / sqrtf(sms_sum_of_squares(x, dim) / (float)dim + eps);
+}
+
 static void sms_rmsnorm(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows,
                         int64_t dim, float eps) {
     for (int64_t r = 0; r < rows; r++) {
         const float *from = x + r * ldx;
         float *to = y + r * ldy;
-        const float inverse = 1.0f / sqrtf(sms_sum_of_squares(from, dim) / (float)dim + eps);
+        const float inverse = sms_inverse_rms(from, dim, eps);
         for (int64_t i = 0; i < dim; i++)
             to[i] = from[i] * inverse * gamma[i];
     }
@@ -74,21 +78,18 @@ static void sms_weighted_sum(const float *x, int64_t ldx, const int32_t *rows, c
     }
 }
 
-SMS_INLINE void sms_swiglu_vector(const float *gate, const float *up, float *y) {
-    const vf x = v_load(gate);
-    v_store(y, x / (1.0f + v_exp(-x)) * v_load(up));
-}
+SMS_INLINE vf sms_silu_times(vf gate, vf up) { return gate / (1.0f + v_exp(-gate)) * up; }
 
 static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n) {
     int64_t i = 0;
     for (; i + SMS_LANES <= n; i += SMS_LANES)
-        sms_swiglu_vector(gate + i, up + i, y + i);
+        v_store(y + i, sms_silu_times(v_load(gate + i), v_load(up + i)));
     if (i < n) {
         const size_t bytes = (size_t)(n - i) * sizeof *y;
         float gate_tail[SMS_LANES] = {0}, up_tail[SMS_LANES] = {0};
         memcpy(gate_tail, gate + i, bytes);
         memcpy(up_tail, up + i, bytes);
-        sms_swiglu_vector(gate_tail, up_tail, gate_tail);
+        v_store(gate_tail, sms_silu_times(v_load(gate_tail), v_load(up_tail)));
         memcpy(y + i, gate_tail, bytes);
     }
 }

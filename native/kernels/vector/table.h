@@ -14,6 +14,7 @@
 #include "gemv.h"
 #include "measure.h"
 #include "pack.h"
+#include "packed_rows.h"
 #include "rows.h"
 #include "smesim/kernels.h"
 
@@ -37,6 +38,8 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .rmsnorm = sms_rmsnorm,
     .add = sms_add,
     .swiglu = sms_swiglu,
+    .rmsnorm_packed = sms_rmsnorm_packed,
+    .swiglu_packed = sms_swiglu_packed,
     .copy = sms_copy,
     .weighted_sum = sms_weighted_sum,
     .rope = sms_rope,

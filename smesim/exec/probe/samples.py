@@ -13,7 +13,7 @@ from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.warm import WarmProduct
 from smesim.hwmodel.cost import AttentionShape, attention_work, router_blocks, strip_heights
 from smesim.plan.program import BufferRole, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, shared_bytes
+from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
 
 Floats = npt.NDArray[np.float64]
 
@@ -133,7 +133,7 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
-    rows = float(int(row["end0"]) - int(row["begin0"]))
+    rows = float(rows_of(sample.program, sample.task))
     return 1.0, elements, rows, elements / rows, streamed, shared
 
 
