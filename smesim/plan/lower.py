@@ -103,14 +103,16 @@ class _Lowering:
         columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
         columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
-        inputs = [self.buffers.of(name) for name in operator.inputs]
-        reads = list(inputs)
         if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
-            reads[0], is_new = self.packed_lhs(op, operator, entry)
-            columns["packed"] = reads[0]
-            inputs[0] = inputs[0] if is_new else NO_BUFFER
+            packed, is_new = self.packed_lhs(op, operator, entry)
+            others = [self.buffers.of(name) for name in operator.inputs[1:]]
+            inputs = [self.buffers.of(operator.inputs[0]) if is_new else NO_BUFFER, *others]
+            reads = [packed, *others]
+            columns["packed"] = packed
         else:
             self.check_row_major(operator)
+            inputs = [self.buffers.of(name) for name in operator.inputs]
+            reads = list(inputs)
         if isinstance(operator, Rope):
             inputs += [self.buffers.of(name) for name in ROPE_TABLES]
         if isinstance(operator, GroupedLinear | ExpertCombine):
