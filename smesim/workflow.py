@@ -244,7 +244,6 @@ def study(
     chip that is this machine, `refresh` lets a little model between the runs say what the machine gives at the time,
     and predicts with that; no time of the program itself goes into the prediction.
     """
-    check_has_kernels(model)
     Device.here().refuse_if_emulated("a comparison of predicted and measured times")
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
@@ -279,15 +278,6 @@ def typical_repeats(run_s: float) -> int:
     number is odd, so that the median is a run."""
     fitting = int(LEAST_MEASURED_S / run_s) if run_s > 0 else MOST_REPEATS
     return min(max(FEWEST_REPEATS, fitting), MOST_REPEATS) | 1
-
-
-def check_has_kernels(model: ModelConfig) -> None:
-    """DeviceError if a model has operators that nothing here executes; to be asked before anything is measured."""
-    if model.is_moe:
-        raise DeviceError(
-            f"{model.name} has experts, for which there are no native kernels; accepted: models without experts"
-            " (plan, simulate and roofline take all)"
-        )
 
 
 def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None) -> int:

@@ -175,6 +175,17 @@ def test_execute(phase: str, smesim: CommandLine) -> None:
     assert "measured" in smesim("execute", path, "--repeats", "1").out
 
 
+def test_a_mixture_of_experts_is_planned_predicted_and_run(smesim: CommandLine) -> None:
+    moe = {
+        "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "head_dim": 16,
+    }  # fmt: skip
+    install_host_chip()
+    arguments = ("--model", smesim.model(**moe), "--phase", "prefill:8", "--chip", "host", "--threads", "1")
+    found = smesim("compare", *arguments, "--json", "--repeats", "1").json()
+    assert "router" in json.dumps(found)
+
+
 def test_execute_with_forced_kernels(smesim: CommandLine) -> None:
     path = smesim.plan("decode:8")
     found = smesim("execute", path, "--isa", "portable", "--json").json()

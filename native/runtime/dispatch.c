@@ -2,6 +2,7 @@
 #include <stddef.h>
 
 #include "dispatch_attention.h"
+#include "experts.h"
 #include "smesim/runtime.h"
 
 /* What a leaf needs to know of an operand: where the operator's row 0 is, and how far apart its rows are. */
@@ -139,6 +140,10 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ATTENTION_PART:
     case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
+    case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_PACK: sms_run_expert_pack(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, k, op, t); return 0;
+    case SMS_EXPERT_COMBINE: sms_run_expert_combine(run, k, op, t); return 0;
     default: return SMS_NO_KERNEL;
     }
 }
@@ -148,9 +153,9 @@ int64_t sms_scratch_bytes(const struct sms_kernels *kernels, const struct sms_op
     int64_t most = 0;
     for (int32_t i = 0; i < n_tasks; i++) {
         const struct sms_op *op = &ops[tasks[i].op];
-        if (tasks[i].kind != SMS_ATTENTION && tasks[i].kind != SMS_ATTENTION_PART)
-            continue;
-        int64_t need = kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim);
+        int64_t need = tasks[i].kind == SMS_ATTENTION || tasks[i].kind == SMS_ATTENTION_PART
+                           ? kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim)
+                           : sms_expert_scratch(op, tasks[i].kind);
         most = need > most ? need : most;
     }
     return most * (int64_t)sizeof(float);

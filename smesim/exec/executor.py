@@ -25,7 +25,7 @@ from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import ANY_WORKER, NO_BUFFER, Program, TaskKind
+from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
@@ -92,7 +92,8 @@ class NativeExecutor:
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
-            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED,
+            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
+            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
             TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
             TaskKind.ATTENTION_COMBINE,
         }  # fmt: skip
@@ -362,11 +363,13 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
 
 def _check_finite(program: Program, tensors: Tensors) -> None:
     """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
-    last_writer: dict[int, int] = {}
-    for op in range(len(program.ops)):
-        if program.ops["kind"][op] != TaskKind.ARGMAX:
-            outputs = (int(program.ops[slot][op]) for slot in ("output0", "packed_out"))
-            last_writer[next(buffer for buffer in outputs if buffer != NO_BUFFER)] = op
+    outputs = ("output0", "output1", "packed_out")
+    last_writer = {int(row[slot]): op for op, row in enumerate(program.ops) for slot in outputs}
+    last_writer = {
+        buffer: op
+        for buffer, op in last_writer.items()
+        if buffer != NO_BUFFER and program.buffers["role"][buffer] != BufferRole.INDEX
+    }
     for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
         if not np.isfinite(values).all():

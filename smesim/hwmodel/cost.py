@@ -45,6 +45,10 @@ GUESSED_FLOP_PER_ELEMENT = 16.0
 # Blocks of the fused attention kernel: query rows worked on together, and keys scored at a time (native/kernels).
 ATTENTION_ROWS = 96
 ATTENTION_KEYS = 256
+# Rows that the router multiplies at a time (native/runtime/experts.c).
+ROUTER_ROWS = 64
+# Guessed: to look at a score is a comparison and a branch, one at a time.
+GUESSED_FLOP_PER_ROUTED_SCORE = 16.0
 DO_BOTH = {
     "rms_norm_packed_f32": ("rms_norm_f32", "pack_lhs_f32"),
     "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
@@ -142,6 +146,12 @@ def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
     return AttentionWork(tuple(sorted(ksteps.items())), pairs, row_blocks, (shape.end - shape.begin) * shape.group)
 
 
+def router_blocks(rows: int) -> tuple[tuple[int, int], ...]:
+    """The products that a router's task of so many rows falls into: ((rows, how many of them), ...)."""
+    whole, rest = divmod(rows, ROUTER_ROWS)
+    return tuple((height, count) for height, count in ((ROUTER_ROWS, whole), (rest, 1)) if height and count)
+
+
 class CoreCosts:
     """Times of the kernels of one core, seconds, from its `KernelModel`s or from its peak."""
 
@@ -218,6 +228,22 @@ class CoreCosts:
         """Packing so many elements of a left operand, where that is part of another task."""
         guess = 2.0 / self._peak_flop_per_s
         return elements * self._parameter("pack_lhs_f32", "s_per_element", guess) / self._rate_factor
+
+    def router_s(self, rows: int, experts: int, k: int, is_gemv: bool) -> float:
+        """Scores of all experts for each row, and the choice of the best.
+
+        Scores are products like others: of packed rows, or if the operator has but one (`is_gemv`), of a vector.
+        """
+        guess = GUESSED_FLOP_PER_ROUTED_SCORE / self._peak_flop_per_s
+        choice_s = rows * experts * self._parameter("router_f32", "s_per_score", guess) / self._rate_factor
+        panels = -(-experts // self.nr)
+        if is_gemv:
+            return choice_s + self.gemv_s(panels, k)
+        product_s = sum(
+            count * (self.pack_s(block * k) + self.gemm_s(block, self.mr, (0, -(-block // self.mr)), panels, k))
+            for block, count in router_blocks(rows)
+        )
+        return choice_s + product_s
 
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""

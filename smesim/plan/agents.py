@@ -17,7 +17,7 @@ from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path, max_min_rates
 from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
 from smesim.plan.schema import Role, WorkerPlan
-from smesim.plan.tiles import NR, rows_of_expert
+from smesim.plan.tiles import NR, experts_with_rows, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
 
 F32_BYTES = 4
@@ -75,7 +75,7 @@ class Agent:
 
     def experts_s(self, operator: GroupedLinear, mr: int) -> float:
         """All experts of a grouped product."""
-        experts, panels = max(1, round(operator.experts_reached)), -(-operator.n // NR)
+        experts, panels = experts_with_rows(operator), -(-operator.n // NR)
         rows = Counter(rows_of_expert(operator.m, experts, expert) for expert in range(experts))
         return sum(count * self.columns_s(m, mr, panels, operator.k) for m, count in rows.items() if m)
 

@@ -1,8 +1,8 @@
 """Which tensors share a buffer, and how each buffer lies in memory.
 
-Weights and KV caches have a buffer each. Activations of different layers share one, found by the name without its
-layer and the shape: an engine would reuse the memory, and what is in the caches depends on it. Rotary operators work
-in place, so their output is their input's buffer.
+Weights, KV caches and routings have a buffer each. Activations of different layers share one, found by the name without
+its layer and the shape: an engine would reuse the memory, and what is in the caches depends on it. Rotary operators
+work in place, so their output is their input's buffer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import numpy as np
 from smesim.plan.layout import LhsLayout
 from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout
 from smesim.plan.tiles import NR, kv_capacity
+from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
-from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope
+from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope, Router
 
 _LAYER_PREFIX = re.compile(r"^layers\.\d+\.")
 
@@ -31,6 +32,14 @@ _RESIDUAL_STREAM = "ffn_add.out"
 
 ROPE_TABLES = ("rope.cos", "rope.sin")
 
+ROUTING_COLUMNS = 3
+"""What a routing table says of each row of an expert; see `native/runtime/experts.h`."""
+
+
+def is_routing(buffer_name: str) -> bool:
+    """Whether a buffer holds which rows go to which experts. Like the tokens it is given to a run, not computed."""
+    return buffer_name.endswith(".routing")
+
 
 class BufferTable:
     """Buffers of a program, in the order in which they are first needed."""
@@ -41,7 +50,7 @@ class BufferTable:
         self._names: list[str] = []
         self._rows: list[tuple[int, int, int, int, int]] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
-        products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear))
+        products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
         appends = (o for o in graph.operators if isinstance(o, KvAppend))
         self._caches = {
@@ -66,6 +75,23 @@ class BufferTable:
         if name not in self._index:
             _, role, _, rows, columns = self._row(tensor, self._graph.tensors[tensor])
             self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
+        return self._index[name]
+
+    def packed_by_expert(self, tensor: str, layout: LhsLayout, rows: int) -> int:
+        """Index of the buffer for the rows of an activation as experts read them: packed, one expert after another."""
+        name = f"{self.name(tensor)}.{layout.name}.by_expert"
+        if name not in self._index:
+            _, role, _, _, columns = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
+        return self._index[name]
+
+    def routing(self, of_router: str) -> int:
+        """The routing table of the layer that an output of a router, its experts or shares, is of."""
+        name = of_router.rpartition("router.")[0] + "routing"
+        if name not in self._index:
+            rows = int(np.prod(self._graph.tensors[of_router].shape))
+            n_bytes = rows * ROUTING_COLUMNS * DType.I32.bytes_for(1)
+            self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows))
         return self._index[name]
 
     def name(self, tensor: str) -> str:

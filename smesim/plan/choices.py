@@ -13,7 +13,7 @@ from smesim.hwmodel.chip import Chip
 from smesim.plan.agents import F32_BYTES, Agent, agents_of, streaming_rates
 from smesim.plan.schema import Mode, WorkerPlan
 from smesim.plan.split import Share, divide
-from smesim.plan.tiles import NR
+from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 
@@ -76,7 +76,7 @@ class Choices:
                 alone = _by_kind(agents, lambda agent: agent.attention_s(operator, tokens))
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks)
             case GroupedLinear():
-                mr, experts = self.strip_height(agents), max(1, round(operator.experts_reached))
+                mr, experts = self.strip_height(agents), experts_with_rows(operator)
                 alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
             case _:

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.layout import ROW_MAJOR, read_layouts, writes_packed
-from smesim.plan.program import NO_BUFFER, BufferRole, Layout, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, PACKING, BufferRole, Layout, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import task_bytes
 from smesim.workload.graph import OperatorGraph, Role
-from smesim.workload.operators import Operator
+from smesim.workload.operators import GroupedLinear, Operator
 
 TASKS, SAVED, WRITTEN = "tasks", "saved", "written"
 """How an operand comes to be packed: by tasks of its product; not again, as it is there; by whoever writes it."""
@@ -71,7 +71,7 @@ class LayoutReport:
 
     def with_seconds(self, seconds: Mapping[tuple[str, str], float]) -> LayoutReport:
         """The report with the predicted seconds of tasks, by the names of their operator and their kind."""
-        kinds = {TASKS: ("pack_lhs",), WRITTEN: ("rmsnorm_packed", "swiglu_packed")}
+        kinds = {TASKS: ("pack_lhs", "expert_pack"), WRITTEN: ("rmsnorm_packed", "swiglu_packed")}
 
         def timed(packing: Packing) -> Packing:
             if packing.how == SAVED:
@@ -87,7 +87,7 @@ def layout_report(plan: Plan, program: Program) -> LayoutReport:
     graph = plan.graph()
     reasons = _Reasons(plan, graph)
     op_of, kind_of = program.tasks["op"], program.tasks["kind"]
-    is_pack, is_join = kind_of == TaskKind.PACK_LHS, kind_of == TaskKind.JOIN
+    is_pack, is_join = np.isin(kind_of, PACKING), kind_of == TaskKind.JOIN
     moved = task_bytes(program)
     written_by: dict[int, tuple[str, str]] = {}  # by packed buffer: who wrote it last, and in words how
     packings = []
@@ -133,6 +133,8 @@ class _Reasons:
         others = {site: layout for site, layout in readers.items() if layout != readers[operator.site]}
         if self._reuse == "none":
             return "layout_reuse is none: every product packs its own operand"
+        if isinstance(operator, GroupedLinear):
+            return "every expert reads rows of its own"
         if not writes_packed(writer):
             return f"{writer.site} writes {ROW_MAJOR} only"
         if others:

@@ -43,7 +43,7 @@ from smesim.plan.program import (
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, Linear, Operator, Rope
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -102,16 +102,21 @@ class _Lowering:
         columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
         columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
-        names = list(operator.inputs)
-        if isinstance(operator, Linear) and entry.lhs_layout != ROW_MAJOR:
-            columns["packed"], is_new = self.packed_lhs(op, operator, entry)
-            names = names if is_new else []
-            reads = [int(columns["packed"])]
+        if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
+            packed, is_new = self.packed_lhs(op, operator, entry)
+            others = [self.buffers.of(name) for name in operator.inputs[1:]]
+            inputs = [self.buffers.of(operator.inputs[0]) if is_new else NO_BUFFER, *others]
+            reads = [packed, *others]
+            columns["packed"] = packed
         else:
             self.check_row_major(operator)
-            reads = [self.buffers.of(name) for name in names]
-        names += ROPE_TABLES if isinstance(operator, Rope) else ()
-        columns.update({f"input{slot}": self.buffers.of(name) for slot, name in enumerate(names)})
+            inputs = [self.buffers.of(name) for name in operator.inputs]
+            reads = list(inputs)
+        if isinstance(operator, Rope):
+            inputs += [self.buffers.of(name) for name in ROPE_TABLES]
+        if isinstance(operator, GroupedLinear | ExpertCombine):
+            inputs.append(self.buffers.routing(operator.inputs[1]))
+        columns.update({f"input{slot}": buffer for slot, buffer in enumerate(inputs)})
         if entry.out_layout == ROW_MAJOR:
             writes = [self.buffers.of(name) for name in operator.outputs]
             columns.update({f"output{slot}": buffer for slot, buffer in enumerate(writes)})
@@ -132,16 +137,23 @@ class _Lowering:
         for name in operator.outputs:
             self.layouts[self.buffers.name(name)] = {entry.out_layout}
 
-    def packed_lhs(self, op: int, operator: Linear, entry: OperatorPlan) -> tuple[int, bool]:
-        """The buffer of the packed left operand, and whether there are pack tasks for it: only where none is there."""
-        tensor = operator.inputs[0]
-        packed = self.buffers.packed(tensor, lhs_layout(entry.lhs_layout))
+    def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, bool]:
+        """The buffer of the packed left operand, and whether there are pack tasks for it: only where none is there.
+
+        Experts read one of their own, which cannot be packed before it is known who reads which rows.
+        """
+        tensor, form = operator.inputs[0], lhs_layout(entry.lhs_layout)
+        if isinstance(operator, GroupedLinear):
+            packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
+        else:
+            packed, layout = self.buffers.packed(tensor, form), form.name
         there = self.layouts[self.buffers.name(tensor)]
-        if entry.lhs_layout in there and self.plan.layout_reuse != "none":
+        if layout in there and self.plan.layout_reuse != "none":
             return packed, False
         self.check_row_major(operator)
-        self.add_tasks(op, pack_tiles(operator, entry), entry, [self.buffers.of(tensor)], [packed])
-        there.add(entry.lhs_layout)
+        reads = [self.buffers.of(name) for name in operator.inputs]
+        self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
+        there.add(layout)
         return packed, True
 
     def check_row_major(self, operator: Operator) -> None:

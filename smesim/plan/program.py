@@ -25,6 +25,7 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | GEMV | - | RHS panels | - |
 | PACK_LHS | LHS strips | - | - |
 | RMSNORM_PACKED, SWIGLU_PACKED | LHS strips of the output | - | - |
+| EXPERT_PACK | rows of the experts | - | reached experts |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
 | ATTENTION_QK, _SOFTMAX, _PV | query tokens | keys | sequence * KV heads + KV head |
 | ATTENTION_PART | keys | KV heads | sequences of the batch |
@@ -79,6 +80,11 @@ class TaskKind(IntEnum):
     ATTENTION_COMBINE = 20
     RMSNORM_PACKED = 21
     SWIGLU_PACKED = 22
+    EXPERT_PACK = 23
+
+
+PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
+"""Tasks that do nothing but bring a left operand into the layout that products read."""
 
 
 class EntryKind(IntEnum):
@@ -124,6 +130,8 @@ OP_DTYPE = np.dtype(
         ("head_dim", "<i4"),
         ("experts", "<i4"),  # experts that get rows
         ("experts_per_token", "<i4"),
+        ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
+        ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
         ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
         ("key_block", "<i4"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import NO_BUFFER, SLOTS, Layout, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Program, TaskKind
 from smesim.plan.tiles import NR, PACKED_KINDS
 
 F32_BYTES = 4
@@ -31,6 +31,7 @@ ROW_KERNELS = {
     TaskKind.ADD: "add_f32",
     TaskKind.SWIGLU: "swiglu_f32",
     TaskKind.ARGMAX: "argmax_f32",
+    TaskKind.EXPERT_PACK: "expert_pack_f32",
     TaskKind.EXPERT_COMBINE: "expert_combine_f32",
     TaskKind.QUANTIZE: "quantize_f32",
     TaskKind.RMSNORM_PACKED: "rms_norm_packed_f32",
@@ -43,11 +44,11 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     """For each slot, per operator: bytes that other operators touched since its buffer was touched last.
 
     0 where the slot is empty, and where the operator before it touched the buffer. An operator touches each of its
-    buffers whole. Shapes (n_ops,).
+    buffers whole, but for the weights of experts that get no rows. Shapes (n_ops,).
     """
     n_ops = len(program.ops)
     touched = [sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)]
-    sizes = program.buffers["n_bytes"]
+    sizes = touched_bytes(program)
     of_op = np.array([int(sizes[buffers].sum()) for buffers in touched], np.int64)
     before = np.concatenate([[0], np.cumsum(of_op)])  # bytes touched before operator i, from the start of the pass
     whole = int(before[-1])
@@ -63,11 +64,20 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
                 distances[slot][op] = before[op] - last_end[buffer]
         for buffer in touched[op]:
             last_end[buffer] = int(before[op + 1])
-    packing = program.tasks["op"][program.tasks["kind"] == TaskKind.PACK_LHS]
+    packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     distances["handover"][:] = 0  # likewise
     _settle(program, distances)
     return distances
+
+
+def touched_bytes(program: Program) -> Int64s:
+    """Bytes of each buffer that a pass touches, shape (n_buffers,): all, but for weights only those of reached
+    experts."""
+    sizes = program.buffers["n_bytes"].astype(np.int64)
+    for op in program.ops[program.ops["kind"] == TaskKind.EXPERT_GEMM]:
+        sizes[op["weight"]] = F32_BYTES * int(op["experts"]) * (-(-int(op["n"]) // NR) * NR) * int(op["k"])
+    return sizes
 
 
 def _settle(program: Program, distances: dict[str, Int64s]) -> None:
@@ -127,6 +137,8 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
             return _appended(row, op, rows)
         case TaskKind.PACK_LHS:
             rows = _strip_rows(row, op)
+            width, written = int(op["k"]), ["packed"]
+        case TaskKind.EXPERT_PACK:
             width, written = int(op["k"]), ["packed"]
         case TaskKind.EMBED:
             read = ["weight"]

@@ -19,9 +19,9 @@ from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
 from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
 from smesim.plan.teams import Team, team_of
-from smesim.plan.tiles import NR
+from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -50,8 +50,9 @@ class Rules:
             tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)
             alone = False
         else:
-            tile = TileShape(m=self._rows(operator.activation_rows, guess, team), n=1)
-            alone = tile.m >= operator.activation_rows
+            rows = operator.rows if isinstance(operator, ExpertCombine) else operator.activation_rows
+            tile = TileShape(m=self._rows(rows, guess, team), n=1)
+            alone = tile.m >= rows
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
@@ -59,6 +60,7 @@ class Rules:
             tile=tile,
             assignment="shared" if guess.seconds >= SHARED_FROM_S else "static",
             workers=team.workers[:1] if alone else team.workers,
+            rhs_layout="rhs_f32_n16" if isinstance(operator, Router) else "row_major",
             reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
         )
 
@@ -75,7 +77,8 @@ class Rules:
                 tile = self._gemm_tile(operator, guess, team)
             case GroupedLinear():
                 kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{team.mr}", "rhs_f32_n16"
-                tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0, team))
+                matrices = experts_with_rows(operator)
+                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, matrices))
             case _:
                 assert isinstance(operator, Attention)
                 tile = TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=1)
@@ -126,12 +129,16 @@ class Rules:
         rows = -(-operator.m // row_tiles)
         return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team))
 
-    def _columns(self, n: int, guess: Estimate, row_share: float, team: Team) -> int:
-        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles."""
+    def _columns(self, n: int, guess: Estimate, row_share: float, team: Team, matrices: int = 1) -> int:
+        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles.
+
+        `matrices` are those of as many columns that the operator multiplies with, one after another.
+        """
         panels, n_workers = -(-n // NR), len(team.workers)
-        per_panel_s = max(guess.seconds * n_workers * row_share / panels, 1e-12)
+        per_panel_s = max(guess.seconds * n_workers * row_share / (panels * matrices), 1e-12)
         by_time = max(1, round((TARGET_STREAM_S if guess.bound == "bandwidth" else TARGET_TASK_S) / per_panel_s))
-        by_balance = max(1, panels // (TILES_PER_WORKER * n_workers)) if n_workers > 1 else panels
+        tiles = -(-TILES_PER_WORKER * n_workers // matrices)
+        by_balance = max(1, panels // tiles) if n_workers > 1 else panels
         columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
         return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
 

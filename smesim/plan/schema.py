@@ -24,7 +24,7 @@ from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, writes_packe
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
+from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -254,7 +254,7 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
     if entry.lhs_layout.startswith("lhs_") != (entry.kernel == "gemm_f32"):
         accepted = "'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'" if entry.kernel == "gemm_f32" else "'row_major'"
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
-    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear) else "row_major"
+    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear | Router) else "row_major"
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
     if entry.out_layout != ROW_MAJOR and not writes_packed(operator):

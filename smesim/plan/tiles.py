@@ -56,46 +56,67 @@ def rows_of_expert(rows: int, experts: int, expert: int) -> int:
     return rows // experts + (expert < rows % experts)
 
 
+def first_row_of_expert(rows: int, experts: int, expert: int) -> int:
+    """Rows that the experts before it get."""
+    return rows // experts * expert + min(expert, rows % experts)
+
+
+def experts_with_rows(operator: GroupedLinear) -> int:
+    """Experts that get rows: as many as are reached, in whole numbers."""
+    return max(1, round(operator.experts_reached))
+
+
 def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
     """0 .. total in ranges of `step`, the last one shorter."""
     for begin in range(0, total, step):
         yield begin, min(begin + step, total)
 
 
-def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, int]]:
-    """Ranges of `step`, and towards the end ever smaller ones: a worker's share of half of what is left.
+def _even_ranges(begin: int, end: int, step: int, panels: int) -> Iterator[tuple[int, int]]:
+    """Ranges of `step` between two panels; a new one begins with each matrix of so many `panels`."""
+    while begin < end:
+        upto = min(begin + step, end, (begin // panels + 1) * panels)
+        yield begin, upto
+        begin = upto
+
+
+def _guided_ranges(begin: int, end: int, step: int, panels: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
+    """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
-    begin = 0
-    while begin < total:
-        end = begin + max(1, min(step, (total - begin) // (2 * workers)))
-        yield begin, end
-        begin = end
+    while begin < end:
+        size = max(1, min(step, (end - begin) // (2 * len(entry.workers))))
+        upto = min(begin + size, (begin // panels + 1) * panels)
+        yield begin, upto
+        begin = upto
 
 
 STATIC_PART = 3 / 4
 """Of an operator that is divided first and drawn at the end: the part that is divided."""
 
 
-def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int, int | None]]:
+def _column_ranges(
+    operator: Linear | GroupedLinear, entry: OperatorPlan, matrices: int = 1
+) -> list[tuple[int, int, int | None]]:
     """Ranges of panels, and whose they are: even ones, or guided where the workers draw them.
 
     Workers with shares have panels of their own, one range after the other, cut into tiles; in `static_then_shared`
-    these are the first three quarters, and the tail is drawn.
+    these are the first three quarters, and the tail is drawn. Of several `matrices` panels are counted on from one to
+    the next, and no range is of two.
     """
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
+    total = panels * matrices
     if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
-        return [(begin, end, None) for begin, end in ranges(panels, step)]
-    divided = {"static": panels, "shared": 0, "static_then_shared": int(panels * STATIC_PART)}[entry.assignment]
+        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, panels)]
+    divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
     found: list[tuple[int, int, int | None]] = []
     begin = 0
     for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
-        found += [(begin + low, begin + high, worker) for low, high in ranges(upto - begin, step)]
+        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, panels)]
         begin = upto
-    tail = _guided_ranges(panels - divided, step, len(entry.workers))
-    return [*found, *((divided + low, divided + high, None) for low, high in tail)]
+    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, panels, entry))]
 
 
 def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
@@ -124,16 +145,15 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
 
 
 def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
-    experts = max(1, round(operator.experts_reached))
-    mr = lhs_layout(entry.lhs_layout).mr
+    """All rows of an expert by some of its columns: every weight is read once."""
+    experts, mr = experts_with_rows(operator), lhs_layout(entry.lhs_layout).mr
+    panels = -(-operator.n // NR)
     tiles = []
-    for expert in range(experts):
+    for begin, end, who in _column_ranges(operator, entry, experts):
+        expert = begin // panels
         strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
-        if strips:
-            tiles += [
-                Tile(TaskKind.EXPERT_GEMM, (0, strips, begin, end, expert, expert + 1), worker=who)
-                for begin, end, who in _column_ranges(operator, entry)
-            ]
+        columns = (begin - expert * panels, end - expert * panels)
+        tiles.append(Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1), worker=who))
     return tiles
 
 
@@ -203,7 +223,12 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
-    """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
+    """The tasks that pack the left operand of a GEMM, cut by rows, or by experts, over the operator's workers."""
+    if isinstance(operator, GroupedLinear):
+        experts = experts_with_rows(operator)
+        step = -(-experts // len(entry.workers))
+        first = [first_row_of_expert(operator.m, experts, i) for i in range(experts + 1)]
+        return [Tile(TaskKind.EXPERT_PACK, (first[b], first[e], 0, 0, b, e)) for b, e in ranges(experts, step)]
     strips = -(-operator.activation_rows // lhs_layout(entry.lhs_layout).mr)
     step = -(-strips // len(entry.workers))
     return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in ranges(strips, step)]
@@ -229,7 +254,8 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case GroupedLinear():
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
-                "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
+                "experts": experts_with_rows(operator), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
+                "gathers": operator.gathers,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -250,7 +276,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case Router():
             return {
                 "kind": TaskKind.ROUTER, "m": operator.rows, "n": operator.experts, "k": operator.dim,
-                "experts_per_token": operator.experts_per_token,
+                "experts_per_token": operator.experts_per_token, "normalised": operator.normalised,
             }  # fmt: skip
         case ExpertCombine():
             return {

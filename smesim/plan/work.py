@@ -2,7 +2,7 @@
 
 The operators' FLOP and bytes are divided among their tasks exactly: shares are counted in whole output elements (or
 query-key pairs, or rows), and rounding is done on running sums, so that nothing is lost and nothing counted twice.
-Some tasks add what the graph does not know of, and compute nothing that it counts: pack tasks read and write the tensor
+Some tasks add what the graph does not know of, and compute nothing that it counts: pack tasks read and write the rows
 that they pack, and what tasks of attention hand to each other is counted once each way, where the softmax or the
 combination reads it.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import PACKING, Program, TaskKind
 from smesim.plan.tiles import NR, PACKED_KINDS
 
 Int64s = npt.NDArray[np.int64]
 
-ADDED_KINDS = (TaskKind.PACK_LHS, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_COMBINE)
+ADDED_KINDS = (*PACKING, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_COMBINE)
 """Tasks whose bytes come on top of those of the operators."""
 
 
@@ -106,19 +106,17 @@ def task_bytes(program: Program) -> Int64s:
     """Bytes of every task, shape (n_tasks,): the operators' bytes, and those that `ADDED_KINDS` read and write."""
     op = program.tasks["op"].astype(np.int64)
     parts = _divide(program.ops["n_bytes"], _shares(program), op)
-    kind = program.tasks["kind"]
-    facts = program.ops[program.tasks["op"]]
+    kind, facts = program.tasks["kind"], program.ops[program.tasks["op"]]
+    begin, end = (program.tasks[name].astype(np.int64) for name in ("begin0", "end0"))
     m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
-    rows = strip_row(program.tasks["end0"].astype(np.int64), m, mr) - strip_row(
-        program.tasks["begin0"].astype(np.int64), m, mr
-    )
-    parts = np.where(kind == TaskKind.PACK_LHS, 2 * 4 * rows * facts["k"], parts)
+    rows = np.where(kind == TaskKind.PACK_LHS, strip_row(end, m, mr) - strip_row(begin, m, mr), end - begin)
+    parts = np.where(np.isin(kind, PACKING), 2 * 4 * rows * facts["k"], parts)
     heads, kv_heads, d = (np.maximum(facts[name], 1).astype(np.int64) for name in ("heads", "kv_heads", "head_dim"))
     scores = block_pairs(program.tasks, facts["past"].astype(np.int64)) * (heads // kv_heads)
     parts = np.where(kind == TaskKind.ATTENTION_SOFTMAX, 2 * 4 * scores, parts)
     units = (program.tasks["end1"] - program.tasks["begin1"]).astype(np.int64)
     units *= program.tasks["end2"] - program.tasks["begin2"]
-    gathered = program.tasks["end0"] * units * (heads // kv_heads) * (d + 2)
+    gathered = end * units * (heads // kv_heads) * (d + 2)
     return np.where(kind == TaskKind.ATTENTION_COMBINE, 4 * gathered, parts)
 
 

@@ -74,7 +74,7 @@ class Costing:
         """For each operator what its costs depend on: its shape and the sizes of its buffers, not which they are."""
         ops = self._program.ops.copy()
         ops["layer"] = 0
-        sizes = self._program.buffers["n_bytes"]
+        sizes = self._places.touched_bytes
         keys = [b""] * len(ops)
         for name in SLOTS:
             chosen = np.where(ops[name] == NO_BUFFER, 0, sizes[ops[name]])
@@ -91,7 +91,9 @@ class Costing:
         costs = self._costs[cluster]
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
-                return self._gemm(row, op, cluster, costs)
+                # An expert with one row is multiplied with as a vector.
+                is_gemv = kind == TaskKind.EXPERT_GEMM and self._expert_rows(row, op) == 1
+                return (self._gemv if is_gemv else self._gemm)(row, op, cluster, costs)
             case TaskKind.GEMV:
                 return self._gemv(row, op, cluster, costs)
             case TaskKind.ATTENTION:
@@ -99,19 +101,29 @@ class Costing:
             case _ if kind in STAGED_KINDS:
                 return self._staged.cost(row, cluster, costs)
             case TaskKind.ROUTER:
-                rows, panels = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR)
-                weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
-                level = self._places.slot_level(cluster, int(row["op"]), "weight")
-                return TaskCost(rows * costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
+                return self._router(row, op, cluster, costs)
             case _ if kind in ROW_KERNELS:
                 return self._by_rows(task, kind, cluster, costs)
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
+    @staticmethod
+    def _expert_rows(row: np.void, op: np.void) -> int:
+        return rows_of_expert(int(op["m"]), int(op["experts"]), int(row["begin2"]))
+
+    def _router(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
+        rows, panels, k = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR), int(op["k"])
+        weight_bytes, row_bytes = float(panels * NR * k * F32_BYTES), float(rows * k * F32_BYTES)
+        weights = self._places.slot_level(cluster, int(row["op"]), "weight")
+        if row["begin0"]:  # the tasks of other rows find them in a cache
+            weights = self._places.level(cluster, weight_bytes)
+        lhs = Transfer(self._places.slot_level(cluster, int(row["op"]), "input0"), row_bytes)
+        compute_s = costs.router_s(rows, int(op["n"]), k, is_gemv=bool(op["m"] == 1))
+        return TaskCost(compute_s, 0.0, (Transfer(weights, weight_bytes), lhs))
+
     def _gemm(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         index, m, k, mr = int(row["op"]), int(op["m"]), int(op["k"]), int(op["lhs_mr"])
-        expert = row["kind"] == TaskKind.EXPERT_GEMM
-        if expert:
-            m = rows_of_expert(m, int(op["experts"]), int(row["begin2"]))
+        if row["kind"] == TaskKind.EXPERT_GEMM:
+            m = self._expert_rows(row, op)
         strips = (int(row["begin0"]), int(row["end0"]))
         panels = int(row["end1"]) - int(row["begin1"])
         count = -(-m // mr)
@@ -123,11 +135,9 @@ class Costing:
             weights = Transfer(self._places.slot_level(cluster, index, "weight"), weight_bytes)
         else:
             weights = Transfer(self._places.level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
-        lhs = Transfer(self._places.slot_level(cluster, index, "input0" if expert else "packed"), lhs_bytes)
+        lhs = Transfer(self._places.slot_level(cluster, index, "packed"), lhs_bytes)
         out_level = self._places.slot_level(cluster, index, "output0")
         compute_s = costs.gemm_s(m, mr, strips, panels, k)
-        if expert and row["begin1"] == 0:  # the first tile of an expert's columns packs the rows that it was sent
-            compute_s += costs.pack_s(rows * k)
         if weights.level == DRAM:
             compute_s += costs.exposed_s("gemm_f32", weight_bytes)
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._places.write_factor * out_bytes)))

@@ -27,12 +27,12 @@ class UnitCosting:
 
     def cost(self, row: np.void, op: np.void) -> TaskCost | None:
         match TaskKind(row["kind"]):
+            case TaskKind.EXPERT_GEMM if _expert_rows(row, op) == 1:  # multiplied with as a vector
+                return self._gemv(row, op)
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 return self._gemm(row, op)
-            case TaskKind.GEMV if self._costs.multiplies_vectors("f32"):
-                columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
-                weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * F32_BYTES))
-                return _task(self._costs.gemv(columns, int(op["k"])), self._costs.nearest, weights)
+            case TaskKind.GEMV:
+                return self._gemv(row, op)
             case TaskKind.ATTENTION:
                 return self._attention(row, op)
         return None
@@ -40,11 +40,17 @@ class UnitCosting:
     def _slot(self, row: np.void, slot: str) -> str:
         return self._places.slot_level(self._cluster, int(row["op"]), slot)
 
+    def _gemv(self, row: np.void, op: np.void) -> TaskCost | None:
+        if not self._costs.multiplies_vectors("f32"):
+            return None
+        columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
+        weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * F32_BYTES))
+        return _task(self._costs.gemv(columns, int(op["k"])), self._costs.nearest, weights)
+
     def _gemm(self, row: np.void, op: np.void) -> TaskCost:
         m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
-        expert = row["kind"] == TaskKind.EXPERT_GEMM
-        if expert:
-            m = rows_of_expert(m, int(op["experts"]), int(row["begin2"]))
+        if row["kind"] == TaskKind.EXPERT_GEMM:
+            m = _expert_rows(row, op)
         begin, end, count = int(row["begin0"]), int(row["end0"]), -(-m // mr)
         rows = end * m // count - begin * m // count
         columns = (int(row["end1"]) - int(row["begin1"])) * NR
@@ -55,7 +61,7 @@ class UnitCosting:
             self._costs.gemm(m, mr, (begin, end), columns, k),
             self._costs.nearest,
             Transfer(self._slot(row, "weight") if first else near, weight_bytes),
-            Transfer(self._slot(row, "input0" if expert else "packed"), lhs_bytes),
+            Transfer(self._slot(row, "packed"), lhs_bytes),
             Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
         )
 
@@ -76,6 +82,10 @@ class UnitCosting:
             Transfer(self._slot(row, "input0"), query_bytes),
             Transfer(self._slot(row, "output0"), query_bytes),
         )
+
+
+def _expert_rows(row: np.void, op: np.void) -> int:
+    return rows_of_expert(int(op["m"]), int(op["experts"]), int(row["begin2"]))
 
 
 def _task(work: UnitWork, nearest: str, *first_touch: Transfer) -> TaskCost:

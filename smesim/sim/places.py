@@ -13,7 +13,7 @@ import numpy as np
 
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
 from smesim.plan.program import Program
-from smesim.plan.reuse import reuse_distances
+from smesim.plan.reuse import reuse_distances, touched_bytes
 
 
 class Places:
@@ -33,7 +33,8 @@ class Places:
             for instance in clusters
         }
         self.distances = reuse_distances(program)
-        self._pass_bytes = float(program.buffers["n_bytes"].sum())
+        self.touched_bytes = touched_bytes(program)
+        self._pass_bytes = float(self.touched_bytes.sum())
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
     def level(self, cluster: str, footprint_bytes: float) -> str:
@@ -46,7 +47,7 @@ class Places:
     def slot_level(self, cluster: str, op: int, slot: str) -> str:
         """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
         buffer = int(self._program.ops[slot][op])
-        return self.level(cluster, float(self.distances[slot][op] + self._program.buffers["n_bytes"][buffer]))
+        return self.level(cluster, float(self.distances[slot][op] + self.touched_bytes[buffer]))
 
     def old_keys_level(self, cluster: str, op: np.void) -> str:
         """Where keys and values of earlier passes are found: they were last read a whole pass ago."""

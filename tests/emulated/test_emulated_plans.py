@@ -21,7 +21,7 @@ from smesim.workload import Phase, build_graph
 from tests.emulated.conftest import EmulatedPython, Run
 from tests.emulated.plan_outputs import outputs, target_of
 from tests.plan.plans import with_entry
-from tests.workload.workload_models import tiny
+from tests.workload.workload_models import tiny, tiny_moe
 
 WITHOUT_UNIT = EmulatedDevice(features=Features.NONE)
 DEVICES = (
@@ -34,6 +34,9 @@ COOPERATIVE = ("q_proj", "up_proj", "lm_head")
 MATRIX = ("k_proj", "gate_proj")
 CPU = ("v_proj", "down_proj")
 PHASES = ("prefill:45", "decode:37")
+EXPERTS = "prefill:9"
+"""A phase of a mixture of experts; the others are of a dense model."""
+CASES = (*PHASES, EXPERTS)
 LARGEST_ERROR = 1e-5
 """Of an output, as a share of its largest number: a machine may round a multiply-add once or twice."""
 
@@ -46,6 +49,8 @@ def mixed(phase: str) -> Plan:
     Attention of the prompt is a pipeline: the unit multiplies, the core does the softmax. That of one token is divided
     into parts, which both draw.
     """
+    if phase == EXPERTS:
+        return mixture_of_experts(phase)
     model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
     plan = matrix_only(build_graph(model, Phase.parse(phase), layers=2), library.load("apple-m4"), threads=2)
     for site in COOPERATIVE:
@@ -62,6 +67,15 @@ def mixed(phase: str) -> Plan:
     return plan.model_copy(update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)})
 
 
+def mixture_of_experts(phase: str) -> Plan:
+    """A plan for both workers: experts on the unit, on the core and on either."""
+    model = tiny_moe(d_model=48, d_expert=40, experts=5, experts_per_token=3, vocab=70, heads=2, kv_heads=1)
+    plan = matrix_only(build_graph(model, Phase.parse(phase), layers=1), library.load("apple-m4"), threads=2)
+    plan = with_entry(plan, "gate_experts", mode="cooperative", workers=(0, 1), assignment="shared")
+    plan = with_entry(plan, "up_experts", mode="matrix", workers=(0,))
+    return with_entry(plan, "down_experts", mode="cpu", workers=(1,))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("plans")
@@ -69,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Outputs]:
-    return {phase: outputs(mixed(phase), "portable") for phase in PHASES}
+    return {phase: outputs(mixed(phase), "portable") for phase in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +92,9 @@ def runs(emulated_python: EmulatedPython, folder: Path) -> Iterator[dict[Emulate
     pool = ThreadPoolExecutor(os.cpu_count())
 
     def execute(device: EmulatedDevice) -> Run:
-        for phase in PHASES:
+        for phase in CASES:
             mixed(phase).save(plan_file(folder, device, phase))
-        files = (str(plan_file(folder, device, phase)) for phase in PHASES)
+        files = (str(plan_file(folder, device, phase)) for phase in CASES)
         return emulated_python(device, "-m", "tests.emulated.plan_outputs", "best", *files)
 
     yield {device: pool.submit(execute, device) for device in DEVICES}
@@ -99,8 +113,8 @@ def test_a_plan_with_every_mode_gives_the_numbers_of_the_portable_kernels(
     assert (ended.returncode, ended.stderr) == (0, "")
     # The unit's worker runs the unit's kernels; where there is none the cores' stand in.
     unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "neon"}[device.features]
-    assert [set(ran.split()) for ran in ended.stdout.splitlines()] == [{"neon", unit}] * len(PHASES)
-    for phase in PHASES:
+    assert [set(ran.split()) for ran in ended.stdout.splitlines()] == [{"neon", unit}] * len(CASES)
+    for phase in CASES:
         there = np.load(target_of(plan_file(folder, device, phase), "best"))
         assert set(there) == set(expected[phase])
         for name, numbers in expected[phase].items():

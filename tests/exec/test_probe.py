@@ -12,7 +12,7 @@ import pytest
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
 from smesim.exec.probe import chipfile, little_models, loops, probe, warm, yardstick
-from smesim.exec.probe.little_models import NARROW, WIDE, planned_runs
+from smesim.exec.probe.little_models import MIXED, NARROW, WIDE, planned_runs
 from smesim.exec.probe.loops import lowp_isas
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -20,7 +20,7 @@ from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.sim import SimExecutor
 from smesim.workload import ModelConfig, Phase, build_graph, catalog
-from smesim.workload.operators import Linear
+from smesim.workload.operators import GroupedLinear, Linear, Router
 
 HERE = Device.here()
 REPEATED = (loops, warm, little_models)
@@ -122,19 +122,20 @@ def test_the_quick_runs_are_part_of_the_whole() -> None:
 
 def products(model: ModelConfig) -> set[tuple[int, int]]:
     graph = build_graph(model, Phase.prefill(2))
-    return {(o.n, o.k) for o in graph.operators if isinstance(o, Linear)}
+    routers = {(o.experts, o.dim) for o in graph.operators if isinstance(o, Router)}
+    return {(o.n, o.k) for o in graph.operators if isinstance(o, Linear | GroupedLinear)} | routers
 
 
 def test_no_product_of_the_little_models_is_one_of_a_catalogue_model() -> None:
     """A prediction of a published model must not be the repetition of a measurement."""
     published = set().union(*(products(catalog.load(name)) for name in catalog.names()))
-    for model in (WIDE, NARROW):
+    for model in (WIDE, NARROW, MIXED):
         assert not published & products(model)
 
 
 def test_nor_is_one_of_the_yardsticks() -> None:
     published = set().union(*(products(catalog.load(name)) for name in catalog.names()))
-    assert not products(yardstick.MODEL) & (published | products(WIDE) | products(NARROW))
+    assert not products(yardstick.MODEL) & (published | products(WIDE) | products(NARROW) | products(MIXED))
 
 
 @pytest.mark.skipif(not any(k.isa == "wide16" and k.supported for k in HERE.kernels), reason="needs AVX2")

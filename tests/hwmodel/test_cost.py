@@ -181,3 +181,16 @@ def test_without_fitted_kernels_the_peak_and_a_guess_decide() -> None:
     peak = described.core.flop_per_s["f32"].value
     seconds = CoreCosts(described, COST_EFFECTS).gemm_s(6, 6, (0, 1), panels=10, k=1000)
     assert seconds == pytest.approx(2.0 * 6 * 160 * 1000 / peak / GUESSED_GEMM_EFFICIENCY)
+
+
+def test_a_router_costs_its_products_its_packing_and_its_choice(cluster: Cluster) -> None:
+    chooses = KernelModel(name="router_f32", isa="neon", parameters={"s_per_score": quantity(3e-9, "s")})
+    packs = KernelModel(name="pack_lhs_f32", isa="neon", parameters={"s_per_element": quantity(2e-10, "s/element")})
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, chooses, packs)})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    strips = 11  # of 64 rows, at most 6 in one
+    blocks = 2 * costs.gemm_s(64, MR, (0, strips), 3, 500) + costs.gemm_s(2, MR, (0, 1), 3, 500)
+    assert costs.router_s(130, 40, 500, is_gemv=False) == pytest.approx(
+        130 * 40 * 3e-9 + 130 * 500 * 2e-10 + blocks
+    )
+    assert costs.router_s(1, 40, 500, is_gemv=True) == pytest.approx(40 * 3e-9 + 3 * 16 * 500 * 2e-11)

@@ -14,6 +14,7 @@ from smesim.plan.layout import LayoutReuse
 from smesim.plan.lower import lower
 from smesim.plan.program import ANY_WORKER, NO_BUFFER, EntryKind, Layout, Program, TaskKind
 from smesim.plan.schema import Plan, TileShape
+from smesim.plan.tiles import first_row_of_expert, rows_of_expert
 from tests.plan.plans import plans, small_plan, with_entry
 from tests.workload.workload_models import tiny, tiny_moe
 
@@ -137,6 +138,8 @@ def reads_and_writes(program: Program, task: int) -> tuple[set[int], set[int]]:
     present = {name: int(op[name]) for name in (op.dtype.names or ()) if int(op[name]) != NO_BUFFER}
     if row["kind"] == TaskKind.PACK_LHS:
         return {present["input0"]}, {present["packed"]}
+    if row["kind"] == TaskKind.EXPERT_PACK:
+        return {present[name] for name in ("input0", "input1", "input2")}, {present["packed"]}
     first = "packed" if "packed" in present else "input0"
     inputs = {present[name] for name in (first, "input1", "input2") if name in present}
     return inputs, {present[name] for name in ("output0", "output1", "packed_out") if name in present}
@@ -313,6 +316,52 @@ def test_experts_read_row_major_so_their_norm_writes_it() -> None:
 
 def test_one_row_is_not_packed() -> None:
     assert not packs(lower(small_plan("decode:20")))
+
+
+# -- experts
+
+
+@drawn
+@given(
+    experts=st.integers(1, 12), tile=st.integers(1, 90), assignment=st.sampled_from(["static", "shared"]),
+    rows=st.integers(1, 40),
+)  # fmt: skip
+def test_every_panel_of_every_reached_expert_is_multiplied_with_once_and_all_its_rows(
+    experts: int, tile: int, assignment: str, rows: int
+) -> None:
+    model = tiny_moe(experts=experts, experts_per_token=min(2, experts), d_expert=90)
+    plan = small_plan(f"prefill:{rows}", model, layers=1)
+    plan = with_entry(plan, "up_experts", tile=TileShape(m=1, n=tile), assignment=assignment, workers=(0, 1))
+    program = lower(plan)
+    op = program.op_sites.index("up_experts")
+    reached, m = int(program.ops["experts"][op]), int(program.ops["m"][op])
+    tasks = program.tasks[(program.tasks["op"] == op) & (program.tasks["kind"] == TaskKind.EXPERT_GEMM)]
+    seen = [
+        (int(expert), panel)
+        for begin, end, expert in zip(tasks["begin1"], tasks["end1"], tasks["begin2"], strict=True)
+        for panel in range(begin, end)
+    ]
+    assert seen == [(expert, panel) for expert in range(reached) for panel in range(6)]
+    assert (tasks["end2"] == tasks["begin2"] + 1).all()
+    own = [rows_of_expert(m, reached, int(expert)) for expert in tasks["begin2"]]
+    mr = int(program.ops["lhs_mr"][op])
+    assert list(zip(tasks["begin0"], tasks["end0"], strict=True)) == [(0, -(-n // mr)) for n in own]
+    gate = program.op_sites.index("gate_experts")
+    packs = program.tasks[(program.tasks["op"] == gate) & (program.tasks["kind"] == TaskKind.EXPERT_PACK)]
+    assert [packs["begin0"][0], *packs["end0"]] == [first_row_of_expert(m, reached, e) for e in [0, *packs["end2"]]]
+    assert (packs["end0"][-1], packs["end2"][-1]) == (m, reached)
+
+
+def test_tiles_that_are_drawn_get_small_only_at_the_end_of_the_last_experts() -> None:
+    plan = small_plan("prefill:40", tiny_moe(d_expert=320), layers=1)
+    plan = with_entry(plan, "up_experts", tile=TileShape(m=1, n=320), assignment="shared", workers=(0, 1))
+    program = lower(plan)
+    tasks = program.tasks[program.tasks["op"] == program.op_sites.index("up_experts")]
+    tasks = tasks[tasks["kind"] == TaskKind.EXPERT_GEMM]
+    widths = (tasks["end1"] - tasks["begin1"]).tolist()
+    assert widths[:5] == [20] * 5  # whole experts, of 20 panels
+    assert widths[-1] == 1
+    assert len(widths) < 30
 
 
 # -- buffers

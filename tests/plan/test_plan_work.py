@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 
 from smesim.plan.lower import lower
-from smesim.plan.program import TaskKind
+from smesim.plan.program import PACKING, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import ADDED_KINDS, dependency_pairs, task_bytes, task_flop, trace_columns
 from smesim.workload import catalog
@@ -38,7 +38,7 @@ def test_the_tasks_of_each_operator_add_up_to_it(plan: Plan) -> None:
 def test_packing_reads_and_writes_the_whole_operand_once(plan: Plan) -> None:
     program = lower(plan)
     moved = task_bytes(program)
-    packing = program.tasks["kind"] == TaskKind.PACK_LHS
+    packing = np.isin(program.tasks["kind"], PACKING)
     for op in np.unique(program.tasks["op"][packing]):
         facts = program.ops[op]
         assert moved[packing & (program.tasks["op"] == op)].sum() == 2 * 4 * int(facts["m"]) * int(facts["k"])

@@ -73,6 +73,9 @@ struct sms_kernels {
     void (*swiglu_packed)(const float *gate, int64_t ldg, const float *up, int64_t ldu, int64_t m, int64_t n,
                           int64_t mr, int64_t strip0, int64_t strip1, float *out);
     void (*copy)(const float *x, float *y, int64_t n);
+    /* y[n] = sum over i < count, in that order, of weights[i] * x[rows[i]][n]. */
+    void (*weighted_sum)(const float *x, int64_t ldx, const int32_t *rows, const float *weights, int64_t count,
+                         float *y, int64_t n);
     /* Rotates x[rows][heads][head_dim] in place, element j with j + head_dim / 2, as Hugging Face does. Row r
      * is at position `position + r` of the tables cosine, sine [positions][head_dim / 2]. */
     void (*rope)(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float *cosine,

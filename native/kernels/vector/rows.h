@@ -50,6 +50,34 @@ static void sms_add(const float *a, const float *b, float *y, int64_t n) {
 
 static void sms_copy(const float *x, float *y, int64_t n) { memcpy(y, x, (size_t)n * sizeof *x); }
 
+/* Some vectors of the result at a time, so that it is written once, however many rows there are. */
+static void sms_weighted_sum(const float *x, int64_t ldx, const int32_t *rows, const float *weights, int64_t count,
+                             float *y, int64_t n) {
+    enum { CHAINS = 4 };
+    int64_t i = 0;
+    for (; i + CHAINS * SMS_LANES <= n; i += CHAINS * SMS_LANES) {
+        vf acc[CHAINS];
+        SMS_UNROLL(4)
+        for (int j = 0; j < CHAINS; j++)
+            acc[j] = v_set(0.0f);
+        for (int64_t r = 0; r < count; r++) {
+            const float *from = x + rows[r] * ldx + i;
+            SMS_UNROLL(4)
+            for (int j = 0; j < CHAINS; j++)
+                acc[j] += v_load(from + j * SMS_LANES) * weights[r];
+        }
+        SMS_UNROLL(4)
+        for (int j = 0; j < CHAINS; j++)
+            v_store(y + i + j * SMS_LANES, acc[j]);
+    }
+    for (; i < n; i++) {
+        float sum = 0.0f;
+        for (int64_t r = 0; r < count; r++)
+            sum += x[rows[r] * ldx + i] * weights[r];
+        y[i] = sum;
+    }
+}
+
 SMS_INLINE vf sms_silu_times(vf gate, vf up) { return gate / (1.0f + v_exp(-gate)) * up; }
 
 static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n) {

@@ -41,6 +41,7 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .rmsnorm_packed = sms_rmsnorm_packed,
     .swiglu_packed = sms_swiglu_packed,
     .copy = sms_copy,
+    .weighted_sum = sms_weighted_sum,
     .rope = sms_rope,
     .embed_rows = sms_embed_rows,
     .embed_rhs = sms_embed_rhs,

@@ -72,7 +72,7 @@ class _Stamp:
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
-            reason=f"non-negative least squares over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
+            reason=f"{kernel.method} over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
         )  # fmt: skip
 
     def constant(self, value: float) -> Quantity:

@@ -21,6 +21,7 @@ from smesim.exec.probe.samples import (
     attention_features,
     gemm_features,
     handover_gaps,
+    router_features,
     row_features,
     samples_of,
     stage_features,
@@ -50,6 +51,7 @@ class FittedKernel:
     parameters: dict[str, tuple[float, str]]
     residual: float
     samples: int
+    method: str = "non-negative least squares"
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ def fit_coefficients(
     kernels += [
         _fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items() if kind in ran
     ]
+    pack = next(kernel for kernel in kernels if kernel.name == ROW_KERNELS[TaskKind.PACK_LHS])
+    pack_element_s = pack.parameters["s_per_element"][0]
+    kernels.append(_fit_router(runs, gemm, gemv_element_s, pack_element_s, references[1]))
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
@@ -245,6 +250,20 @@ def _shared_score_s(
         own_s = float(np.dot((pairs, rows), fit.coefficients)) / factor
         longer.append((sample.seconds - own_s) / (F32_BYTES * pairs * (threads - 1) / threads))
     return max(0.0, float(np.median(longer)))
+
+
+def _fit_router(
+    runs: Sequence[LittleRun], gemm: FittedKernel, gemv_element_s: float, pack_element_s: float, steady: Reference
+) -> FittedKernel:
+    """What is left of a router's tasks when the products in them are taken off: the choice among the scores."""
+    samples = _needed(samples_of(runs, TaskKind.ROUTER, 1, steady.product.median), "ROUTER tasks")
+    of_gemm = {name: value for name, (value, _) in gemm.parameters.items()}
+    features = np.array([router_features(s, of_gemm, gemv_element_s, pack_element_s) for s in samples])
+    seconds = np.array([s.seconds for s in samples])
+    per_score = float(np.median(np.maximum(seconds - features[:, 0], 0.0) / features[:, 1]))
+    residual = float(np.median(np.abs(features @ [1.0, per_score] / seconds - 1.0)))
+    parameters = {"s_per_score": (per_score, "s")}
+    return FittedKernel("router_f32", parameters, residual, len(samples), "median of what its products leave")
 
 
 def _fit_rows(

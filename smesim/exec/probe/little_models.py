@@ -1,4 +1,4 @@
-"""Two little transformers of odd widths, run for real: the samples that the cost function is fitted to.
+"""Three little transformers of odd widths, one a mixture of experts, run for real: the cost function is fitted to them.
 
 They go the whole way that a real model goes (graph, plan, program, executor), so a sample is the time of a task under
 the conditions of a run: weights cold, the other workers busy. No product in them has the shape of one of a catalogue
@@ -42,15 +42,24 @@ def _little(
 WIDE = _little("probe-wide", "llama", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
 # Its norms of queries and keys have rows as short as a head; without them, rows and elements grow together.
 NARROW = _little("probe-narrow", "qwen3", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
+# One layer: its experts are half a gigabyte.
+MIXED = _little("probe-mixed", "qwen3", d_model=1472, d_ff=544, heads=16, kv_heads=4, vocab=6000).model_copy(
+    update={
+        "architecture": "qwen3moe", "layers": 1, "experts": 48, "experts_per_token": 5, "d_expert": 544,
+        "norm_topk_prob": True,
+    }
+)  # fmt: skip
 
 QUICK_RUNS = (
     (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380")),
     (WIDE, ("decode:60", "decode:300", "decode:700", "decode:1500")),
     (NARROW, ("prefill:76", "prefill:210", "decode:400", "decode:1900")),
+    (MIXED, ("prefill:50", "prefill:150", "decode:210")),
 )
 MORE_RUNS = (
     (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "decode:1100")),
     (NARROW, ("prefill:20", "prefill:340,past=300", "decode:90", "decode:850")),
+    (MIXED, ("prefill:14", "prefill:330", "decode:70,batch=3")),
 )
 ROW_MAJOR_RUNS = ("prefill:3", "prefill:22", "prefill:66", "prefill:140", "prefill:190", "prefill:210")
 """In these, norms and activations write row major and products pack their operands; in the others they write packed."""
