@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, UnitInstance, factor_at
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, strip_heights
 
@@ -133,6 +134,24 @@ class UnitCosts:
         packing = self.pack(packed)
         work = self._work(total, "f32", leaves * self._switch_s)
         return UnitWork(work.unit_s + packing.unit_s, core_s, work.operand_bytes + packing.operand_bytes)
+
+    def stage(self, block: BlockShape, is_qk: bool) -> UnitWork:
+        """One block of a pipeline: its scores, or its weights times values. The core scales queries before the first
+        block, and outputs behind the last; the unit turns its left operand over strip by strip."""
+        side, d = self._unit.tile("f32").rows, block.head_dim
+        strips = -(-block.rows // (2 * side))
+        total, packed = NOTHING, 0.0
+        for strip in range(strips):
+            begin, end = strip * block.rows // strips, (strip + 1) * block.rows // strips
+            visible = block.visible(end - 1)
+            columns, words = (visible, d) if is_qk else (d, visible)
+            total += self._block(end - begin, columns, words, 1, "f32")
+            packed += (end - begin) * words
+        at_an_end = block.is_first if is_qk else block.is_last
+        core_s = self._core.query_s(block.rows * d) / 2 if at_an_end else 0.0
+        work, packing = self._work(total, "f32", self._switch_s), self.pack(packed)
+        operand_bytes = work.operand_bytes + packing.operand_bytes
+        return UnitWork(work.unit_s + packing.unit_s - self._switch_s, core_s, operand_bytes)
 
     def _attention_block(
         self, rows: int, group: int, position: int, key0: int, keys_end: int, d: int

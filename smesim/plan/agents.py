@@ -11,16 +11,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
 from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path, max_min_rates
 from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
-from smesim.plan.schema import Role, WorkerPlan
-from smesim.plan.tiles import NR, experts_with_rows, rows_of_expert
+from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
+from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
 
 F32_BYTES = 4
+SAMPLED_BLOCKS = 4
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Agent:
     rate: float
     path: Path
     cap_bytes_per_s: float
+
+    @property
+    def strength(self) -> float:
+        """Panels of a middling product a second; to tell fast agents from slow ones."""
+        return 1 / self.columns_s(64, 2 * NR, 4, 1024)
 
     def granule(self, rows: int) -> int:
         """Panels that cost no more together than one: what a unit's tiles in flight cover side by side."""
@@ -61,23 +68,55 @@ class Agent:
     def attention_s(self, operator: Attention, tokens: int) -> float:
         """A whole attention, in tasks of so many query tokens."""
         seconds = 0.0
-        for begin in range(0, operator.tokens, tokens):
-            end = min(begin + tokens, operator.tokens)
-            shape = AttentionShape(
-                begin, end, operator.past, operator.heads // operator.kv_heads, operator.head_dim
-            )
+        for begin, end, count in sampled(operator.tokens, tokens):
+            shape = AttentionShape(begin, end, operator.past, operator.heads // operator.kv_heads, operator.head_dim)
             if self.unit is None:
-                seconds += self.core.attention_s(shape)
+                seconds += count * self.core.attention_s(shape)
             else:
                 work = self.unit.attention(shape)
-                seconds += work.unit_s / self.rate + work.core_s / len(self.workers)
+                seconds += count * (work.unit_s / self.rate + work.core_s / len(self.workers))
         return seconds * operator.kv_heads * operator.batch
+
+    def stages_s(self, operator: Attention, pipeline: PipelinePlan) -> tuple[float, float]:
+        """Both products, and the softmax between them, of a whole attention in the blocks of a pipeline."""
+        products_s = softmax_s = 0.0
+        group, d, key_block = operator.heads // operator.kv_heads, operator.head_dim, pipeline.key_block
+        for begin, end, count in sampled(operator.tokens, pipeline.query_block):
+            seen = operator.past + end
+            for index, (key_begin, key_end) in enumerate(ranges(seen, key_block)):
+                # Between the first block and those that the mask cuts all are alike: the second stands for them.
+                alike = max(0, (operator.past + begin) // key_block - 2) if index == 1 else 0
+                if 1 < index < (operator.past + begin) // key_block:
+                    continue
+                block = BlockShape(begin, end, operator.past, group, d, key_begin, key_end)
+                times = count * (1 + alike)
+                softmax_s += times * self.core.softmax_s(block)
+                products_s += times * self._products_s(block)
+        units = operator.kv_heads * operator.batch
+        return products_s * units, softmax_s * units
+
+    def _products_s(self, block: BlockShape) -> float:
+        if self.unit is None:
+            return self.core.qk_s(block) + self.core.pv_s(block)
+        both = [self.unit.stage(block, is_qk) for is_qk in (True, False)]
+        return sum(work.unit_s / self.rate + work.core_s / len(self.workers) for work in both)
 
     def experts_s(self, operator: GroupedLinear, mr: int) -> float:
         """All experts of a grouped product."""
         experts, panels = experts_with_rows(operator), -(-operator.n // NR)
         rows = Counter(rows_of_expert(operator.m, experts, expert) for expert in range(experts))
         return sum(count * self.columns_s(m, mr, panels, operator.k) for m, count in rows.items() if m)
+
+
+def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
+    """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, evenly spread: what
+    a block takes grows evenly with its place."""
+    blocks = list(ranges(tokens, block))
+    if len(blocks) <= SAMPLED_BLOCKS:
+        return [(begin, end, 1.0) for begin, end in blocks]
+    chosen = [blocks[(2 * i + 1) * len(blocks) // (2 * SAMPLED_BLOCKS)] for i in range(SAMPLED_BLOCKS)]
+    weight = tokens / sum(end - begin for begin, end in chosen)
+    return [(begin, end, weight) for begin, end in chosen]
 
 
 def agents_of(chip: Chip, workers: Sequence[WorkerPlan]) -> tuple[Agent, ...]:

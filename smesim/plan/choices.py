@@ -8,27 +8,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smesim.hwmodel.chip import Chip
 from smesim.plan.agents import F32_BYTES, Agent, agents_of, streaming_rates
-from smesim.plan.schema import Mode, WorkerPlan
+from smesim.plan.pipeline import fitted
+from smesim.plan.schema import Mode, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 
 QUERY_BLOCK_TOKENS = 64
+PIPELINE: dict[str, Any] = {"depth": 2, "query_block": QUERY_BLOCK_TOKENS, "key_block": 256}
+"""Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds."""
+    """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
+
+    With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks.
+    """
 
     mode: Mode
     agents: tuple[Agent, ...]
     parts: tuple[float, ...]
     seconds: float
     bound: str
+    pipeline: PipelinePlan | None = None
 
     @property
     def is_even(self) -> bool:
@@ -57,6 +65,8 @@ class Choices:
         if all(team for _, team in teams):
             teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
         found = [self._choice(mode, team, operator) for mode, team in teams if team]
+        if isinstance(operator, Attention) and operator.tokens > 1 and self._units and self._cores:
+            found.append(self._staged(operator))
         # Where only one kind is fast enough to take part there is no cooperation, and its own mode says so.
         real = [c for c in found if c.mode != "cooperative" or len({agent.role for agent in c.agents}) == 2]
         return tuple(sorted(real, key=lambda choice: choice.seconds))
@@ -74,7 +84,10 @@ class Choices:
                 tokens = min(operator.tokens, QUERY_BLOCK_TOKENS)
                 tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
                 alone = _by_kind(agents, lambda agent: agent.attention_s(operator, tokens))
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks)
+                # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
+                seen = operator.past + operator.tokens
+                longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
+                agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
             case GroupedLinear():
                 mr, experts = self.strip_height(agents), experts_with_rows(operator)
                 alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
@@ -84,6 +97,27 @@ class Choices:
         if sum(len(agent.workers) for agent in agents) > 1:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
+
+    def _staged(self, operator: Attention) -> Choice:
+        """Attention as a pipeline: the slower of both stages sets the pace, once the first blocks are through.
+
+        A chain waits for each of its blocks, so a slow unit or core would hold up the fast ones: the fastest kind of
+        each takes part.
+        """
+        units, cores = _fastest(self._units), _fastest(self._cores)
+        lanes = max(len(cores), sum(len(unit.workers) for unit in units))
+        pipeline = fitted(operator, PipelinePlan(**PIPELINE, lanes=lanes, qk="matrix", softmax="cpu", pv="matrix"))
+        products_one_s, _ = units[0].stages_s(operator, pipeline)
+        _, softmax_one_s = cores[0].stages_s(operator, pipeline)
+        products_s, softmax_s = products_one_s / len(units), softmax_one_s / len(cores)
+        chains = -(-operator.tokens // pipeline.query_block) * operator.kv_heads * operator.batch
+        through_s = (products_one_s + softmax_one_s) / chains
+        sync = self._chip.sync
+        blocks = chains * -(-(operator.past + operator.tokens) // pipeline.key_block)
+        hand_over_s = blocks / pipeline.lanes * (sync.dispatch_s.value + sync.barrier_s.value)
+        seconds = max(products_s, softmax_s) + through_s + hand_over_s
+        parts = (1.0,) * (len(units) + len(cores))
+        return Choice("cooperative", (*units, *cores), parts, seconds, "compute", pipeline)
 
     def _columns(
         self, agents: tuple[Agent, ...], operator: Linear
@@ -109,9 +143,9 @@ class Choices:
         return tuple(agent for agent, _ in chosen), [float(n) for _, n in chosen], seconds, bound
 
     def _drawn(
-        self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: int
+        self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: float
     ) -> tuple[tuple[Agent, ...], list[float], float, str]:
-        """So many tasks, which whoever is free draws: speeds add up, of those that are fast enough.
+        """Tasks that whoever is free draws, the longest of them one of `tasks`: speeds add up, of those fast enough.
 
         Who needs longer for a task than the others for all that is left would be waited for, and is left out.
         """
@@ -135,3 +169,9 @@ def _by_kind(agents: Sequence[Agent], seconds: Callable[[Agent], float]) -> list
     known = {agent.kind: agent for agent in reversed(agents)}
     times = {kind: seconds(agent) for kind, agent in known.items()}
     return [times[agent.kind] for agent in agents]
+
+
+def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:
+    """Those of the kind that draws and computes most."""
+    best = max(agents, key=lambda agent: agent.strength)
+    return tuple(agent for agent in agents if agent.kind == best.kind)

@@ -93,7 +93,7 @@ class Rules:
                 for agent, part in zip(choice.agents, choice.parts, strict=True)
                 for _ in agent.workers
             )
-        elif not choice.is_even:
+        elif not choice.is_even or choice.pipeline is not None:
             assignment = "shared"
         return OperatorPlan(
             site=operator.site,
@@ -106,11 +106,14 @@ class Rules:
             shares=shares,
             lhs_layout=lhs,
             rhs_layout=rhs,
+            pipeline=choice.pipeline,
             reason=Reason(
                 bound=choice.bound,
                 predicted_s=choice.seconds,
                 runners_up=tuple(
-                    RunnerUp(mode=other.mode, predicted_s=other.seconds) for other in possible if other is not choice
+                    RunnerUp(mode=other.mode, predicted_s=other.seconds, pipeline=other.pipeline is not None)
+                    for other in possible
+                    if other is not choice
                 ),
             ),
         )

@@ -77,6 +77,7 @@ class RunnerUp(_Part):
     """An alternative that the planner looked at and did not take."""
 
     mode: Mode
+    pipeline: bool = Field(default=False, description="attention in stages")
     predicted_s: float = Field(ge=0, description="analytic time of one instance, seconds")
 
 

@@ -67,6 +67,8 @@ class Costing:
         if key not in self._memo:
             op, costing = self._program.ops[row["op"]], self._units[worker]
             on_unit = None if costing is None else costing.cost(row, op)
+            if costing is not None and TaskKind(row["kind"]) in STAGED_KINDS:
+                on_unit = self._staged.cost(row, cluster, self._costs[cluster], costing.costs)
             self._memo[key] = on_unit or self._cost(task, row, op, cluster)
         return self._memo[key]
 

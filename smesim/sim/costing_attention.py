@@ -13,6 +13,7 @@ import numpy.typing as npt
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.program import EntryKind, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES
 from smesim.sim.places import Places
@@ -40,8 +41,8 @@ class AttentionCosting:
         self._places = places
         self.foreign = foreign_shares(program)
 
-    def cost(self, row: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        """Seconds and bytes of one task, a row of the program's `tasks`."""
+    def cost(self, row: np.void, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
+        """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
         kind = TaskKind(row["kind"])
         if kind is TaskKind.ATTENTION_COMBINE:
             return self._combine(row, cluster, costs)
@@ -53,9 +54,11 @@ class AttentionCosting:
             return self._part(row, block, cluster, costs)
         begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
         block = BlockShape(begin, end, past, group, head_dim, key_begin, key_end)
-        return self._stage(kind, row, block, cluster, costs)
+        return self._stage(kind, row, block, cluster, costs, unit)
 
-    def _stage(self, kind: TaskKind, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
+    def _stage(
+        self, kind: TaskKind, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts, unit: UnitCosts | None
+    ) -> TaskCost:
         index = int(row["op"])
         ring = self._places.slot_level(cluster, index, "handover")
         score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
@@ -72,15 +75,18 @@ class AttentionCosting:
             Transfer(old, per_key * old_keys),
             Transfer(near, per_key * (block.key_end - block.key_begin - old_keys)),
         ]
-        if kind is TaskKind.ATTENTION_QK:
-            compute_s = costs.qk_s(block)
-            if block.is_first:
-                transfers.append(Transfer(self._places.slot_level(cluster, index, "input0"), query_bytes))
-        else:
-            compute_s = costs.pv_s(block)
-            if block.is_last:
-                level = self._places.slot_level(cluster, index, "output0")
-                transfers.append(Transfer(level, self._places.write_factor * query_bytes))
+        is_qk = kind is TaskKind.ATTENTION_QK
+        if is_qk and block.is_first:
+            transfers.append(Transfer(self._places.slot_level(cluster, index, "input0"), query_bytes))
+        if not is_qk and block.is_last:
+            level = self._places.slot_level(cluster, index, "output0")
+            transfers.append(Transfer(level, self._places.write_factor * query_bytes))
+        if unit is not None:
+            work = unit.stage(block, is_qk)
+            again = max(0.0, work.operand_bytes - sum(transfer.n_bytes for transfer in transfers))
+            moved = _moved([*transfers, Transfer(unit.nearest, again)])
+            return TaskCost(work.unit_s, work.core_s, moved, on_unit=True)
+        compute_s = costs.qk_s(block) if is_qk else costs.pv_s(block)
         serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
         return TaskCost(compute_s - serial_s + foreign_s, serial_s, _moved(transfers))
 

@@ -20,7 +20,7 @@ class UnitCosting:
     """Costs of tasks on one unit. `cost` gives None for a task that its driver's core does better."""
 
     def __init__(self, costs: UnitCosts, program: Program, places: Places, cluster: str) -> None:
-        self._costs = costs
+        self.costs = costs
         self._program = program
         self._places = places
         self._cluster = cluster
@@ -41,11 +41,11 @@ class UnitCosting:
         return self._places.slot_level(self._cluster, int(row["op"]), slot)
 
     def _gemv(self, row: np.void, op: np.void) -> TaskCost | None:
-        if not self._costs.multiplies_vectors("f32"):
+        if not self.costs.multiplies_vectors("f32"):
             return None
         columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
         weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * F32_BYTES))
-        return _task(self._costs.gemv(columns, int(op["k"])), self._costs.nearest, weights)
+        return _task(self.costs.gemv(columns, int(op["k"])), self.costs.nearest, weights)
 
     def _gemm(self, row: np.void, op: np.void) -> TaskCost:
         m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
@@ -58,8 +58,8 @@ class UnitCosting:
         first = begin == 0  # the tile of the first rows brings the weights in
         near = self._places.level(self._cluster, 2 * weight_bytes + lhs_bytes)
         return _task(
-            self._costs.gemm(m, mr, (begin, end), columns, k),
-            self._costs.nearest,
+            self.costs.gemm(m, mr, (begin, end), columns, k),
+            self.costs.nearest,
             Transfer(self._slot(row, "weight") if first else near, weight_bytes),
             Transfer(self._slot(row, "packed"), lhs_bytes),
             Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
@@ -69,14 +69,14 @@ class UnitCosting:
         begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))
         units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
         group = int(op["heads"]) // int(op["kv_heads"])
-        work = self._costs.attention(AttentionShape(begin, end, past, group, head_dim))
+        work = self.costs.attention(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * F32_BYTES * units
         near = self._places.level(self._cluster, 2 * per_key * (past + end))
         old = self._places.old_keys_level(self._cluster, op) if end == int(op["tokens"]) else near
         query_bytes = float((end - begin) * group * units * head_dim * F32_BYTES)
         return _task(
             UnitWork(work.unit_s * units, work.core_s * units, work.operand_bytes * units),
-            self._costs.nearest,
+            self.costs.nearest,
             Transfer(old, per_key * past),
             Transfer(near, per_key * end),
             Transfer(self._slot(row, "input0"), query_bytes),

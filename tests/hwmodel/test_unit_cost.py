@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
 from smesim.hwmodel.unit_cost import GUESSED_UNIT_EFFICIENCY, UnitCosts
 from tests.sim.chips import UNIT_CLOCK_HZ, UNIT_FLOP_PER_S, unit_chip
@@ -79,3 +80,12 @@ def test_a_unit_multiplies_vectors_only_with_instructions_for_it() -> None:
     assert unit_costs().multiplies_vectors("f32")
     assert not unit_costs().multiplies_vectors("bf16")
     assert unit_costs(*PLAIN).gemv(64, 1000).unit_s == pytest.approx(2 * 64 * 1000 / 100e9)
+
+
+def test_the_stages_of_a_whole_attention_add_up_to_the_fused_one() -> None:
+    costs = unit_costs("mode_switch")
+    fused = costs.attention(AttentionShape(0, 32, 480, 4, 128))
+    blocks = [BlockShape(0, 32, 480, 4, 128, begin, begin + 256) for begin in (0, 256)]
+    staged = [costs.stage(block, is_qk) for block in blocks for is_qk in (True, False)]
+    assert sum(work.unit_s for work in staged) == pytest.approx(fused.unit_s, rel=0.02)
+    assert sum(work.core_s for work in staged) < fused.core_s  # which has the softmax besides

@@ -7,12 +7,14 @@ import pytest
 from smesim.errors import PlanError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
+from smesim.plan.choices import Choices
 from smesim.plan.diff import plan_differences
 from smesim.plan.lower import lower
 from smesim.plan.planners import Planner, cpu_only, matrix_only, roofline
 from smesim.plan.program import Program, TaskKind
+from smesim.plan.rules import Rules
 from smesim.plan.schema import OperatorPlan, Plan
-from smesim.plan.teams import computes_f32
+from smesim.plan.teams import computes_f32, row_team
 from smesim.plan.tiles import STATIC_PART
 from smesim.sim import SimExecutor
 from smesim.workload import DType, DTypes, Phase, build_graph, catalog
@@ -169,3 +171,25 @@ def chip_of_two_clusters() -> Chip:
     m4, cores = library.load("apple-m4"), two_core_chip().clusters[0]
     caches = tuple(c.model_copy(update={"clusters": (*c.clusters, cores.name)}) for c in m4.caches)
     return m4.model_copy(update={"clusters": (cores, *m4.clusters), "caches": caches})
+
+
+@pytest.mark.parametrize("name", ["apple-m4", "apple-m4-pro", "phone-d9500"])
+def test_attention_of_a_prompt_runs_as_the_simulator_finds_fastest(name: str) -> None:
+    chip, graph = library.load(name), build_graph(catalog.load("llama-3.2-1b"), Phase.parse("prefill:512"), layers=1)
+    attention, plan = graph.sites["attention"][0], roofline(graph, chip)
+    possible = Choices(chip, graph, plan.workers).of(attention)
+    assert {(choice.mode, choice.pipeline is not None) for choice in possible} == {
+        ("cpu", False), ("matrix", False), ("cooperative", False), ("cooperative", True),
+    }  # fmt: skip
+    rules = Rules(chip, graph, plan.workers, row_team(chip, plan.workers))
+    simulated = []
+    for choice in possible:
+        entry = rules.entry(attention, choice, possible)
+        entries = tuple(entry if each.site == "attention" else each for each in plan.operators)
+        other = plan.model_copy(update={"operators": entries})
+        tasks = SimExecutor(chip).run(lower(other), other).tasks
+        mine = tasks[tasks["site"] == "attention"]
+        simulated.append(float(mine["end_s"].max() - mine["start_s"].min()))
+        assert choice.seconds == pytest.approx(simulated[-1], rel=0.3)
+    assert simulated[0] <= 1.05 * min(simulated)
+    assert entry_of(plan, "attention").pipeline == possible[0].pipeline

@@ -8,6 +8,7 @@ from smesim.errors import ProgramError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.lower import lower
+from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
@@ -120,3 +121,21 @@ def test_a_unit_without_a_rate_for_f32_is_refused() -> None:
         unit[table]["bf16"] = unit[table].pop("f32")
     with pytest.raises(ProgramError, match="no rate for f32"):
         Costing(Chip.model_validate(data), program, ALL_EFFECTS)
+
+
+def test_stages_of_attention_multiply_on_the_unit_while_cores_do_the_softmax() -> None:
+    chip = unit_chip()
+    _, plan = lowered("prefill:64", chip, 1)
+    staged = pipelined(plan.site("attention"), plan.workers, depth=2, query_block=32, key_block=16)
+    plan = plan.model_copy(update={"operators": tuple(staged if e.kind == "attention" else e for e in plan.operators)})
+    tasks = SimExecutor(chip).run(lower(plan), plan).tasks
+    by_kind = {kind: tasks[tasks["kind"] == f"attention_{kind}"] for kind in ("qk", "softmax", "pv")}
+    assert {int(w) for kind in ("qk", "pv") for w in by_kind[kind]["worker"]} == {0}
+    assert 0 not in set(by_kind["softmax"]["worker"])
+    spans = by_kind["softmax"][["start_s", "end_s"]].to_numpy()
+    overlapping = [
+        ((spans[:, 0] < product.end_s) & (product.start_s < spans[:, 1])).any()
+        for kind in ("qk", "pv")
+        for product in by_kind[kind].itertuples()
+    ]
+    assert sum(overlapping) > len(overlapping) / 2
