@@ -176,6 +176,19 @@ def test_elementwise_by_element_and_by_row(cluster: Cluster) -> None:
     assert CoreCosts(cluster, COST_EFFECTS).elementwise_s("add_f32", 7, 7000) == pytest.approx(7e-7 + 3.5e-8)
 
 
+def test_a_packed_kernel_that_was_never_measured_costs_as_much_as_the_two_whose_work_it_does(cluster: Cluster) -> None:
+    costs = CoreCosts(cluster, COST_EFFECTS)
+    parts = (costs.elementwise_s(kernel, 12, 6000) for kernel in ("swiglu_f32", "pack_lhs_f32"))
+    assert costs.elementwise_s("swiglu_packed_f32", 12, 6000) == pytest.approx(sum(parts))
+    measured = KernelModel(
+        name="swiglu_packed_f32", isa="neon", parameters={"s_per_element": quantity(1e-10, "s/element")}
+    )
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, measured)})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    assert costs.elementwise_s("swiglu_packed_f32", 12, 6000) == pytest.approx(6e-7)
+
+
+
 def test_without_fitted_kernels_the_peak_and_a_guess_decide() -> None:
     described = library.load("apple-m4").clusters[0]
     peak = described.core.flop_per_s["f32"].value
