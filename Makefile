@@ -16,8 +16,9 @@ demo: ## predict and measure Llama-3.2-3B on this machine; results in out/demo/
 	@$(SET_UP) --extras dashboard
 	@$(BIN)/smesim demo
 
-test: lint types emulation ## lint, check types, run the tests
-	$(BIN)/python -m pytest -rs
+test: build ## lint, check types, run the tests
+	@$(MAKE) --no-print-directory -j2 lint types emulation
+	$(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder
 
 build: ## .venv with smesim, everything to work on it, and the native kernels
 	@$(SET_UP) --extras $(DEVELOPMENT)
@@ -30,7 +31,7 @@ lint: build ## ruff
 
 types: build ## mypy, strict
 	$(BIN)/mypy
-	$(BIN)/mypy --strict tools/bootstrap.py tools/emulation.py tools/wheels.py
+	$(BIN)/mypy --strict tools/bootstrap.py tools/cycles.py tools/emulation.py tools/wheels.py
 
 wheel: ## dist/*.whl, for every Python from 3.11 on
 	@$(SET_UP) --wheel

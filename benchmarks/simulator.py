@@ -17,10 +17,11 @@ from functools import partial
 import simpy
 
 from smesim.hwmodel import library
+from smesim.hwmodel.sharing import max_min_rates
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.sim import SimExecutor
-from smesim.sim.fluid import FluidNetwork, max_min_rates
+from smesim.sim.fluid import FluidNetwork
 from smesim.workload import catalog
 from smesim.workload.graph import build_graph
 from smesim.workload.phase import Phase

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -32,10 +32,16 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
 PhaseOption = Annotated[str, typer.Option("--phase", "-p", help="prefill:TOKENS[,past=N][,batch=N] or decode:CONTEXT.")]
 ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip file, or 'host': this machine.")]
-PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only or matrix_only.")]
+ForceOption = Annotated[
+    str | None, typer.Option(help="Modes that operators must take: q_proj=cpu,attention=cooperative.")
+]
+PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline.")]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
 WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32 or bf16.")]
+LayoutReuseOption = Annotated[
+    str, typer.Option(help="Packed operands: 'full', 'shared_packs' (nobody writes packed), or 'none' (each its own).")
+]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
 RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
 TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
@@ -111,10 +117,15 @@ def plan(
         str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
     ] = "all",
     weights: WeightsOption = "f32",
+    force: ForceOption = None,
+    layout_reuse: LayoutReuseOption = "full",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show what is packed and why, what is saved, and memory by layout.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Divide the operators of one phase over units and workers."""
-    from smesim import show, workflow
+    from smesim import show, show_layouts, workflow
     from smesim.plan.formats import product_format
     from smesim.workload import DType, Phase, catalog
 
@@ -123,20 +134,48 @@ def plan(
         described = workflow.resolve_chip(chip, report)
     made = workflow.make_plan(
         catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-        last_layer_rows=last_layer_rows, weights=numbers.dtype,
+        last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, weights=numbers.dtype,
+        forced=_forced_modes(force),
     )  # fmt: skip
     if out is not None:
         made.save(out)
-    show.plan(made, out, json)
+    if not explain:
+        show.plan(made, out, json)
+        return
+    show_layouts.layouts(made, workflow.explain_layouts(made, described), out, json)
+
+
+def _forced_modes(force: str | None) -> dict[str, Any]:
+    """OP=MODE,... as a mapping; SmesimError says what is wrong with it."""
+    from smesim.errors import SmesimError
+
+    modes = ("cpu", "matrix", "cooperative")
+    forced = {}
+    for item in (force or "").split(","):
+        operator, equals, mode = item.strip().partition("=")
+        if force and (not equals or mode not in modes):
+            raise SmesimError(f"--force {item!r}; accepted: OPERATOR=MODE,..., a mode of {', '.join(modes)}")
+        forced[operator] = mode
+    return forced if force else {}
 
 
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
 
 
+@app.command(epilog="Example: smesim plan-diff cores.json both.json")
+def plan_diff(first: PlanArgument, second: PlanArgument, json: JsonFlag = False) -> None:
+    """Say what two plans do differently."""
+    from smesim import show
+    from smesim.plan.diff import plan_differences
+
+    show.plan_differences(plan_differences(_load_plan(first), _load_plan(second)), json)
+
+
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.
 EFFECT_NAMES = (
-    "contention", "agent_cap", "dispatch", "barrier", "edge_tiles", "tile_overhead", "exposed_latency", "shared_lines",
-    "write_allocate", "kernel_efficiency", "multi_core",
+    "contention", "agent_cap", "shared_unit", "oversubscription", "dispatch", "barrier", "edge_tiles", "tile_overhead",
+    "exposed_latency", "shared_lines", "write_allocate", "kernel_efficiency", "multi_core", "accumulators",
+    "operand_traffic", "mode_switch",
 )  # fmt: skip
 
 
@@ -213,6 +252,7 @@ def compare(
         bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
     ] = True,
     weights: WeightsOption = "f32",
+    layout_reuse: LayoutReuseOption = "full",
     json: JsonFlag = False,
 ) -> None:
     """Predict and measure a model on this machine, side by side. --layers defaults to all that fit into memory."""
@@ -224,7 +264,6 @@ def compare(
 
     config = catalog.load(model)
     numbers = product_format(DType.parse(weights))
-    workflow.check_has_kernels(config)
     phases = [Phase.parse(text) for text in phase]
     if len(set(phases)) < len(phases):
         raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
@@ -235,7 +274,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            refresh=refresh, weights=numbers.dtype, progress=report,
+            layout_reuse=layout_reuse, refresh=refresh, weights=numbers.dtype, progress=report,
         )  # fmt: skip
     show.comparison(result, json)
     if out is not None:
@@ -279,7 +318,6 @@ def demo(
     from smesim.workload import Phase, catalog
 
     config = catalog.load(model)
-    workflow.check_has_kernels(config)
     phases = [Phase.prefill(128), Phase.decode(128)]
     check_writable(out / "chip.toml")
     check_writable(workflow.host_chip_path())

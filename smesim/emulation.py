@@ -89,9 +89,13 @@ class EmulatedDevice:
 
 
 def environment() -> dict[str, str]:
-    """The environment variables of an emulated process: this one's, and those that lead Python to its own files."""
+    """The environment variables of an emulated process: this one's, and those that lead Python to its own files.
+
+    What compiling saved it finds again, also where this process is told to save nothing: in the emulator, compiling the
+    modules that a command imports takes longer than most commands.
+    """
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         "PYTHONHOME": str(SYSROOT / "usr"),
         "PYTHONPATH": str(CHECKOUT),
         "PYTHONNOUSERSITE": "1",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from smesim.counts import KernelCount
     from smesim.exec.device import Device
     from smesim.hwmodel.chip import Chip
+    from smesim.plan.diff import Difference
     from smesim.plan.schema import Plan
     from smesim.trace import Trace
     from smesim.workflow import Study
@@ -183,6 +184,19 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
     _console.print(table)
     if path is not None:
         _console.print(f"written to {path}", highlight=False)
+
+
+def plan_differences(differences: Sequence[Difference], json: bool) -> None:
+    if json:
+        _print_json({"differences": [asdict(d) for d in differences]})
+        return
+    if not differences:
+        _console.print("the plans divide the work alike")
+        return
+    table = _table("", "operator", "what", "first", "second", text=4)
+    for d in differences:
+        table.add_row(d.site or "whole plan", d.field, d.first or "-", d.second or "-")
+    _console.print(table)
 
 
 def run(trace: Trace, of: Plan, json: bool) -> None:

@@ -10,7 +10,8 @@ The command line goes through here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -31,10 +32,12 @@ from smesim.hwmodel.roofline import (
     core_agents,
     matrix_unit_agents,
 )
+from smesim.plan.explain import LayoutReport, layout_report
+from smesim.plan.layout import LAYOUT_REUSES
 from smesim.plan.lower import lower
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
-from smesim.plan.schema import Plan
+from smesim.plan.schema import Mode, Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor
 from smesim.trace import Comparison, ComparisonReport, Trace, compare
 from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
@@ -106,14 +109,30 @@ def is_this_machine(chip: Chip) -> bool:
 
 def make_plan(
     model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
-    layers: int | None = None, last_layer_rows: str = "all", weights: DType = DType.F32,
+    layers: int | None = None, last_layer_rows: str = "all", layout_reuse: str = "full",
+    forced: Mapping[str, Mode] | None = None, weights: DType = DType.F32,
 ) -> Plan:  # fmt: skip
-    """Divide one phase of a model; see `smesim.plan.planners`."""
+    """Divide one phase of a model; see `smesim.plan.planners`. `forced` are modes that sites must run in."""
     if last_layer_rows not in ("all", "logits"):
         raise PlanError(f"last-layer rows {last_layer_rows!r} asked for; accepted: all, logits")
-    options = {"last_layer_rows": last_layer_rows}
-    graph = build_graph(model, phase, DTypes(weights=weights), layers=layers, **options)  # type: ignore[arg-type]
-    return planner(planner_name)(graph, chip, threads, **options)
+    if layout_reuse not in LAYOUT_REUSES:
+        raise PlanError(f"layout reuse {layout_reuse!r} asked for; accepted: {', '.join(LAYOUT_REUSES)}")
+    graph = build_graph(
+        model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=last_layer_rows  # type: ignore[arg-type]
+    )
+    return planner(planner_name)(
+        graph, chip, threads, forced=forced, last_layer_rows=last_layer_rows, layout_reuse=layout_reuse
+    )
+
+
+def explain_layouts(plan: Plan, chip: Chip) -> LayoutReport:
+    """What a plan packs, why, and how long its tasks take on a chip."""
+    program = lower(plan)
+    tasks = predict(plan, chip, program=program).tasks
+    seconds: Counter[tuple[str, str]] = Counter()
+    for name, kind, start_s, end_s in zip(*(tasks[c] for c in ("op_name", "kind", "start_s", "end_s")), strict=True):
+        seconds[name, kind] += end_s - start_s
+    return layout_report(plan, program).with_seconds(seconds)
 
 
 @dataclass(frozen=True)
@@ -230,7 +249,7 @@ class Study:
 def study(
     model: ModelConfig, phases: Sequence[Phase], chip: Chip, *, planner_name: str = "cpu_only",
     threads: int | None = None, layers: int | None = None, repeats: int | None = None, seed: int = 0,
-    refresh: bool = True, weights: DType = DType.F32, progress: Progress = _quiet,
+    layout_reuse: str = "full", refresh: bool = True, weights: DType = DType.F32, progress: Progress = _quiet,
 ) -> Study:  # fmt: skip
     """Plan, predict and measure each phase on this machine with the same weights.
 
@@ -239,7 +258,6 @@ def study(
     chip that is this machine, `refresh` lets a little model between the runs say what the machine gives at the time,
     and predicts with that; no time of the program itself goes into the prediction.
     """
-    check_has_kernels(model)
     Device.here().refuse_if_emulated("a comparison of predicted and measured times")
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
@@ -250,7 +268,8 @@ def study(
     yardstick = Yardstick(device, chip, threads) if refresh and is_this_machine(chip) else None
     for phase in phases:
         plan = make_plan(
-            model, phase, chip, planner_name=planner_name, threads=threads, layers=layers, weights=weights
+            model, phase, chip, planner_name=planner_name, threads=threads, layers=layers, layout_reuse=layout_reuse,
+            weights=weights,
         )
         program = lower(plan)
         count = repeats or typical_repeats(float(predict(plan, chip, program=program).makespans_s()[0]))
@@ -275,15 +294,6 @@ def typical_repeats(run_s: float) -> int:
     number is odd, so that the median is a run."""
     fitting = int(LEAST_MEASURED_S / run_s) if run_s > 0 else MOST_REPEATS
     return min(max(FEWEST_REPEATS, fitting), MOST_REPEATS) | 1
-
-
-def check_has_kernels(model: ModelConfig) -> None:
-    """DeviceError if a model has operators that nothing here executes; to be asked before anything is measured."""
-    if model.is_moe:
-        raise DeviceError(
-            f"{model.name} has experts, for which there are no native kernels; accepted: models without experts"
-            " (plan, simulate and roofline take all)"
-        )
 
 
 def fitting_layers(

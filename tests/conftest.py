@@ -1,12 +1,17 @@
-"""The command line as a fixture, in a home and a folder of its own."""
+"""The command line as a fixture, in a home and a folder of its own; and hypothesis without a clock."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.command_line import CommandLine
+
+if settings().deadline is not None:  # `tests.emulated.few_examples` has none either
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 
 @pytest.fixture

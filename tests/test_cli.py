@@ -107,6 +107,24 @@ def test_plan(smesim: CommandLine) -> None:
     assert "plan.json" in table.out
 
 
+def test_a_plan_is_explained(smesim: CommandLine) -> None:
+    arguments = plan_arguments(smesim, "--explain")
+    found = smesim(*arguments, "--json").json()
+    packed = [p for p in found["packings"] if p["how"] == "tasks"]
+    assert {p["site"] for p in packed} == {"o_proj"}
+    assert found["total"]["tasks"]["n_bytes"] == sum(p["n_bytes"] for p in packed)
+    assert found["total"]["tasks"]["seconds"] == pytest.approx(sum(p["seconds"] for p in packed))
+    assert [layer["layer"] for layer in found["layers"]] == sorted({p["layer"] for p in packed})
+    assert sum(layer["tasks"]["seconds"] for layer in found["layers"]) == pytest.approx(
+        found["total"]["tasks"]["seconds"]
+    )
+    assert found["total"]["tasks"]["seconds"] > 0
+    table = smesim(*arguments, "--layout-reuse", "shared_packs").out
+    for part in ("pack tasks", "shared with", "memory by layout", "of one copy"):
+        assert part in table
+    assert json.loads(smesim(*arguments[:-1], "--layout-reuse", "none", "--json").out)["layout_reuse"] == "none"
+
+
 def test_plan_without_a_file_writes_none(smesim: CommandLine) -> None:
     before = smesim.files() | {"model/config.json"}
     smesim(*plan_arguments(smesim, "--json")).json()
@@ -155,6 +173,17 @@ def test_execute(phase: str, smesim: CommandLine) -> None:
     assert all(o["spread_s"] >= 0 for o in found["operators"])
     assert read_trace(smesim.folder / "trace.csv").meta.runs == 3
     assert "measured" in smesim("execute", path, "--repeats", "1").out
+
+
+def test_a_mixture_of_experts_is_planned_predicted_and_run(smesim: CommandLine) -> None:
+    moe = {
+        "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "head_dim": 16,
+    }  # fmt: skip
+    install_host_chip()
+    arguments = ("--model", smesim.model(**moe), "--phase", "prefill:8", "--chip", "host", "--threads", "1")
+    found = smesim("compare", *arguments, "--json", "--repeats", "1").json()
+    assert "router" in json.dumps(found)
 
 
 def test_execute_with_forced_kernels(smesim: CommandLine) -> None:

@@ -25,8 +25,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -68,11 +68,7 @@ def main() -> int:
     """0 when the device is set up, or cannot be for want of a network; 1 after one line that says what is wrong."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
-        with ThreadPoolExecutor() as pool:  # what takes time here is the network, and unpacking
-            steps = [pool.submit(step) for step in (ensure_emulators, ensure_python_and_packages, ensure_compiler)]
-        for step in steps:
-            step.result()
-        ensure_native()
+        ensure_all()
         REASON_IF_MISSING.unlink(missing_ok=True)
     except FetchError as error:
         REASON_IF_MISSING.write_text(f"{error}\n", encoding="utf-8")
@@ -84,6 +80,23 @@ def main() -> int:
         print("set-up interrupted: run it again to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def ensure_all() -> None:
+    """All steps, each as soon as what it needs is there: some wait for the network, others for the processor."""
+    with ThreadPoolExecutor(5) as pool:
+        emulators, python, compiler = map(pool.submit, (ensure_emulators, ensure_python, ensure_compiler))
+        packages = pool.submit(after, ensure_packages, python)
+        native = pool.submit(after, ensure_native, python, compiler)
+    for step in (emulators, python, compiler, packages, native):
+        step.result()
+
+
+def after(step: Callable[[], None], *others: Future[None]) -> None:
+    """A step behind others; what one of them raises, it raises too."""
+    for other in others:
+        other.result()
+    step()
 
 
 def ensure_emulators() -> None:
@@ -100,12 +113,6 @@ def ensure_emulators() -> None:
             if version is None or int(version[1]) not in EMULATOR_VERSIONS[features]:
                 raise FetchError(f"the QEMU of Debian {suite} is not one that is known to be right: {words!r}")
             shutil.move(emulator, path)
-
-
-def ensure_python_and_packages() -> None:
-    """Python before its packages, which are unpacked into its folder."""
-    ensure_python()
-    ensure_packages()
 
 
 def ensure_python() -> None:

@@ -88,6 +88,7 @@ static void complete(struct sms_kernels *table, const struct sms_kernels *leaves
     table->qk_block = leaves->qk_block;
     table->softmax_block = leaves->softmax_block;
     table->pv_block = leaves->pv_block;
+    table->attention_part = leaves->attention_part;
 }
 
 #if defined(SMS_HAVE_SME)

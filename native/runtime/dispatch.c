@@ -1,7 +1,9 @@
 /* From a task to the leaf that does it: resolves buffers, rows and leading dimensions, and calls one kernel. */
 #include <stddef.h>
 
+#include "dispatch_attention.h"
 #include "embed_bf16.h"
+#include "experts.h"
 #include "smesim/runtime.h"
 
 /* What a leaf needs to know of an operand: where the operator's row 0 is, and how far apart its rows are. */
@@ -88,6 +90,20 @@ static void run_pack(const struct sms_run *run, int32_t worker, const struct sms
         run->kernels[worker]->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
 }
 
+/* A norm or an activation whose output is the packed operand of the products that read it. */
+static void run_packed_rows(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+                            const struct sms_task *t) {
+    struct rows x = activation(run, op->input0, op->m, op->n);
+    float *out = buffer(run, op->packed_out);
+    if (t->kind == SMS_RMSNORM_PACKED) {
+        k->rmsnorm_packed(x.data, x.ld, buffer(run, op->weight), op->m, op->n, op->eps, op->lhs_mr, t->begin0,
+                          t->end0, out);
+        return;
+    }
+    struct rows other = activation(run, op->input1, op->m, op->n);
+    k->swiglu_packed(x.data, x.ld, other.data, other.ld, op->m, op->n, op->lhs_mr, t->begin0, t->end0, out);
+}
+
 /* Rows of one sequence follow one another in position; a range may span sequences. */
 static void run_rope(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                      const struct sms_task *t) {
@@ -115,21 +131,6 @@ static void run_kv_append(const struct sms_run *run, const struct sms_kernels *k
     }
 }
 
-static void run_attention(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                          const struct sms_task *t, float *scratch) {
-    int64_t group = op->heads / op->kv_heads, ld = (int64_t)op->heads * op->head_dim;
-    for (int64_t sequence = t->begin2; sequence < t->end2; sequence++)
-        for (int64_t head = t->begin1; head < t->end1; head++) {
-            int64_t cache = sequence * op->kv_heads + head;
-            int64_t column = head * group * op->head_dim, row = sequence * op->tokens;
-            k->attention(buffer(run, op->input0) + row * ld + column, ld,
-                         buffer(run, op->input1) + cache * sms_k_cache_size(op->capacity, op->head_dim),
-                         buffer(run, op->input2) + cache * sms_v_cache_size(op->capacity, op->head_dim),
-                         buffer(run, op->output0) + row * ld + column, ld, t->begin0, t->end0, op->past, group,
-                         op->head_dim, op->capacity, scratch);
-        }
-}
-
 static void run_argmax(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                        const struct sms_task *t) {
     int32_t *ids = run->buffers[op->output0];
@@ -146,12 +147,23 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ADD:
     case SMS_SWIGLU: run_rowwise(run, k, op, t); return 0;
     case SMS_PACK_LHS: run_pack(run, worker, op, t); return 0;
+    case SMS_RMSNORM_PACKED:
+    case SMS_SWIGLU_PACKED: run_packed_rows(run, k, op, t); return 0;
     case SMS_GEMM: run_gemm(run, worker, op, t); return 0;
     case SMS_GEMV: run_gemv(run, worker, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;
     case SMS_KV_APPEND: run_kv_append(run, k, op, t); return 0;
-    case SMS_ATTENTION: run_attention(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_ATTENTION:
+    case SMS_ATTENTION_QK:
+    case SMS_ATTENTION_SOFTMAX:
+    case SMS_ATTENTION_PV:
+    case SMS_ATTENTION_PART:
+    case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
+    case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_PACK: sms_run_expert_pack(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, k, op, t); return 0;
+    case SMS_EXPERT_COMBINE: sms_run_expert_combine(run, k, op, t); return 0;
     default: return SMS_NO_KERNEL;
     }
 }
@@ -161,9 +173,9 @@ int64_t sms_scratch_bytes(const struct sms_kernels *kernels, const struct sms_op
     int64_t most = 0;
     for (int32_t i = 0; i < n_tasks; i++) {
         const struct sms_op *op = &ops[tasks[i].op];
-        if (tasks[i].kind != SMS_ATTENTION)
-            continue;
-        int64_t need = kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim);
+        int64_t need = tasks[i].kind == SMS_ATTENTION || tasks[i].kind == SMS_ATTENTION_PART
+                           ? kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim)
+                           : sms_expert_scratch(op, tasks[i].kind);
         most = need > most ? need : most;
     }
     return most * (int64_t)sizeof(float);

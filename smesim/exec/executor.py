@@ -25,7 +25,7 @@ from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import ANY_WORKER, Number, Program, TaskKind
+from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
@@ -90,6 +90,10 @@ class NativeExecutor:
         runnable = {
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
+            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
+            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
+            TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
+            TaskKind.ATTENTION_COMBINE,
         }  # fmt: skip
         for kind in np.unique(program.tasks["kind"]):
             if TaskKind(kind) not in runnable:
@@ -347,10 +351,13 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
 
 def _check_finite(program: Program, tensors: Tensors) -> None:
     """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
-    last_writer: dict[int, int] = {}
-    for op in range(len(program.ops)):
-        if program.ops["kind"][op] != TaskKind.ARGMAX:
-            last_writer[int(program.ops["output0"][op])] = op
+    outputs = ("output0", "output1", "packed_out")
+    last_writer = {int(row[slot]): op for op, row in enumerate(program.ops) for slot in outputs}
+    last_writer = {
+        buffer: op
+        for buffer, op in last_writer.items()
+        if buffer != NO_BUFFER and program.buffers["role"][buffer] != BufferRole.INDEX
+    }
     for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
         if not np.isfinite(values).all():

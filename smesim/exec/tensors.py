@@ -1,7 +1,8 @@
 """The buffers of a program in memory: allocated, filled, and read back as ordinary arrays.
 
 Weights come from arrays (tests, checkpoints) or from a seed. Random weights depend only on the seed, the buffer's
-name and the element's place in the logical matrix, not on layout, threads or instruction set.
+name and the element's place in the logical matrix, not on layout, threads or instruction set. So does the routing, of
+which only what the plan leaves open is drawn (`routing.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import numpy.typing as npt
 from smesim.errors import DeviceError
 from smesim.exec import bf16
 from smesim.exec.device import Device, native
-from smesim.plan.buffers import ROPE_TABLES
-from smesim.plan.program import BufferRole, Layout, Number, Program
+from smesim.exec.routing import balanced_routing, routing_table
+from smesim.plan.buffers import ROPE_TABLES, is_routing
+from smesim.plan.formats import format_of_number
+from smesim.plan.program import BufferRole, Layout, Number, Program, TaskKind
 from smesim.workload.config import ModelConfig
 from smesim.workload.rope import inverse_frequencies
 
@@ -65,7 +68,7 @@ class Tensors:
         progress: Progress | None = None,
         share: Tensors | None = None,
     ) -> Tensors:
-        """Weights, KV cache and prompt drawn from a seed; scaled so that activations keep their size.
+        """Weights, KV cache, prompt and routing drawn from a seed; scaled so that activations keep their size.
 
         `progress` is called with the number of bytes that have just been filled. Weights of the same name and shape in
         `share`, which must come from the same seed and model, are taken over instead of made again.
@@ -90,16 +93,19 @@ class Tensors:
     ) -> Tensors:
         """Buffers filled from arrays of the tensors' logical shapes, by buffer name; rotary tables are computed.
 
-        KV caches may be given as (batch, kv_heads, positions, head_dim). DeviceError names what is missing.
+        KV caches may be given as (batch, kv_heads, positions, head_dim), a routing as the experts of each token
+        (tokens, experts_per_token). DeviceError names what is missing.
         """
         tensors = cls(program, device)
         computed = {int(i) for slot in ("output0", "output1") for i in program.ops[slot]}
         for index, name in enumerate(program.buffer_names):
             role = program.buffers[index]["role"]
-            if role == BufferRole.INDEX and name in arrays:
+            if name == "tokens" and name in arrays:
                 _check_tokens(name, arrays[name], model.vocab)
             if name in ROPE_TABLES:
                 tensors._fill_rope(index, model)
+            elif is_routing(name) and name in arrays:
+                tensors._route(index, model, arrays[name])
             elif name in arrays:
                 tensors.write(name, arrays[name])
             elif role in (BufferRole.WEIGHT, BufferRole.INDEX) and index not in computed:
@@ -155,8 +161,9 @@ class Tensors:
             case Layout.ROW_MAJOR:
                 return flat.reshape(rows, columns).copy()
             case Layout.RHS_PACKED:
-                panels = flat.reshape(-1, columns, 16)
-                return panels.transpose(0, 2, 1).reshape(-1, columns)[:rows].copy()
+                panels = flat.reshape(-1, -(-rows // 16), columns, 16)
+                matrices = panels.transpose(0, 1, 3, 2).reshape(len(panels), -1, columns)[:, :rows]
+                return matrices.copy() if len(matrices) > 1 else matrices[0].copy()
             case Layout.K_PACKED:
                 blocks = flat.reshape(-1, rows // 16, columns, 16)
                 return blocks.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
@@ -171,8 +178,9 @@ class Tensors:
         index = self._program.buffer_index(name)
         facts = self._program.buffers[index]
         rows, columns = int(facts["rows"]), int(facts["columns"])
-        if facts["layout"] not in (Layout.K_PACKED, Layout.V_PACKED) and np.size(array) != rows * columns:
-            raise DeviceError(f"array for {name!r} has shape {np.shape(array)}; accepted: {rows * columns} elements")
+        size = rows * columns * self._matrices(index)
+        if facts["layout"] not in (Layout.K_PACKED, Layout.V_PACKED) and np.size(array) != size:
+            raise DeviceError(f"array for {name!r} has shape {np.shape(array)}; accepted: {size} elements")
         if facts["role"] == BufferRole.INDEX:
             self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
             return
@@ -187,13 +195,13 @@ class Tensors:
             case Layout.ROW_MAJOR:
                 flat[:] = values.ravel()
             case Layout.RHS_PACKED:
-                padded = np.zeros((-(-rows // 16) * 16, columns), np.float32)
-                padded[:rows] = values.reshape(rows, columns)
+                padded = np.zeros((size // (rows * columns), -(-rows // 16) * 16, columns), np.float32)
+                padded[:, :rows] = values.reshape(-1, rows, columns)
                 flat[:] = padded.reshape(-1, 16, columns).transpose(0, 2, 1).ravel()
             case Layout.K_PACKED | Layout.V_PACKED as layout:
                 self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
-                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by pack tasks only")
+                raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by tasks only")
 
     def _write_cache(
         self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,
@@ -223,6 +231,9 @@ class Tensors:
         if name in ROPE_TABLES:
             self._fill_rope(index, model)
             return []
+        if is_routing(name):
+            self._route(index, model, self._drawn_routing(index, model, own_seed))
+            return []
         if role is BufferRole.INDEX:
             tokens = np.random.default_rng(own_seed).integers(0, model.vocab, len(array) // 4)
             array.view(np.int32)[:] = tokens
@@ -236,18 +247,49 @@ class Tensors:
         scale = (3.0 / k) ** 0.5 if role is BufferRole.WEIGHT else 1.0
         if facts["layout"] in (Layout.K_PACKED, Layout.V_PACKED):
             n = len(array) // 4 // k
-        return self._matrix_jobs(index, n, k, own_seed, scale)
+        matrices = np.split(array, self._matrices(index))
+        seeds = [(own_seed + i) % 2**64 for i in range(len(matrices))]
+        return [
+            job
+            for matrix, matrix_seed in zip(matrices, seeds, strict=True)
+            for job in self._matrix_jobs(index, matrix, n, k, matrix_seed, scale)
+        ]
 
-    def _matrix_jobs(self, index: int, n: int, k: int, seed: int, scale: float) -> list[Callable[[], int]]:
+    def _matrices(self, index: int) -> int:
+        """How many matrices of the same size a buffer of weights holds: one, or that of each expert."""
+        facts = self._program.buffers[index]
+        if facts["layout"] != Layout.RHS_PACKED:
+            return 1
+        numbers = format_of_number(int(facts["dtype"]))
+        return int(facts["n_bytes"]) // numbers.rhs_bytes(int(facts["rows"]), int(facts["columns"]))
+
+    def _experts_reached(self, routing: int) -> int:
+        """Experts to which the plan sends the rows of a routing."""
+        ops = self._program.ops
+        return int(ops["experts"][(ops["kind"] == TaskKind.EXPERT_GEMM) & (ops["input2"] == routing)][0])
+
+    def _drawn_routing(self, index: int, model: ModelConfig, seed: int) -> npt.NDArray[np.int32]:
+        tokens = int(self._program.buffers[index]["columns"]) // model.experts_per_token
+        return balanced_routing(tokens, model.experts_per_token, self._experts_reached(index), model.experts, seed)
+
+    def _route(self, index: int, model: ModelConfig, routing: npt.NDArray[np.integer]) -> None:
+        name, rows = self._program.buffer_names[index], int(self._program.buffers[index]["columns"])
+        if np.shape(routing) != (rows // model.experts_per_token, model.experts_per_token):
+            raise DeviceError(
+                f"array for {name!r} has shape {np.shape(routing)};"
+                f" accepted: {(rows // model.experts_per_token, model.experts_per_token)}"
+            )
+        table = routing_table(routing, self._experts_reached(index), model.experts, name)
+        self._arrays[index].view(np.int32)[:] = table.ravel()
+
+    def _matrix_jobs(
+        self, index: int, array: npt.NDArray[np.uint8], n: int, k: int, seed: int, scale: float
+    ) -> list[Callable[[], int]]:
         ffi, lib = native()
         if self._program.buffers[index]["dtype"] == Number.BF16:
             packed = bool(self._program.buffers[index]["layout"] == Layout.RHS_PACKED)
-            jobs = bf16.fill_jobs(
-                self._arrays[index], n, k, packed=packed, isa=self._device.isa, seed=seed, scale=scale
-            )
-            return list(jobs)
+            return list(bf16.fill_jobs(array, n, k, packed=packed, isa=self._device.isa, seed=seed, scale=scale))
         kernels = lib.sms_kernels_find(self._device.isa.encode())
-        array = self._arrays[index]
         pointer = ffi.from_buffer("float *", array, require_writable=True)
         packed = self._program.buffers[index]["layout"] == Layout.RHS_PACKED
         units, unit_rows = (-(-n // 16), 16) if packed else (n, 1)

@@ -127,6 +127,11 @@ class MatrixUnit(Record):
     multi_unit_factors: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
     kernels: Annotated[tuple[KernelModel, ...], Field(strict=False)] = ()
 
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it is no matrix unit, but its core with wider kernels."""
+        return self.kind == "stand-in"
+
     def rate_flop_per_s(self, dtype: DTypeName, tiles_in_flight: int) -> float:
         """Rate with so many independent tiles: full from `accumulators` on, in proportion below."""
         return self.flop_per_s[dtype].value * min(1.0, tiles_in_flight / self.accumulators[dtype].value)
@@ -158,7 +163,7 @@ class MatrixUnit(Record):
             if self.svl_bits is not None:
                 raise ValueError(f"svl_bits given for kind {self.kind!r}; accepted: tiles instead")
             _same_keys("tiles", self.tiles, self.flop_per_s)
-        if self.kind == "stand-in":
+        if self.is_stand_in:
             self._check_stand_in()
         else:
             _same_keys("accumulators", self.accumulators, self.flop_per_s)
@@ -305,7 +310,7 @@ class Chip(Record):
     @property
     def has_stand_in(self) -> bool:
         """Whether one of its units is no matrix unit, but wider kernels of a core."""
-        return any(unit.kind == "stand-in" for cluster in self.clusters for unit in cluster.matrix_units)
+        return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
 
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""

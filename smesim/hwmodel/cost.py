@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from smesim.errors import ChipError
+from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.chip import Cluster, factor_at
 from smesim.hwmodel.product_cost import (
     DEFAULT_KC,
@@ -50,6 +51,9 @@ COST_EFFECTS: dict[str, str] = {
     "write_allocate": "a written line that is in no cache is read from memory first",
     "kernel_efficiency": "kernels reach less than the peak rate of the core",
     "multi_core": "cores run slower when several of a cluster are busy",
+    "accumulators": "a matrix unit is idle between outer products into too few tiles",
+    "operand_traffic": "a matrix unit has no cache of its own: each step's operands come through its port",
+    "mode_switch": "entering and leaving the mode in which a matrix unit can be used takes time",
 }
 
 # Guessed for chips without fitted kernels: what tuned CPU kernels usually reach of the core's peak.
@@ -61,6 +65,15 @@ GUESSED_FLOP_PER_ELEMENT = 16.0
 # Blocks of the fused attention kernel: query rows worked on together, and keys scored at a time (native/kernels).
 ATTENTION_ROWS = 96
 ATTENTION_KEYS = 256
+# Rows that the router multiplies at a time (native/runtime/experts.c).
+ROUTER_ROWS = 64
+# Guessed: to look at a score is a comparison and a branch, one at a time.
+GUESSED_FLOP_PER_ROUTED_SCORE = 16.0
+DO_BOTH = {
+    "rms_norm_packed_f32": ("rms_norm_f32", "pack_lhs_f32"),
+    "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
+}
+"""Guessed: where a kernel was never measured, it costs as much as the two whose work it does."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +88,14 @@ class Transfer:
 class TaskCost:
     """What a task asks of its worker and of the links.
 
-    `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first.
+    `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first. With
+    `on_unit` the arithmetic and the transfers are those of the matrix unit that the worker drives, else of its core.
     """
 
     compute_s: float
     serial_s: float
     transfers: tuple[Transfer, ...]
+    on_unit: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,6 +142,12 @@ def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
             ksteps[end - begin] = ksteps.get(end - begin, 0) + steps
             pairs += sum(seen_before + row // shape.group + 1 for row in range(begin, end))
     return AttentionWork(tuple(sorted(ksteps.items())), pairs, row_blocks, (shape.end - shape.begin) * shape.group)
+
+
+def router_blocks(rows: int) -> tuple[tuple[int, int], ...]:
+    """The products that a router's task of so many rows falls into: ((rows, how many of them), ...)."""
+    whole, rest = divmod(rows, ROUTER_ROWS)
+    return tuple((height, count) for height, count in ((ROUTER_ROWS, whole), (rest, 1)) if height and count)
 
 
 class CoreCosts:
@@ -194,22 +215,92 @@ class CoreCosts:
         guess = 2.0 / self._peak_flop_per_s
         return elements * self._parameter(f"pack_lhs_{dtype}", "s_per_element", guess) / self._rate_factor
 
+    def router_s(self, rows: int, experts: int, k: int, is_gemv: bool) -> float:
+        """Scores of all experts for each row, and the choice of the best.
+
+        Scores are products like others: of packed rows, or if the operator has but one (`is_gemv`), of a vector.
+        """
+        guess = GUESSED_FLOP_PER_ROUTED_SCORE / self._peak_flop_per_s
+        choice_s = rows * experts * self._parameter("router_f32", "s_per_score", guess) / self._rate_factor
+        panels = -(-experts // self.nr)
+        if is_gemv:
+            return choice_s + self.gemv_s(panels, k)
+        product_s = sum(
+            count * (self.pack_s(block * k) + self.gemm_s(block, self.mr, (0, -(-block // self.mr)), panels, k))
+            for block, count in router_blocks(rows)
+        )
+        return choice_s + product_s
+
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
         work = attention_work(shape, self.mr, self.nr)
+        return self._fused_s(work.ksteps_by_height, work.pairs, work.row_blocks, work.rows * shape.head_dim)
+
+    def part_s(self, block: BlockShape) -> float:
+        """Fused attention to some of the keys."""
+        work = block_work(block, self.mr, self.nr)
+        row_blocks = block.rows * -(-(block.key_end - block.key_begin) // ATTENTION_KEYS)
+        return self._fused_s((*work.qk_ksteps, *work.pv_ksteps), work.pairs, row_blocks, block.rows * block.head_dim)
+
+    def _fused_s(self, ksteps: tuple[tuple[int, int], ...], pairs: int, row_blocks: int, elements: int) -> float:
+        return (
+            self._attention_products_s(ksteps, "attention_f32") / self._rate_factor
+            + self.scores_s(pairs, row_blocks)
+            + self.query_s(elements)
+        )
+
+    def scores_s(self, scores: float, row_blocks: float) -> float:
+        """Mask and online softmax of so many scores, in so many visits of a row to a block of keys."""
+        guess = GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s
+        seconds = scores * self._parameter("attention_f32", "s_per_score", guess)
+        return (seconds + row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)) / self._rate_factor
+
+    def query_s(self, elements: float) -> float:
+        """Scaling queries and dividing outputs by the sums of the softmax, so many elements of each."""
+        guess = 4.0 / self._peak_flop_per_s
+        return elements * self._parameter("attention_f32", "s_per_query_element", guess) / self._rate_factor
+
+    def qk_s(self, block: BlockShape) -> float:
+        """The scores of one block; at the first block of its rows their queries are scaled as well."""
+        elements = block.rows * block.head_dim if block.is_first else 0
+        return self._stage_product_s("attention_qk_f32", block_work(block, self.mr, self.nr).qk_ksteps, elements)
+
+    def softmax_s(self, block: BlockShape) -> float:
+        """Mask and exponential of one block's scores, and the running peaks and sums of its rows."""
+        pairs, kernel = block_work(block, self.mr, self.nr).pairs, "attention_softmax_f32"
+        guess = self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
+        seconds = pairs * self._parameter(kernel, "s_per_score", guess)
+        guess = self._parameter("attention_f32", "s_per_row_block", 0.0)
+        return (seconds + block.rows * self._parameter(kernel, "s_per_row_block", guess)) / self._rate_factor
+
+    def pv_s(self, block: BlockShape) -> float:
+        """Weights times values of one block; behind the last block the rows are normalised and written."""
+        elements = block.rows * block.head_dim if block.is_last else 0
+        return self._stage_product_s("attention_pv_f32", block_work(block, self.mr, self.nr).pv_ksteps, elements)
+
+    def _stage_product_s(self, kernel: str, ksteps: tuple[tuple[int, int], ...], elements: int) -> float:
+        """A product of attention by its own coefficients, or where it has none by those of fused attention, which
+        spends half its time for query elements before the first block and half behind the last."""
+        per_element = self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s) / 2
+        seconds = self._attention_products_s(ksteps, kernel)
+        return (seconds + elements * self._parameter(kernel, "s_per_query_element", per_element)) / self._rate_factor
+
+    def _attention_products_s(self, ksteps_by_height: tuple[tuple[int, int], ...], kernel: str) -> float:
         efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
         slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
-        products = sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in work.ksteps_by_height)
-        seconds = (
-            products * self._parameter("attention_f32", "kstep_factor", slowdown)
-            + work.pairs
-            * self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
-            + work.row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)
-            + work.rows
-            * shape.head_dim
-            * self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s)
-        )
-        return seconds / self._rate_factor
+        factor = self._parameter(kernel, "kstep_factor", self._parameter("attention_f32", "kstep_factor", slowdown))
+        return factor * sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps_by_height)
+
+    def handed_over_s(self, foreign_bytes: float) -> float:
+        """Time to fetch what another core wrote for this stage; unless measured, as where rows are added."""
+        if "shared_lines" not in self._effects:
+            return 0.0
+        guess = self._parameter("add_f32", "s_per_shared_byte", 0.0)
+        return foreign_bytes * self._parameter("attention_softmax_f32", "s_per_shared_byte", guess)
+
+    def combine_s(self, rows: int, elements: int) -> float:
+        """Summing parts of attention with their weights: so many elements are read, multiplied and added."""
+        return self.elementwise_s("add_f32", rows, elements)
 
     def elementwise_s(self, kernel: str, rows: int, elements: float) -> float:
         """Norms, rotations, activations, copies: by element, and where the kernel has such costs by row and by task.
@@ -217,6 +308,8 @@ class CoreCosts:
         Elements of the first row may cost more: their lines are asked for before prefetching is under way. These
         kernels wait for memory more than they compute, so busy neighbours are felt through the links, not here.
         """
+        if kernel in DO_BOTH and kernel not in self._kernels:
+            return sum(self.elementwise_s(part, rows, elements) for part in DO_BOTH[kernel])
         guess = GUESSED_FLOP_PER_ELEMENT / self._peak_flop_per_s
         seconds = elements * self._parameter(kernel, "s_per_element", guess)
         seconds += elements / rows * self._parameter(kernel, "s_per_first_element", 0.0)

@@ -1,8 +1,8 @@
 """Which tensors share a buffer, and how each buffer lies in memory.
 
-Weights and KV caches have a buffer each. Activations of different layers share one, found by the name without its
-layer and the shape: an engine would reuse the memory, and what is in the caches depends on it. Rotary operators work
-in place, so their output is their input's buffer.
+Weights, KV caches and routings have a buffer each. Activations of different layers share one, found by the name without
+its layer and the shape: an engine would reuse the memory, and what is in the caches depends on it. Rotary operators
+work in place, so their output is their input's buffer.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import re
 
 import numpy as np
 
-from smesim.plan.formats import ProductFormat, product_format
+from smesim.plan.formats import weights_format
+from smesim.plan.layout import LhsLayout
 from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
-from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope
+from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope, Router
 
 _Row = tuple[int, int, int, int, int, int]
 """A row of `BUFFER_DTYPE`."""
@@ -39,18 +40,26 @@ _RESIDUAL_STREAM = "ffn_add.out"
 
 ROPE_TABLES = ("rope.cos", "rope.sin")
 
+ROUTING_COLUMNS = 3
+"""What a routing table says of each row of an expert; see `native/runtime/experts.h`."""
+
+
+def is_routing(buffer_name: str) -> bool:
+    """Whether a buffer holds which rows go to which experts. Like the tokens it is given to a run, not computed."""
+    return buffer_name.endswith(".routing")
+
 
 class BufferTable:
     """Buffers of a program, in the order in which they are first needed."""
 
     def __init__(self, graph: OperatorGraph) -> None:
         self._graph = graph
-        self._products: ProductFormat = product_format(graph.dtypes.weights)
+        self._products = weights_format(graph)
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._rows: list[_Row] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
-        products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear))
+        products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
         appends = (o for o in graph.operators if isinstance(o, KvAppend))
         self._caches = {
@@ -61,25 +70,54 @@ class BufferTable:
 
     def of(self, tensor: str) -> int:
         """Index of the buffer that holds a tensor of the graph."""
-        tensor = self._in_place.get(tensor, tensor)
         if tensor in ROPE_TABLES:
             return self._rope_table(tensor)
-        spec = self._graph.tensors[tensor]
-        name = tensor
-        if spec.role is Role.ACTIVATION:
-            site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
-            name = f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
+        name = self.name(tensor)
         if name not in self._index:
-            self._add(name, self._row(tensor, spec))
+            tensor = self._in_place.get(tensor, tensor)
+            self._add(name, self._row(tensor, self._graph.tensors[tensor]))
         return self._index[name]
 
-    def packed_twin(self, buffer: int) -> int:
-        """The buffer for the packed form of a row-major activation, in the format of the weights."""
-        name = f"{self._names[buffer]}.packed"
+    def packed(self, tensor: str, layout: LhsLayout) -> int:
+        """Index of the buffer for an activation packed as a left operand. There need be none of it row major."""
+        name = f"{self.name(tensor)}.{layout.name}"
         if name not in self._index:
-            _, role, _, rows, columns, _ = self._rows[buffer]
-            n_bytes = self._products.lhs_bytes(rows, columns)
-            self._add(name, (n_bytes, role, Layout.LHS_PACKED, rows, columns, self._products.number))
+            _, role, _, rows, columns, _ = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, _packed_row(role, layout, rows, columns))
+        return self._index[name]
+
+    def packed_by_expert(self, tensor: str, layout: LhsLayout, rows: int) -> int:
+        """Index of the buffer for the rows of an activation as experts read them: packed, one expert after another."""
+        name = f"{self.name(tensor)}.{layout.name}.by_expert"
+        if name not in self._index:
+            _, role, _, _, columns, _ = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, _packed_row(role, layout, rows, columns))
+        return self._index[name]
+
+    def routing(self, of_router: str) -> int:
+        """The routing table of the layer that an output of a router, its experts or shares, is of."""
+        name = of_router.rpartition("router.")[0] + "routing"
+        if name not in self._index:
+            rows = int(np.prod(self._graph.tensors[of_router].shape))
+            n_bytes = rows * ROUTING_COLUMNS * DType.I32.bytes_for(1)
+            self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows, Number.F32))
+        return self._index[name]
+
+    def name(self, tensor: str) -> str:
+        """Of the buffer that holds a tensor; tensors of one name follow one another in it."""
+        tensor = self._in_place.get(tensor, tensor)
+        spec = self._graph.tensors[tensor]
+        if spec.role is not Role.ACTIVATION:
+            return tensor
+        site = _RESIDUAL_STREAM if tensor == "embed.out" else _LAYER_PREFIX.sub("", tensor)
+        return f"{site}[{'x'.join(str(s) for s in spec.shape)}]"
+
+    def handover(self, site: str, places: int, elements: int) -> int:
+        """The buffer for what the tasks of one operator hand to each other: so many places of f32 elements."""
+        name = f"{site}.handover[{places}x{elements}]"
+        if name not in self._index:
+            n_bytes = places * elements * Number.F32.n_bytes
+            self._add(name, (n_bytes, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements, Number.F32))
         return self._index[name]
 
     def array(self) -> Array:
@@ -115,3 +153,8 @@ class BufferTable:
             return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim, number)
         rows = int(np.prod(spec.shape[:-1], dtype=np.int64))
         return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1], number)
+
+
+def _packed_row(role: int, layout: LhsLayout, rows: int, columns: int) -> _Row:
+    """The row of a packed left operand."""
+    return (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns, layout.numbers.number)

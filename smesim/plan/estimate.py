@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from smesim.hwmodel.chip import Chip
 from smesim.plan.teams import Team
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import GroupedLinear, Linear, Operator
+from smesim.workload.operators import Operator
 
 
 @dataclass(frozen=True)
@@ -25,11 +25,9 @@ class Estimate:
 def estimate(operator: Operator, graph: OperatorGraph, chip: Chip, team: Team) -> Estimate:
     """Roofline time of an operator on a team.
 
-    seconds = max(flop / the team's peak, bytes / sustained DRAM bandwidth); products with weights have the peak of the
-    weights' format, all others that of f32.
+    seconds = max(flop / the team's f32 peak, bytes / sustained DRAM bandwidth).
     """
-    is_product = isinstance(operator, Linear | GroupedLinear)
-    compute_s = operator.flop / (team.product_flop_per_s if is_product else team.flop_per_s)
+    compute_s = operator.flop / team.flop_per_s
     bandwidth = min(team.load_bytes_per_s, chip.memory.bandwidth_bytes_per_s.value)
     transfer_s = graph.moved_bytes(operator) / bandwidth
     return Estimate(max(compute_s, transfer_s), "compute" if compute_s > transfer_s else "bandwidth")

@@ -1,8 +1,8 @@
 """Products by the number format of their weights: which kernels there are, and how both operands lie packed.
 
 Weights are kept in one format, and what is multiplied with them is packed to the same; sums, activations and keys and
-values stay f32. A format whose products take neighbouring k together has them side by side in groups
-(`native/include/smesim/layout_lowp.h`), so K is padded to whole groups.
+values stay f32, and so do the weights of experts. A format whose products take neighbouring k together has them side by
+side in groups (`native/include/smesim/layout_lowp.h`), so K is padded to whole groups.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import re
 from dataclasses import dataclass
 
 from smesim.errors import PlanError
+from smesim.hwmodel.chip import DTypeName
 from smesim.plan.program import Number
 from smesim.workload.dtypes import DType
+from smesim.workload.graph import OperatorGraph
 
 NR = 16
 """Columns of a packed RHS panel; every kernel of every ISA reads panels of this width."""
@@ -20,31 +22,33 @@ NR = 16
 
 @dataclass(frozen=True)
 class ProductFormat:
-    """One number format of weights; `group` is how many neighbouring k are multiplied together."""
+    """One number format of weights, by what models, chips and programs call it; `group` is how many neighbouring k are
+    multiplied together."""
 
     dtype: DType
+    name: DTypeName
     number: Number
     group: int
 
     @property
     def gemm(self) -> str:
-        return f"gemm_{self.dtype}"
+        return f"gemm_{self.name}"
 
     @property
     def gemv(self) -> str:
-        return f"gemv_{self.dtype}"
+        return f"gemv_{self.name}"
 
     @property
     def embed(self) -> str:
-        return f"embed_{self.dtype}"
+        return f"embed_{self.name}"
 
     def lhs_layout(self, mr: int | str) -> str:
         """Name of the layout of a left operand in strips of at most `mr` rows."""
-        return f"lhs_{self.dtype}_m{mr}{self._groups}"
+        return f"lhs_{self.name}_m{mr}{self._groups}"
 
     @property
     def rhs_layout(self) -> str:
-        return f"rhs_{self.dtype}_n{NR}{self._groups}"
+        return f"rhs_{self.name}_n{NR}{self._groups}"
 
     @property
     def _groups(self) -> str:
@@ -68,10 +72,13 @@ class ProductFormat:
 
 
 FORMATS = {
-    DType.F32: ProductFormat(DType.F32, Number.F32, 1),
-    DType.BF16: ProductFormat(DType.BF16, Number.BF16, 2),
+    DType.F32: ProductFormat(DType.F32, "f32", Number.F32, 1),
+    DType.BF16: ProductFormat(DType.BF16, "bf16", Number.BF16, 2),
 }
 """The formats of weights that there are plans for."""
+
+RHS_PATTERN = "|".join(numbers.rhs_layout for numbers in FORMATS.values())
+"""Names of packed weights."""
 
 
 def product_format(weights: DType) -> ProductFormat:
@@ -81,6 +88,22 @@ def product_format(weights: DType) -> ProductFormat:
     except KeyError:
         known = ", ".join(FORMATS)
         raise PlanError(f"weights of {weights!s} asked for; accepted: {known}, which there are kernels for") from None
+
+
+def weights_format(graph: OperatorGraph) -> ProductFormat:
+    """The format of the weights of a graph; PlanError where there are no plans for them."""
+    numbers = product_format(graph.dtypes.weights)
+    if graph.config.is_moe and numbers.dtype is not DType.F32:
+        raise PlanError(
+            f"weights of {numbers.dtype!s} asked for {graph.config.name}, which has experts; accepted: f32, or a model"
+            " without experts"
+        )
+    return numbers
+
+
+def format_of_number(number: int) -> ProductFormat:
+    """The format of weights by its number in a program."""
+    return next(numbers for numbers in FORMATS.values() if numbers.number == number)
 
 
 def format_of_kernel(kernel: str) -> ProductFormat:

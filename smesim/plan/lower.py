@@ -7,19 +7,23 @@ Dependencies come from buffers, not from names: a task waits for whoever wrote w
 what it overwrites, and for the previous writer. Activations of one layer use the same buffers as those of the next,
 as an engine would, so that their place in the caches is what it would be.
 
-Layout state: a GEMM reads its left operand packed. The pack tasks are made for the first operator that needs them and
-shared by all that read the same tensor in the same layout (q, k and v; gate and up), until the tensor is rewritten.
+Layout state: of each activation, the layouts in which it is there until it is rewritten. A GEMM reads its left operand
+packed: as a norm or an activation has written it, as it was packed for an operator before (q, k and v share one
+operand, gate and up another), or else as its own pack tasks make it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from smesim.errors import PlanError
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
+from smesim.plan.layout import ROW_MAJOR, lhs_layout
+from smesim.plan.pipeline import block_facts, combine_tiles, handover_shape, is_staged, part_tiles, pipeline_tasks
 from smesim.plan.program import (
     ANY_WORKER,
     ENTRY_DTYPE,
@@ -28,17 +32,18 @@ from smesim.plan.program import (
     OP_DTYPE,
     POOL_DTYPE,
     SEGMENT_DTYPE,
+    SLOTS,
     TASK_DTYPE,
     WORKER_DTYPE,
     EntryKind,
     Program,
     TaskKind,
-    without_padding,
+    field_bytes,
 )
-from smesim.plan.schema import OperatorPlan, Plan, check_plan
-from smesim.plan.tiles import Tile, operator_facts, operator_tiles, pack_tiles
+from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
+from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator, Rope
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -52,9 +57,6 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     """
     graph = graph or plan.graph()
     check_plan(plan, graph)
-    for entry in plan.operators:  # the schema has room for more than can be lowered yet
-        if entry.pipeline is not None:
-            raise PlanError(f"operators[{entry.site}].pipeline is given; accepted so far: none")
     return _Lowering(plan, graph).run()
 
 
@@ -72,9 +74,9 @@ class _Lowering:
         self.graph = graph
         self.buffers = BufferTable(graph)
         self.accesses: dict[int, _Access] = {}
-        self.live_packed: dict[int, str] = {}  # row-major buffer -> layout of its packed twin, while both agree
+        self.layouts: dict[str, set[str]] = {}  # by an activation's buffer: the layouts in which it is there
         self.ops: list[tuple[object, ...]] = []
-        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds
+        self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds, slot, state
         self.predecessors: list[tuple[int, ...]] = []
         self.entries: list[list[tuple[int, int]]] = [[] for _ in plan.workers]
         self.pools: list[tuple[int, int]] = []
@@ -96,51 +98,117 @@ class _Lowering:
     # -- one operator ------------------------------------------------------------------------------------------------
 
     def add_operator(self, operator: Operator, entry: OperatorPlan) -> None:
-        facts = operator_facts(operator, entry)
-        reads = [self.buffers.of(name) for name in operator.inputs]
-        writes = [self.buffers.of(name) for name in operator.outputs]
         op = len(self.ops)
-        packed = NO_BUFFER
-        if isinstance(operator, Linear) and entry.lhs_layout.startswith("lhs_"):
-            packed = self.packed_lhs(op, operator, entry, reads[0])
-            reads = [packed, *reads[1:]]
-        self.ops.append(self.op_row(operator, facts, packed))
-        tiles = operator_tiles(operator, entry)
-        self.add_tasks(op, tiles, entry, reads, writes)
-        for buffer in writes:
-            self.live_packed.pop(buffer, None)
-
-    def packed_lhs(self, op: int, operator: Operator, entry: OperatorPlan, source: int) -> int:
-        """The packed twin of a row-major activation; pack tasks only where no live one exists."""
-        packed = self.buffers.packed_twin(source)
-        if self.live_packed.get(source) != entry.lhs_layout:
-            self.add_tasks(op, pack_tiles(operator, entry), entry, [source], [packed])
-            self.live_packed[source] = entry.lhs_layout
-        return packed
-
-    def op_row(self, operator: Operator, facts: dict[str, float], packed: int) -> tuple[object, ...]:
-        names = [*operator.inputs, *(ROPE_TABLES if isinstance(operator, Rope) else ())]
         columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
-        columns.update(layer=NO_LAYER if operator.layer is None else operator.layer, packed=packed)
-        for slot in range(3):
-            columns[f"input{slot}"] = self.buffers.of(names[slot]) if slot < len(names) else NO_BUFFER
-        for slot in range(2):
-            outputs = operator.outputs
-            columns[f"output{slot}"] = self.buffers.of(outputs[slot]) if slot < len(outputs) else NO_BUFFER
-        for slot, key in enumerate(("weight", "bias")):
-            weights = operator.weights
-            columns[key] = self.buffers.of(weights[slot]) if slot < len(weights) else NO_BUFFER
-        columns.update(facts, flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
-        return tuple(columns.values())
+        columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
+        columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
+        if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
+            packed, is_new = self.packed_lhs(op, operator, entry)
+            others = [self.buffers.of(name) for name in operator.inputs[1:]]
+            inputs = [self.buffers.of(operator.inputs[0]) if is_new else NO_BUFFER, *others]
+            reads = [packed, *others]
+            columns["packed"] = packed
+        else:
+            self.check_row_major(operator)
+            inputs = [self.buffers.of(name) for name in operator.inputs]
+            reads = list(inputs)
+        if isinstance(operator, Rope):
+            inputs += [self.buffers.of(name) for name in ROPE_TABLES]
+        if isinstance(operator, GroupedLinear | ExpertCombine):
+            inputs.append(self.buffers.routing(operator.inputs[1]))
+        columns.update({f"input{slot}": buffer for slot, buffer in enumerate(inputs)})
+        if entry.out_layout == ROW_MAJOR:
+            writes = [self.buffers.of(name) for name in operator.outputs]
+            columns.update({f"output{slot}": buffer for slot, buffer in enumerate(writes)})
+        else:
+            writes = [self.buffers.packed(operator.outputs[0], lhs_layout(entry.out_layout))]
+            columns["packed_out"] = writes[0]
+        columns.update(zip(("weight", "bias"), map(self.buffers.of, operator.weights), strict=False))
+        columns.update(operator_facts(operator, entry))
+        columns.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+        if isinstance(operator, Attention) and is_staged(entry):
+            handover = self.buffers.handover(operator.site, *handover_shape(operator, entry))
+            columns.update(block_facts(operator, entry), handover=handover)
+            self.ops.append(tuple(columns.values()))
+            self.add_staged(op, operator, entry, reads, writes, handover)
+        else:
+            self.ops.append(tuple(columns.values()))
+            self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
+        for name in operator.outputs:
+            self.layouts[self.buffers.name(name)] = {entry.out_layout}
+
+    def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, bool]:
+        """The buffer of the packed left operand, and whether there are pack tasks for it: only where none is there.
+
+        Experts read one of their own, which cannot be packed before it is known who reads which rows.
+        """
+        tensor, form = operator.inputs[0], lhs_layout(entry.lhs_layout)
+        if isinstance(operator, GroupedLinear):
+            packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
+        else:
+            packed, layout = self.buffers.packed(tensor, form), form.name
+        there = self.layouts[self.buffers.name(tensor)]
+        if layout in there and self.plan.layout_reuse != "none":
+            return packed, False
+        self.check_row_major(operator)
+        reads = [self.buffers.of(name) for name in operator.inputs]
+        self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
+        there.add(layout)
+        return packed, True
+
+    def check_row_major(self, operator: Operator) -> None:
+        """PlanError if the operator reads what lies only packed, in a layout that it cannot read."""
+        for name in operator.inputs:
+            there = self.layouts.get(self.buffers.name(name), {ROW_MAJOR})
+            if ROW_MAJOR not in there:
+                read = self.plan.site(operator.site).lhs_layout
+                raise PlanError(
+                    f"operators[{operator.site}] reads {name} as {read!r}, which is written as {', '.join(there)};"
+                    f" accepted: the same out_layout and lhs_layout, or an out_layout of {ROW_MAJOR!r}"
+                )
 
     def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
         """Add the tasks of one stage, after everything they depend on, and record what they touched."""
         after = self.dependencies(reads, writes)
         first = len(self.tasks)
         for tile in tiles:
-            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges], after)
-        self.assign(range(first, len(self.tasks)), entry)
+            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], after)
+        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
+        self.record(reads, writes, done)
+
+    def add_staged(
+        self, op: int, operator: Attention, entry: OperatorPlan, reads: list[int], writes: list[int], handover: int
+    ) -> None:
+        """Attention whose tasks hand something to each other: parts and what combines them, or a pipeline's stages."""
+        if entry.pipeline is None:
+            self.add_tasks(op, part_tiles(operator, entry), entry, reads, [handover])
+            self.add_tasks(op, combine_tiles(operator, entry), entry, [handover], writes)
+            return
+        writes = [*writes, handover]
+        after = self.dependencies(reads, writes)
+        workers: dict[Role, list[int]] = {}
+        for worker in entry.workers:
+            workers.setdefault(self.plan.workers[worker].role, []).append(worker)
+        staged = pipeline_tasks(operator, entry.pipeline, {role: len(own) for role, own in workers.items()})
+        first = len(self.tasks)
+        drawn: dict[Role, list[int]] = {}
+        for stage in staged:
+            tile, own = stage.tile, workers[stage.role]
+            before = tuple(first + task for task in stage.after) or after
+            task = self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], before)
+            if entry.assignment == "shared" and len(own) > 1:
+                drawn.setdefault(stage.role, []).append(task)
+            else:
+                self.give(task, own[stage.turn % len(own)])
+        for role, tasks in drawn.items():
+            self.add_pool(tasks, tuple(workers[role]))
+        followed = {task for stage in staged for task in stage.after}
+        ends = tuple(first + i for i in range(len(staged)) if i not in followed)
+        self.record(reads, writes, ends[0] if len(ends) == 1 else self.add_join(ends, op))
+
+    def record(self, reads: list[int], writes: list[int], done: int) -> None:
+        """Note that at node `done` these buffers have been read and written."""
         for buffer in writes:
             self.accesses[buffer] = _Access(written=done)
         for buffer in reads:
@@ -165,32 +233,43 @@ class _Lowering:
         return len(self.tasks) - 1
 
     def add_join(self, after: tuple[int, ...], op: int) -> int:
-        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, 0, 0, 0, 0, 0, 0], after)
+        return self.add_node([op, TaskKind.JOIN, ANY_WORKER, *[0] * 8], after)
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
-    def assign(self, tasks: range, entry: OperatorPlan) -> None:
+    def assign(self, tasks: range, owners: list[int | None], entry: OperatorPlan) -> None:
+        """Put tasks into queues: those with an owner into its own, the others as the entry's assignment says."""
         workers = entry.workers
-        n_static = len(tasks)
-        if len(workers) > 1 and entry.assignment == "shared":
+        owned = [task for task, owner in zip(tasks, owners, strict=True) if owner is not None]
+        free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
+        for task in owned:
+            owner = owners[task - tasks.start]
+            assert owner is not None
+            self.give(task, owner)
+        n_static = len(free)
+        if len(workers) > 1 and (entry.assignment == "shared" or owned):
             n_static = 0
         elif entry.assignment == "static_then_shared":
-            n_static = len(tasks) * 3 // 4
-        shares = np.array(entry.shares or [1.0] * len(workers))
-        bounds = np.rint(np.cumsum(shares) / shares.sum() * n_static).astype(int)
+            n_static = int(len(free) * STATIC_PART)
         begin = 0
-        for worker, end in zip(workers, bounds.tolist(), strict=True):
-            for task in tasks[begin:end]:
-                self.tasks[task][2] = worker
-                self.entries[worker].append((EntryKind.TASK, task))
+        for worker, end in zip(workers, share_bounds(entry, n_static), strict=True):
+            for task in free[begin:end]:
+                self.give(task, worker)
             begin = end
-        if n_static < len(tasks):
-            pool = len(self.pools)
-            self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks) - n_static))
-            self.pool_tasks.extend(tasks[n_static:])
-            self.pool_visitors.append(workers)
-            for worker in workers:
-                self.entries[worker].append((EntryKind.POOL, pool))
+        if n_static < len(free):
+            self.add_pool(free[n_static:], workers)
+
+    def add_pool(self, tasks: Sequence[int], workers: tuple[int, ...]) -> None:
+        pool = len(self.pools)
+        self.pools.append((len(self.pool_tasks), len(self.pool_tasks) + len(tasks)))
+        self.pool_tasks.extend(tasks)
+        self.pool_visitors.append(workers)
+        for worker in workers:
+            self.entries[worker].append((EntryKind.POOL, pool))
+
+    def give(self, task: int, worker: int) -> None:
+        self.tasks[task][2] = worker
+        self.entries[worker].append((EntryKind.TASK, task))
 
     # -- segments and arrays -----------------------------------------------------------------------------------------
 
@@ -212,12 +291,14 @@ class _Lowering:
         ends = np.cumsum(np.bincount(sources, minlength=n_tasks))
         tasks = np.zeros(n_tasks, TASK_DTYPE)
         columns = np.array(self.tasks, np.int32)
-        for i, name in enumerate(("op", "kind", "worker", "begin0", "end0", "begin1", "end1", "begin2", "end2")):
-            tasks[name] = columns[:, i]
+        for name, column in zip(TASK_DTYPE.names or (), columns.T, strict=False):  # the rest are the edges
+            tasks[name] = column
         tasks["predecessor_count"] = counts
         tasks["successor_end"] = ends
         tasks["successor_begin"][1:] = ends[:-1]
-        ops = np.array(self.ops, OP_DTYPE)
+        ops = np.zeros(len(self.ops), OP_DTYPE)  # not made of the rows: the bytes between fields count as well
+        for name, facts in zip(OP_DTYPE.names or (), zip(*self.ops, strict=True), strict=True):
+            ops[name] = facts
         workers = np.zeros(len(plan.workers), WORKER_DTYPE)
         lengths = np.cumsum([0, *(len(queue) for queue in self.entries)])
         for i, worker in enumerate(plan.workers):
@@ -261,7 +342,7 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     used = np.unique(tasks["op"])
     ops = program.ops[used].copy()
     ops["layer"] = 0
-    for name in ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1"):
+    for name in SLOTS:
         present = ops[name] != NO_BUFFER
         sizes = program.buffers["n_bytes"][np.where(present, ops[name], 0)]
         ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
@@ -272,7 +353,6 @@ def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[i
     for name in ("predecessor_count", "successor_begin", "successor_end"):
         tasks[name] = 0
     digest = hashlib.sha256()
-    for rows in (without_padding(tasks), sources, inside, without_padding(ops)):
-        digest.update(rows.tobytes())
-    digest.update(repr(pools).encode())
+    for part in (field_bytes(tasks), sources.tobytes(), inside.tobytes(), field_bytes(ops), repr(pools).encode()):
+        digest.update(part)
     return int.from_bytes(digest.digest()[:8], "little")

@@ -1,79 +1,133 @@
 """Planners: from a graph and a chip to a plan.
 
-`cpu_only` puts everything on the cores' vector pipes; `matrix_only` gives what a matrix unit can do, products of
-matrices and attention, to the workers that drive one, and the rest to the others. They decide per operator which
-kernel, how large a tile, and whether tiles are fixed or drawn from a queue. The rules:
+`cpu_only` puts everything on the cores' vector pipes. `matrix_only` gives what a matrix unit can do, products of
+matrices and attention, to the workers that drive one. `roofline` compares for each operator the cores, the matrix
+units and both together (`choices.py`), and takes what ends first. Work row by row always runs on all cores.
 
-- A tile should take about `TARGET_TASK_S`: long beside the cost of handing it out, short beside the operator.
-- Every worker should get several tiles, so that the last one does not leave the others waiting.
-- A tile of a GEMM has as many rows as their packed block of depth kc fits into half of a core's own cache, so that
-  it stays there while the columns stream by.
-- Large operators are drawn from a queue (a slow or disturbed core then gets less); small ones are fixed.
+Every entry says why: what bounds it, its predicted time, and the modes that were not taken with theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
-from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.hwmodel.library import fingerprint
-from smesim.plan.estimate import Estimate, estimate
-from smesim.plan.formats import product_format
-from smesim.plan.schema import OperatorPlan, Plan, Reason, TileShape, WorkerPlan
-from smesim.plan.teams import Team, core_workers, cpu_team, matrix_team, matrix_workers
-from smesim.plan.tiles import NR
+from smesim.plan.choices import Choice, Choices
+from smesim.plan.layout import with_out_layouts
+from smesim.plan.rules import Rules
+from smesim.plan.schema import Mode, Plan, WorkerPlan
+from smesim.plan.teams import computes_f32, core_workers, matrix_workers, row_team
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, Embed, GroupedLinear, KvAppend, Linear, Operator
+from smesim.workload.operators import Operator
 
-TARGET_TASK_S = 300e-6
-TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
-TILES_PER_WORKER = 8
-SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
-QUERY_BLOCK_TOKENS = 64
-PANELS_TOGETHER = 4
-"""Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
-GEMM fetches its left operand from the shared cache once a tile."""
+WORTH_ANOTHER_UNIT = 0.02
+"""A mode that uses more kinds of units must be predicted to save this part of the time of one that uses fewer."""
+_KINDS_OF_UNITS: dict[Mode, int] = {"cpu": 0, "matrix": 1, "cooperative": 2}
 
 
-def cpu_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
-    """A plan that uses no matrix unit.
+class Planner(Protocol):
+    """What all planners are: `forced` are modes by site that they must take, `options` fields of `Plan` that say how
+    the graph was built (`last_layer_rows`, `lm_head_rows`), and `layout_reuse`."""
 
-    `options` are fields of `Plan` that say how the graph was built (`last_layer_rows`, `lm_head_rows`).
+    def __call__(
+        self, graph: OperatorGraph, chip: Chip, threads: int | None = None, *,
+        forced: Mapping[str, Mode] | None = None, **options: Any,
+    ) -> Plan: ...  # fmt: skip
+
+
+def cpu_only(
+    graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """A plan that uses no matrix unit; PlanError if one is forced."""
+    return _plan("cpu_only", graph, chip, core_workers(chip, threads), _only("cpu"), forced, options)
+
+
+def matrix_only(
+    graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """A plan that gives to the matrix units all products of matrices and attention to prompts.
+
+    What has one row only is left to the cores. PlanError if the chip has no unit that multiplies f32.
     """
-    workers = core_workers(chip, threads)
-    team = cpu_team(chip, workers, graph.dtypes.weights)
-    return _plan("cpu_only", graph, chip, workers, lambda operator: team, options)
+    workers = matrix_workers(chip, threads)
+
+    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
+        return _only("cpu" if operator.activation_rows == 1 else "matrix")(operator, choices)
+
+    return _plan("matrix_only", graph, chip, workers, choose, forced, options)
 
 
-def matrix_only(graph: OperatorGraph, chip: Chip, threads: int | None = None, **options: Any) -> Plan:
-    """A plan that gives to the matrix units all that they can do. `options` as for `cpu_only`.
+def roofline(
+    graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
+    **options: Any,
+) -> Plan:  # fmt: skip
+    """For each operator the mode that is predicted to end first; the simpler one where that saves little."""
+    has_units = any(computes_f32(instance.unit) for instance in chip.unit_instances)
+    workers = matrix_workers(chip, threads) if has_units and threads != 1 else core_workers(chip, threads)
 
-    PlanError if the chip has no unit that multiplies f32.
-    """
-    workers, weights = matrix_workers(chip, threads), graph.dtypes.weights
-    cores, units = cpu_team(chip, workers, weights), matrix_team(chip, workers, weights)
+    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
+        limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
+        good = [choice for choice in choices if choice.seconds <= limit]
+        return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
 
-    def team(operator: Operator) -> Team:
-        products = isinstance(operator, Linear | GroupedLinear | Attention)
-        return units if products and operator.activation_rows > 1 else cores
+    return _plan("roofline", graph, chip, workers, choose, forced, options)
 
-    return _plan("matrix_only", graph, chip, workers, team, options)
+
+PLANNERS: dict[str, Planner] = {"cpu_only": cpu_only, "matrix_only": matrix_only, "roofline": roofline}
+
+
+def planner(name: str) -> Planner:
+    """The planner of that name; PlanError names the planners there are."""
+    try:
+        return PLANNERS[name]
+    except KeyError:
+        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}") from None
+
+
+Chooser = Callable[[Operator, tuple[Choice, ...]], Choice]
+
+
+def _only(mode: Mode) -> Chooser:
+    """The choice of that mode; another where the operator cannot run in it."""
+
+    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
+        return next((choice for choice in choices if choice.mode == mode), choices[0])
+
+    return choose
 
 
 def _plan(
-    planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...],
-    team: Callable[[Operator], Team], options: dict[str, Any],
+    planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...], choose: Chooser,
+    forced: Mapping[str, Mode] | None, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
     dtypes = graph.dtypes
     if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
         raise PlanError(
             f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
         )
-    first = [operators[0] for operators in graph.sites.values()]
+    forced = dict(forced or {})
+    for site in forced:
+        if site not in graph.sites:
+            raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
+    choices, rows = Choices(chip, graph, workers), row_team(chip, workers)
+    rules = Rules(chip, graph, workers, rows)
+    entries = []
+    for site, operators in graph.sites.items():
+        operator = operators[0]
+        possible = choices.of(operator)
+        if site in forced:
+            chosen = _forced(site, forced[site], possible)
+            entries.append(rules.entry(operator, chosen, possible) if chosen else rules.row_entry(operator))
+        else:
+            entries.append(
+                rules.entry(operator, choose(operator, possible), possible) if possible else rules.row_entry(operator)
+            )
     return Plan(
         model=graph.config,
         phase=str(graph.phase),
@@ -84,90 +138,17 @@ def _plan(
         planner=planner,
         stand_in=chip.has_stand_in,
         workers=workers,
-        operators=tuple(_Rules(chip, graph, team(operator)).plan(operator) for operator in first),
+        operators=with_out_layouts(graph, entries, options.get("layout_reuse", "full")),
         **options,
     )
 
 
-PLANNERS: dict[str, Callable[..., Plan]] = {"cpu_only": cpu_only, "matrix_only": matrix_only}
-
-
-def planner(name: str) -> Callable[..., Plan]:
-    """The planner of that name; PlanError names the planners there are."""
-    try:
-        return PLANNERS[name]
-    except KeyError:
-        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}") from None
-
-
-class _Rules:
-    def __init__(self, chip: Chip, graph: OperatorGraph, team: Team) -> None:
-        self.chip = chip
-        self.graph = graph
-        self.team = team
-        self.n_workers = len(team.workers)
-        self.numbers = product_format(graph.dtypes.weights)
-
-    def plan(self, operator: Operator) -> OperatorPlan:
-        guess = estimate(operator, self.graph, self.chip, self.team)
-        shared = guess.seconds >= SHARED_FROM_S
-        workers, mr = self.team.workers, self.team.mr
-        kernel, lhs, rhs = f"{operator.kind}_f32", "row_major", "row_major"
-        match operator:
-            case Linear():
-                kernel = self.numbers.gemv if operator.m == 1 else self.numbers.gemm
-                lhs = "row_major" if operator.m == 1 else self.numbers.lhs_layout(mr)
-                rhs = self.numbers.rhs_layout
-                tile = self._gemm_tile(operator.m, operator.n, operator.k, guess)
-            case GroupedLinear():
-                kernel, lhs, rhs = self.numbers.gemm, self.numbers.lhs_layout(mr), self.numbers.rhs_layout
-                tile = TileShape(m=max(1, operator.m), n=self._columns(operator.n, guess, 1.0))
-            case Attention():
-                tile = self._attention_tile(operator)
-            case KvAppend():
-                tile = TileShape(m=self._rows(operator.tokens, guess), n=operator.kv_heads)
-            case _:
-                rows = operator.activation_rows
-                tile = TileShape(m=self._rows(rows, guess), n=1)
-                if tile.m >= rows:
-                    workers = workers[:1]
-                if isinstance(operator, Embed):
-                    kernel = self.numbers.embed
-        return OperatorPlan(
-            site=operator.site,
-            kind=operator.kind,
-            mode=self.team.mode,
-            kernel=kernel,
-            tile=tile,
-            assignment="shared" if shared else "static",
-            workers=workers,
-            lhs_layout=lhs,
-            rhs_layout=rhs,
-            reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
-        )
-
-    def _gemm_tile(self, m: int, n: int, k: int, guess: Estimate) -> TileShape:
-        row_bytes = self.numbers.number.n_bytes * min(k, DEFAULT_KC)
-        most_rows = max(self.team.mr, int(self.team.cache_bytes / 2 / row_bytes))
-        row_tiles = -(-m // most_rows)
-        rows = -(-m // row_tiles)
-        return TileShape(m=rows, n=self._columns(n, guess, rows / m))
-
-    def _columns(self, n: int, guess: Estimate, row_share: float) -> int:
-        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles."""
-        panels = -(-n // NR)
-        per_panel_s = max(guess.seconds * self.n_workers * row_share / panels, 1e-12)
-        by_time = max(1, round((TARGET_STREAM_S if guess.bound == "bandwidth" else TARGET_TASK_S) / per_panel_s))
-        by_balance = max(1, panels // (TILES_PER_WORKER * self.n_workers)) if self.n_workers > 1 else panels
-        columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
-        return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
-
-    def _rows(self, rows: int, guess: Estimate) -> int:
-        """Rows of a tile of a row-wise operator: all of them where splitting would not pay."""
-        if self.n_workers == 1 or guess.seconds * self.n_workers < 2 * self.chip.sync.barrier_s.value:
-            return max(rows, 1)
-        return max(1, -(-rows // (2 * self.n_workers)))
-
-    def _attention_tile(self, operator: Attention) -> TileShape:
-        heads = 1 if operator.kv_heads >= self.n_workers else operator.kv_heads
-        return TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=heads)
+def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> Choice | None:
+    """The choice of a forced mode; None for work row by row, which can only run on cores."""
+    if not possible and mode == "cpu":
+        return None
+    for choice in possible:
+        if choice.mode == mode:
+            return choice
+    modes = ", ".join(sorted(choice.mode for choice in possible)) or "cpu"
+    raise PlanError(f"--force {site}={mode}: this operator has no such mode with these workers; accepted: {modes}")

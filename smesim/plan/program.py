@@ -24,7 +24,12 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | GEMM | LHS strips | RHS panels | - |
 | GEMV | - | RHS panels | - |
 | PACK_LHS | LHS strips | - | - |
+| RMSNORM_PACKED, SWIGLU_PACKED | LHS strips of the output | - | - |
+| EXPERT_PACK | rows of the experts | - | reached experts |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
+| ATTENTION_QK, _SOFTMAX, _PV | query tokens | keys | sequence * KV heads + KV head |
+| ATTENTION_PART | keys | KV heads | sequences of the batch |
+| ATTENTION_COMBINE | parts of the past | KV heads | sequences of the batch |
 | KV_APPEND | new tokens | - | sequences of the batch |
 | EXPERT_GEMM | LHS strips of the expert's rows | RHS panels | reached experts |
 | all others | rows | - | - |
@@ -68,6 +73,18 @@ class TaskKind(IntEnum):
     EXPERT_GEMM = 13
     EXPERT_COMBINE = 14
     QUANTIZE = 15
+    ATTENTION_QK = 16
+    ATTENTION_SOFTMAX = 17
+    ATTENTION_PV = 18
+    ATTENTION_PART = 19
+    ATTENTION_COMBINE = 20
+    RMSNORM_PACKED = 21
+    SWIGLU_PACKED = 22
+    EXPERT_PACK = 23
+
+
+PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
+"""Tasks that do nothing but bring a left operand into the layout that products read."""
 
 
 class EntryKind(IntEnum):
@@ -126,8 +143,12 @@ OP_DTYPE = np.dtype(
         ("head_dim", "<i4"),
         ("experts", "<i4"),  # experts that get rows
         ("experts_per_token", "<i4"),
-        ("lhs_mr", "<i4"),  # strip height of the packed LHS
+        ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
+        ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
+        ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
         ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups, and of what is packed for them
+        ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
+        ("key_block", "<i4"),
         ("eps", "<f4"),
         ("flop", "<i8"),  # arithmetic of the operator, as the graph counts it
         ("n_bytes", "<i8"),  # bytes it reads and writes, as the graph counts them
@@ -137,11 +158,16 @@ OP_DTYPE = np.dtype(
         ("weight", "<i4"),
         ("bias", "<i4"),
         ("packed", "<i4"),  # packed LHS that PACK_LHS writes and GEMM reads
+        ("packed_out", "<i4"),  # output of an operator that writes it as a packed LHS; then output0 is empty
         ("output0", "<i4"),
         ("output1", "<i4"),
+        ("handover", "<i4"),  # what the tasks of an attention in stages or parts hand to each other
     ],
     align=True,
 )
+
+SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "packed_out", "output0", "output1", "handover")
+"""Columns of `Program.ops` that name buffers."""
 
 TASK_DTYPE = np.dtype(
     [
@@ -154,6 +180,8 @@ TASK_DTYPE = np.dtype(
         ("end1", "<i4"),
         ("begin2", "<i4"),
         ("end2", "<i4"),
+        ("slot", "<i4"),  # place in `handover` of the block's scores, or the number of the part of the past
+        ("state", "<i4"),  # place in `handover` of what the rows of the block's chain gather
         ("predecessor_count", "<i4"),
         ("successor_begin", "<i4"),
         ("successor_end", "<i4"),
@@ -182,10 +210,9 @@ SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signatur
 Array = npt.NDArray[np.void]
 
 
-def without_padding(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The same rows without the bytes that C pads with, which mean nothing and may differ: for hashes and keys."""
-    names = array.dtype.names
-    return array if names is None else array.astype(np.dtype([(name, array.dtype[name]) for name in names]))
+def field_bytes(array: npt.NDArray[Any]) -> bytes:
+    """The bytes of all fields, column by column. What lies between fields, where C aligns them, is left to chance."""
+    return b"".join(array[name].tobytes() for name in array.dtype.names or ())
 
 
 @dataclass(frozen=True)
@@ -224,11 +251,12 @@ class Program:
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""
         digest = hashlib.sha256()
-        for array in (
-            self.ops, self.tasks, self.successors, self.workers, self.entries, self.pools, self.pool_tasks,
-            self.buffers, self.segments,
+        for fields in (
+            self.ops, self.tasks, self.workers, self.entries, self.pools, self.buffers, self.segments,
         ):  # fmt: skip
-            digest.update(without_padding(array).tobytes())
+            digest.update(field_bytes(fields))
+        for numbers in (self.successors, self.pool_tasks):
+            digest.update(np.ascontiguousarray(numbers).tobytes())
         digest.update("\0".join(self.op_names + self.buffer_names).encode())
         return digest.hexdigest()[:16]
 

@@ -14,14 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import NO_BUFFER, Layout, Number, Program, TaskKind
-from smesim.plan.tiles import NR
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Number, Program, TaskKind
+from smesim.plan.tiles import NR, PACKED_KINDS
 
 F32_BYTES = 4
 LINE_BYTES = 64
-
-SLOTS = ("input0", "input1", "input2", "weight", "bias", "packed", "output0", "output1")
-"""Columns of `Program.ops` that name buffers."""
 
 Int64s = npt.NDArray[np.int64]
 
@@ -34,8 +31,11 @@ ROW_KERNELS = {
     TaskKind.ADD: "add_f32",
     TaskKind.SWIGLU: "swiglu_f32",
     TaskKind.ARGMAX: "argmax_f32",
+    TaskKind.EXPERT_PACK: "expert_pack_f32",
     TaskKind.EXPERT_COMBINE: "expert_combine_f32",
     TaskKind.QUANTIZE: "quantize_f32",
+    TaskKind.RMSNORM_PACKED: "rms_norm_packed_f32",
+    TaskKind.SWIGLU_PACKED: "swiglu_packed_f32",
 }
 """Kernels that work row by row: the names by which the probe fits them and the simulator costs them, in f32."""
 
@@ -51,11 +51,11 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     """For each slot, per operator: bytes that other operators touched since its buffer was touched last.
 
     0 where the slot is empty, and where the operator before it touched the buffer. An operator touches each of its
-    buffers whole. Shapes (n_ops,).
+    buffers whole, but for the weights of experts that get no rows. Shapes (n_ops,).
     """
     n_ops = len(program.ops)
     touched = [sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)]
-    sizes = program.buffers["n_bytes"]
+    sizes = touched_bytes(program)
     of_op = np.array([int(sizes[buffers].sum()) for buffers in touched], np.int64)
     before = np.concatenate([[0], np.cumsum(of_op)])  # bytes touched before operator i, from the start of the pass
     whole = int(before[-1])
@@ -71,10 +71,20 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
                 distances[slot][op] = before[op] - last_end[buffer]
         for buffer in touched[op]:
             last_end[buffer] = int(before[op + 1])
-    packing = program.tasks["op"][program.tasks["kind"] == TaskKind.PACK_LHS]
+    packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
+    distances["handover"][:] = 0  # likewise
     _settle(program, distances)
     return distances
+
+
+def touched_bytes(program: Program) -> Int64s:
+    """Bytes of each buffer that a pass touches, shape (n_buffers,): all, but for weights only those of reached
+    experts."""
+    sizes = program.buffers["n_bytes"].astype(np.int64)
+    for op in program.ops[program.ops["kind"] == TaskKind.EXPERT_GEMM]:
+        sizes[op["weight"]] = F32_BYTES * int(op["experts"]) * (-(-int(op["n"]) // NR) * NR) * int(op["k"])
+    return sizes
 
 
 def _settle(program: Program, distances: dict[str, Int64s]) -> None:
@@ -98,6 +108,20 @@ class Operand:
     is_write: bool
 
 
+def _strip_rows(row: Any, op: Any) -> int:
+    """Rows in the strips begin0 .. end0 of an operator's packed operand."""
+    m, strips = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
+    return int(row["end0"]) * m // strips - int(row["begin0"]) * m // strips
+
+
+def rows_of(program: Program, task: int) -> int:
+    """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
+    row = program.tasks[task]
+    if row["kind"] in PACKED_KINDS.values():
+        return _strip_rows(row, program.ops[row["op"]])
+    return int(row["end0"]) - int(row["begin0"])
+
+
 def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
 
@@ -107,18 +131,22 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     op = program.ops[row["op"]]
     kind = TaskKind(row["kind"])
     number_bytes = Number(int(op["rhs_dtype"])).n_bytes
-    rows = int(row["end0"]) - int(row["begin0"])
+    rows = rows_of(program, task)
     read, written = ["input0"], ["output0"]
     width = int(op["n"])
     match kind:
         case TaskKind.ADD | TaskKind.SWIGLU:
             read = ["input0", "input1"]
+        case TaskKind.RMSNORM_PACKED | TaskKind.SWIGLU_PACKED:
+            read = ["input0"] if kind is TaskKind.RMSNORM_PACKED else ["input0", "input1"]
+            written = ["packed_out"]
         case TaskKind.KV_APPEND:
             rows *= int(row["end2"]) - int(row["begin2"])
             return _appended(row, op, rows)
         case TaskKind.PACK_LHS:
-            strips = -(-int(op["m"]) // int(op["lhs_mr"]))
-            rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
+            rows = _strip_rows(row, op)
+            width, written = int(op["k"]), ["packed"]
+        case TaskKind.EXPERT_PACK:
             width, written = int(op["k"]), ["packed"]
         case TaskKind.EMBED:
             read = ["weight"]

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
-from smesim.plan.formats import FORMATS, product_format
+from smesim.plan.formats import RHS_PATTERN, ProductFormat, weights_format
+from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, can_write, writes_packed
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import Embed, GroupedLinear, Linear, Operator
+from smesim.workload.operators import Attention, Embed, GroupedLinear, Linear, Operator, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -33,8 +34,6 @@ Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
 _ROLES_OF_MODE: dict[Mode, set[Role]] = {"cpu": {"cpu"}, "matrix": {"matrix"}, "cooperative": {"cpu", "matrix"}}
-_LHS_LAYOUTS = "|".join(f.lhs_layout("[1-9][0-9]{0,2}") for f in FORMATS.values())
-_RHS_LAYOUTS = "|".join(f.rhs_layout for f in FORMATS.values())
 Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0, le=65535)]
 
@@ -60,19 +59,27 @@ class TileShape(_Part):
 
 
 class PipelinePlan(_Part):
-    """Attention as stages with a bounded ring between them."""
+    """Attention as stages with a bounded ring between them; each stage runs on the operator's workers of its role."""
 
-    depth: Positive = Field(description="blocks in flight between two stages")
+    depth: Positive = Field(description="blocks that a ring holds between its first stage and its last")
     query_block: Positive = Field(description="query tokens in a block")
-    key_block: Positive = Field(description="keys in a block")
+    key_block: Annotated[int, Field(ge=16, multiple_of=16)] = Field(description="keys in a block, whole panels of 16")
+    lanes: Positive = Field(default=1, description="rings side by side; one for each worker of a stage keeps all busy")
+    qk: Role = Field(default="cpu", description="role of the stage that multiplies queries and keys")
+    softmax: Role = Field(default="cpu", description="role of the stage that masks and exponentiates the scores")
+    pv: Role = Field(default="cpu", description="role of the stage that multiplies weights and values")
+
+    @property
+    def roles(self) -> set[Role]:
+        return {self.qk, self.softmax, self.pv}
 
 
 class RunnerUp(_Part):
     """An alternative that the planner looked at and did not take."""
 
     mode: Mode
-    tile: TileShape
-    predicted_s: float
+    pipeline: bool = Field(default=False, description="attention in stages")
+    predicted_s: float = Field(ge=0, description="analytic time of one instance, seconds")
 
 
 class Reason(_Part):
@@ -96,9 +103,15 @@ class OperatorPlan(_Part):
     shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         default=(), description="share of the tiles per worker; empty means equal"
     )
-    lhs_layout: str = Field(default="row_major", pattern=rf"^(row_major|{_LHS_LAYOUTS})$")
-    rhs_layout: str = Field(default="row_major", pattern=rf"^(row_major|{_RHS_LAYOUTS})$")
+    lhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$")
+    rhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{RHS_PATTERN})$")
+    out_layout: str = Field(
+        default=ROW_MAJOR,
+        pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$",
+        description="how a norm or activation writes its output: row major, or packed as those read it that follow",
+    )
     pipeline: PipelinePlan | None = None
+    past_split: Positive = Field(default=1, description="parts of the past that attention of one token is divided into")
     reason: Reason | None = None
 
 
@@ -114,6 +127,7 @@ class Plan(_Part):
     layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
     last_layer_rows: Literal["all", "logits"] = "all"
     lm_head_rows: Literal["last", "all"] = "last"
+    layout_reuse: LayoutReuse = Field(default="full", description="who packs operands, see smesim.plan.layout")
     chip: str
     chip_fingerprint: str
     planner: str
@@ -179,11 +193,10 @@ def load_plan(path: Path) -> Plan:
 
 def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
-    if plan.weights_dtype not in FORMATS:
-        known = ", ".join(FORMATS)
-        raise PlanError(
-            f"{where}: weights_dtype is {plan.weights_dtype!s}; accepted: {known}, which there are kernels for"
-        )
+    try:
+        numbers = weights_format(graph)
+    except PlanError as error:
+        raise PlanError(f"{where}: weights_dtype is {plan.weights_dtype!s}: {error}") from None
     for key in ("activations_dtype", "kv_dtype"):
         if getattr(plan, key) is not DType.F32:
             raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")
@@ -218,18 +231,25 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         if operator.shares and not sum(operator.shares) > 0:
             raise PlanError(f"{at}.shares add up to {sum(operator.shares):g}; accepted: a sum above 0")
         roles = {plan.workers[worker].role for worker in operator.workers}
-        if roles != _ROLES_OF_MODE[operator.mode]:
+        # Who drives a matrix unit has a core too, for what is done row by row; products there would go to the unit.
+        by_rows = not isinstance(graph.sites[operator.site][0], Linear | GroupedLinear | Attention)
+        if roles != _ROLES_OF_MODE[operator.mode] and not (by_rows and operator.mode == "cpu"):
             raise PlanError(
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
             )
-        _check_kernel(operator, graph.sites[operator.site][0], plan.weights_dtype, at)
+        _check_kernel(operator, graph.sites[operator.site][0], numbers, at)
+        if plan.layout_reuse != "full" and operator.out_layout != ROW_MAJOR:
+            raise PlanError(
+                f"{at}.out_layout is {operator.out_layout!r}; accepted with layout_reuse {plan.layout_reuse!r}:"
+                f" {ROW_MAJOR!r}"
+            )
+        _check_stages(operator, graph.sites[operator.site][0], roles, at)
 
 
-def _check_kernel(entry: OperatorPlan, operator: Operator, weights: DType, at: str) -> None:
+def _check_kernel(entry: OperatorPlan, operator: Operator, numbers: ProductFormat, at: str) -> None:
     """The kernel of an entry must be one of its kind of operator and of the format of the weights, and the layouts
     those that the kernel reads."""
-    numbers = product_format(weights)
     if entry.kind != operator.kind:
         raise PlanError(f"{at}.kind is {entry.kind!r}; accepted: {operator.kind!r}")
     match operator:
@@ -245,10 +265,33 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, weights: DType, at: s
         raise PlanError(f"{at}.kernel is {entry.kernel!r}; accepted: {', '.join(kernels)}")
     is_gemm = entry.kernel == numbers.gemm
     packed = numbers.strip_height(entry.lhs_layout) is not None
-    if packed != is_gemm or (entry.lhs_layout == "row_major") == is_gemm:
+    if packed != is_gemm or (entry.lhs_layout == ROW_MAJOR) == is_gemm:
         names = f"'{numbers.lhs_layout('<strip height>')}', e.g. '{numbers.lhs_layout(6)}'"
         accepted = names if is_gemm else "'row_major'"
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
-    rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear) else "row_major"
+    rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear | Router) else ROW_MAJOR
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
+    if not can_write(operator, entry.out_layout):
+        accepted = f"{ROW_MAJOR!r}, or packed f32" if writes_packed(operator) else f"{ROW_MAJOR!r}"
+        raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {accepted}")
+
+
+def _check_stages(entry: OperatorPlan, operator: Operator, roles: set[Role], at: str) -> None:
+    """Only attention has stages, and only that of one token has a past worth dividing."""
+    pipeline = entry.pipeline
+    may_be_split = isinstance(operator, Attention) and operator.tokens == 1 and pipeline is None
+    if entry.past_split > 1 and not may_be_split:
+        raise PlanError(f"{at}.past_split is {entry.past_split}; accepted: 1, but for fused attention of one token")
+    if pipeline is None:
+        return
+    if not isinstance(operator, Attention):
+        raise PlanError(f"{at}.pipeline is given for {operator.kind}; accepted: none, but for attention")
+    if pipeline.roles != roles:
+        raise PlanError(
+            f"{at}.pipeline has stages for {' and '.join(sorted(pipeline.roles))}, its workers are of role"
+            f" {' and '.join(sorted(roles))}; accepted: workers of the stages' roles, for each at least one"
+        )
+    if entry.assignment == "static_then_shared" or entry.shares:
+        given = "shares" if entry.shares else f"assignment {entry.assignment!r}"
+        raise PlanError(f"{at} has a pipeline and {given}; accepted: 'static' or 'shared', without shares")

@@ -1,76 +1,58 @@
 """Teams: the workers of a plan that take the same operators, and what a planner must know of them.
 
-A team of cores computes on vector pipes, each worker at its core's rate. In a team that drives matrix units the rate is
-the units', however many drive them, and what is packed for it suits the unit: two vectors of rows, so that four
-accumulators are in flight.
+What the agents of a choice have in common: the strips that are packed for them, the cache that a tile should fit into.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, MatrixUnit
-from smesim.hwmodel.cost import CoreCosts, product_rate
+from smesim.hwmodel.cost import CoreCosts
+from smesim.plan.choices import Choice, strip_height
 from smesim.plan.schema import Mode, WorkerPlan
-from smesim.workload.dtypes import DType
 
-ACCUMULATORS_DOWN = 2
-"""Of the accumulators in flight, how many lie below each other."""
 SMALLEST_CACHE_BYTES = 256 * 1024.0
 
 
 @dataclass(frozen=True)
 class Team:
     """Workers by their numbers in the plan; `mr` is the height of a packed strip that suits them in rows, `cache_bytes`
-    what one of them can keep near, `flop_per_s` their f32 peak and `product_flop_per_s` that of products with weights
-    of a plan's format."""
+    what one of them can keep near."""
 
     workers: tuple[int, ...]
     mode: Mode
     mr: int
     cache_bytes: float
     flop_per_s: float
-    product_flop_per_s: float
     load_bytes_per_s: float
 
 
-def cpu_team(chip: Chip, workers: Sequence[WorkerPlan], weights: DType = DType.F32) -> Team:
-    """The workers of a plan that compute on their cores; there must be one."""
-    chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "cpu")
+def row_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
+    """All workers of a plan, each on its core's vectors: who drives a matrix unit has a core too."""
+    return _core_team(chip, workers, tuple(range(len(workers))), "cpu")
+
+
+def team_of(chip: Chip, workers: Sequence[WorkerPlan], choice: Choice) -> Team:
+    """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
+    smallest of the caches."""
+    chosen = tuple(worker for agent in choice.agents for worker in agent.workers)
+    return replace(_core_team(chip, workers, chosen, choice.mode), mr=strip_height(choice.agents))
+
+
+def _core_team(chip: Chip, workers: Sequence[WorkerPlan], chosen: tuple[int, ...], mode: Mode) -> Team:
     clusters = [chip.instance_of(workers[i].core) for i in chosen]
     return Team(
         workers=chosen,
-        mode="cpu",
-        mr=CoreCosts(clusters[0].cluster, ()).products(str(weights)).mr,
-        cache_bytes=own_cache_bytes(chip, clusters[0]),
+        mode=mode,
+        mr=CoreCosts(clusters[0].cluster, ()).mr,
+        cache_bytes=min(own_cache_bytes(chip, cluster) for cluster in clusters),
         flop_per_s=sum(c.cluster.core.flop_per_s["f32"].value for c in clusters),
-        product_flop_per_s=sum(product_rate(c.cluster.core, str(weights)) for c in clusters),
         load_bytes_per_s=sum(c.cluster.core.load_bytes_per_s[DRAM].value for c in clusters),
     )
-
-
-def matrix_team(chip: Chip, workers: Sequence[WorkerPlan], weights: DType = DType.F32) -> Team:
-    """The workers of a plan that drive matrix units; there must be one."""
-    chosen = tuple(i for i, worker in enumerate(workers) if worker.role == "matrix")
-    numbers = [unit for i in chosen if (unit := workers[i].unit) is not None]
-    units = [chip.unit_instances[number].unit for number in sorted(set(numbers))]
-    return Team(
-        workers=chosen,
-        mode="matrix",
-        mr=_strip_height(units[0]),
-        cache_bytes=own_cache_bytes(chip, chip.unit_instances[numbers[0]].cluster),
-        flop_per_s=sum(unit.flop_per_s["f32"].value for unit in units),
-        product_flop_per_s=sum(product_rate(unit, str(weights)) for unit in units),
-        load_bytes_per_s=sum(unit.load_bytes_per_s[DRAM].value for unit in units),
-    )
-
-
-def _strip_height(unit: MatrixUnit) -> int:
-    """Rows of a strip that suit a unit: of a stand-in one micro-tile of its kernels."""
-    return unit.tile("f32").rows if unit.kind == "stand-in" else ACCUMULATORS_DOWN * unit.tile("f32").rows
 
 
 def core_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:

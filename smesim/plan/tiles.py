@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from smesim.errors import PlanError
 from smesim.plan import formats
 from smesim.plan.formats import format_of_kernel
+from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import OperatorPlan
 from smesim.workload.operators import (
@@ -37,22 +40,16 @@ NR = formats.NR
 
 @dataclass(frozen=True)
 class Tile:
-    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2."""
+    """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2; slot and state are places in `handover`.
+
+    `worker` is who runs it, where the division of the operator says so; else the entry's assignment decides.
+    """
 
     kind: TaskKind
     ranges: tuple[int, int, int, int, int, int]
-
-
-def lhs_mr(entry: OperatorPlan) -> int:
-    """Strip height of the entry's packed LHS layout, from its name, e.g. "lhs_f32_m6"."""
-    numbers = format_of_kernel(entry.kernel)
-    height = numbers.strip_height(entry.lhs_layout)
-    if height is None:
-        raise PlanError(
-            f"operators[{entry.site}].lhs_layout is {entry.lhs_layout!r};"
-            f" accepted with {entry.kernel}: '{numbers.lhs_layout('<strip height>')}'"
-        )
-    return height
+    slot: int = 0
+    state: int = 0
+    worker: int | None = None
 
 
 def rows_of_expert(rows: int, experts: int, expert: int) -> int:
@@ -60,30 +57,74 @@ def rows_of_expert(rows: int, experts: int, expert: int) -> int:
     return rows // experts + (expert < rows % experts)
 
 
-def _ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+def first_row_of_expert(rows: int, experts: int, expert: int) -> int:
+    """Rows that the experts before it get."""
+    return rows // experts * expert + min(expert, rows % experts)
+
+
+def experts_with_rows(operator: GroupedLinear) -> int:
+    """Experts that get rows: as many as are reached, in whole numbers."""
+    return max(1, round(operator.experts_reached))
+
+
+def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """0 .. total in ranges of `step`, the last one shorter."""
     for begin in range(0, total, step):
         yield begin, min(begin + step, total)
 
 
-def _guided_ranges(total: int, step: int, workers: int) -> Iterator[tuple[int, int]]:
-    """Ranges of `step`, and towards the end ever smaller ones: a worker's share of half of what is left.
+def _even_ranges(begin: int, end: int, step: int, panels: int) -> Iterator[tuple[int, int]]:
+    """Ranges of `step` between two panels; a new one begins with each matrix of so many `panels`."""
+    while begin < end:
+        upto = min(begin + step, end, (begin // panels + 1) * panels)
+        yield begin, upto
+        begin = upto
+
+
+def _guided_ranges(begin: int, end: int, step: int, panels: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
+    """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
-    begin = 0
-    while begin < total:
-        end = begin + max(1, min(step, (total - begin) // (2 * workers)))
-        yield begin, end
-        begin = end
+    while begin < end:
+        size = max(1, min(step, (end - begin) // (2 * len(entry.workers))))
+        upto = min(begin + size, (begin // panels + 1) * panels)
+        yield begin, upto
+        begin = upto
 
 
-def _column_ranges(operator: Linear | GroupedLinear, entry: OperatorPlan) -> list[tuple[int, int]]:
-    """Ranges of panels: even ones, or guided where the workers draw them."""
+STATIC_PART = 3 / 4
+"""Of an operator that is divided first and drawn at the end: the part that is divided."""
+
+
+def _column_ranges(
+    operator: Linear | GroupedLinear, entry: OperatorPlan, matrices: int = 1
+) -> list[tuple[int, int, int | None]]:
+    """Ranges of panels, and whose they are: even ones, or guided where the workers draw them.
+
+    Workers with shares have panels of their own, one range after the other, cut into tiles; in `static_then_shared`
+    these are the first three quarters, and the tail is drawn. Of several `matrices` panels are counted on from one to
+    the next, and no range is of two.
+    """
     panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
-    if entry.assignment == "static" or len(entry.workers) == 1:
-        return list(_ranges(panels, step))
-    return list(_guided_ranges(panels, step, len(entry.workers)))
+    total = panels * matrices
+    if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
+        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, panels)]
+    divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
+    found: list[tuple[int, int, int | None]] = []
+    begin = 0
+    for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
+        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, panels)]
+        begin = upto
+    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, panels, entry))]
+
+
+def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
+    """Where each worker's part of `total` ends, by the entry's shares, equal ones if it has none."""
+    shares = np.array(entry.shares or [1.0] * len(entry.workers))
+    bounds: list[int] = np.rint(np.cumsum(shares) / shares.sum() * total).astype(int).tolist()
+    return bounds
 
 
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
@@ -92,44 +133,43 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
         if operator.m != 1:
             at = f"operators[{entry.site}].kernel"
             raise PlanError(f"{at} is {entry.kernel!r} for {operator.m} rows; accepted: {numbers.gemm!r}")
-        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0)) for b, e in _column_ranges(operator, entry)]
+        return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), worker=who) for b, e, who in _column_ranges(operator, entry)]
     if entry.kernel != numbers.gemm:
         raise PlanError(
             f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: {numbers.gemm}, {numbers.gemv}"
         )
-    mr = lhs_mr(entry)
+    mr = lhs_layout(entry.lhs_layout).mr
     strips = -(-operator.m // mr)
     strip_step = max(1, -(-entry.tile.m // mr))
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
     return [
-        Tile(TaskKind.GEMM, (*rows, *columns, 0, 0))
-        for columns in _column_ranges(operator, entry)
-        for rows in _ranges(strips, strip_step)
+        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), worker=who)
+        for begin, end, who in _column_ranges(operator, entry)
+        for rows in ranges(strips, strip_step)
     ]
 
 
 def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:
-    experts = max(1, round(operator.experts_reached))
-    mr = lhs_mr(entry)
+    """All rows of an expert by some of its columns: every weight is read once."""
+    experts, mr = experts_with_rows(operator), lhs_layout(entry.lhs_layout).mr
+    panels = -(-operator.n // NR)
     tiles = []
-    for expert in range(experts):
+    for begin, end, who in _column_ranges(operator, entry, experts):
+        expert = begin // panels
         strips = -(-rows_of_expert(operator.m, experts, expert) // mr)
-        if strips:
-            tiles += [
-                Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1))
-                for columns in _column_ranges(operator, entry)
-            ]
+        columns = (begin - expert * panels, end - expert * panels)
+        tiles.append(Tile(TaskKind.EXPERT_GEMM, (0, strips, *columns, expert, expert + 1), worker=who))
     return tiles
 
 
 def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
-    blocks = list(_ranges(operator.tokens, entry.tile.m))
+    blocks = list(ranges(operator.tokens, entry.tile.m))
     # Later tokens see more keys: longest first leaves the short ones to even out the end.
     return [
         Tile(TaskKind.ATTENTION, (*tokens, *heads, sequence, sequence + 1))
         for tokens in reversed(blocks)
         for sequence in range(operator.batch)
-        for heads in _ranges(operator.kv_heads, entry.tile.n)
+        for heads in ranges(operator.kv_heads, entry.tile.n)
     ]
 
 
@@ -137,26 +177,43 @@ def _kv_append(operator: KvAppend, entry: OperatorPlan) -> list[Tile]:
     return [
         Tile(TaskKind.KV_APPEND, (*tokens, 0, 0, sequence, sequence + 1))
         for sequence in range(operator.batch)
-        for tokens in _ranges(operator.tokens, entry.tile.m)
+        for tokens in ranges(operator.tokens, entry.tile.m)
     ]
 
 
 def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
-        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in _ranges(operator.rows, entry.tile.m)]
+        return [Tile(kind, (*rows, 0, 0, 0, 0)) for rows in ranges(operator.rows, entry.tile.m)]
+
+    return tiles
+
+
+PACKED_KINDS = {TaskKind.RMSNORM: TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU: TaskKind.SWIGLU_PACKED}
+"""Tasks that write their output as a packed left operand, by those that write it row major."""
+
+
+def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
+    """Tiles of what can write its output packed: then as many strips as come closest to the tile's rows."""
+
+    def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
+        if entry.out_layout == ROW_MAJOR:
+            return _by_rows(kind)(operator, entry)
+        strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
+        step = -(-strips // -(-operator.rows // entry.tile.m))
+        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
 
     return tiles
 
 
 _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
     Embed: _by_rows(TaskKind.EMBED),
-    RmsNorm: _by_rows(TaskKind.RMSNORM),
+    RmsNorm: _by_rows_or_strips(TaskKind.RMSNORM),
     Linear: _linear,
     Rope: _by_rows(TaskKind.ROPE),
     KvAppend: _kv_append,
     Attention: _attention,
     Add: _by_rows(TaskKind.ADD),
-    SwiGlu: _by_rows(TaskKind.SWIGLU),
+    SwiGlu: _by_rows_or_strips(TaskKind.SWIGLU),
     Sample: _by_rows(TaskKind.ARGMAX),
     Router: _by_rows(TaskKind.ROUTER),
     GroupedLinear: _grouped_linear,
@@ -171,14 +228,26 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
-    """The tasks that pack the left operand of a GEMM, cut by rows over the operator's workers."""
-    strips = -(-operator.activation_rows // lhs_mr(entry))
+    """The tasks that pack the left operand of a GEMM, cut by rows, or by experts, over the operator's workers."""
+    if isinstance(operator, GroupedLinear):
+        experts = experts_with_rows(operator)
+        step = -(-experts // len(entry.workers))
+        first = [first_row_of_expert(operator.m, experts, i) for i in range(experts + 1)]
+        return [Tile(TaskKind.EXPERT_PACK, (first[b], first[e], 0, 0, b, e)) for b, e in ranges(experts, step)]
+    strips = -(-operator.activation_rows // lhs_layout(entry.lhs_layout).mr)
     step = -(-strips // len(entry.workers))
-    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in _ranges(strips, step)]
+    return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in ranges(strips, step)]
 
 
 def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     """The columns of the operator's row in `Program.ops` that its shape decides."""
+    facts = _shape_facts(operator, entry)
+    if entry.out_layout != ROW_MAJOR:
+        facts.update(kind=PACKED_KINDS[TaskKind(int(facts["kind"]))], lhs_mr=lhs_layout(entry.out_layout).mr)
+    return facts
+
+
+def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     match operator:
         case Linear():
             numbers = format_of_kernel(entry.kernel)
@@ -187,13 +256,13 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             if entry.kernel == numbers.gemv:
                 facts["kind"] = TaskKind.GEMV
             else:
-                facts["lhs_mr"] = lhs_mr(entry)
+                facts["lhs_mr"] = lhs_layout(entry.lhs_layout).mr
             return facts
         case GroupedLinear():
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
-                "experts": max(1, round(operator.experts_reached)), "lhs_mr": lhs_mr(entry),
-                "rhs_dtype": format_of_kernel(entry.kernel).number,
+                "experts": experts_with_rows(operator), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
+                "gathers": operator.gathers,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -214,7 +283,7 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case Router():
             return {
                 "kind": TaskKind.ROUTER, "m": operator.rows, "n": operator.experts, "k": operator.dim,
-                "experts_per_token": operator.experts_per_token,
+                "experts_per_token": operator.experts_per_token, "normalised": operator.normalised,
             }  # fmt: skip
         case ExpertCombine():
             return {

@@ -2,7 +2,9 @@
 
 The operators' FLOP and bytes are divided among their tasks exactly: shares are counted in whole output elements (or
 query-key pairs, or rows), and rounding is done on running sums, so that nothing is lost and nothing counted twice.
-Pack tasks add what the graph does not know of: they read and write the tensor that they pack, and compute nothing.
+Some tasks add what the graph does not know of, and compute nothing that it counts: pack tasks read and write the rows
+that they pack, and what tasks of attention hand to each other is counted once each way, where the softmax or the
+combination reads it.
 """
 
 from __future__ import annotations
@@ -12,10 +14,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import Number, Program, TaskKind
-from smesim.plan.tiles import NR
+from smesim.plan.program import PACKING, Number, Program, TaskKind
+from smesim.plan.tiles import NR, PACKED_KINDS
 
 Int64s = npt.NDArray[np.int64]
+
+ADDED_KINDS = (*PACKING, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_COMBINE)
+"""Tasks whose bytes come on top of those of the operators."""
 
 
 def strip_row(strip: Int64s, rows: Int64s, mr: Int64s) -> Int64s:
@@ -25,7 +30,8 @@ def strip_row(strip: Int64s, rows: Int64s, mr: Int64s) -> Int64s:
 
 
 def _shares(program: Program) -> Int64s:
-    """How much of its operator each task does, in units that add up over the operator's tasks; 0 for pack and join."""
+    """How much of its operator each task does, in units that add up over the operator's tasks; 0 for those that only
+    prepare or collect."""
     tasks, ops = program.tasks, program.ops[program.tasks["op"]]
     column = {name: tasks[name].astype(np.int64) for name in ("begin0", "end0", "begin1", "end1", "begin2", "end2")}
     kind = tasks["kind"]
@@ -35,6 +41,7 @@ def _shares(program: Program) -> Int64s:
     columns = np.minimum(column["end1"] * NR, n) - np.minimum(column["begin1"] * NR, n)
     strips = strip_row(column["end0"], m, mr) - strip_row(column["begin0"], m, mr)
     share = np.where(kind == TaskKind.GEMM, strips * columns, share)
+    share = np.where(np.isin(kind, list(PACKED_KINDS.values())), strips, share)
     share = np.where(kind == TaskKind.GEMV, columns, share)
 
     experts = np.maximum(ops["experts"].astype(np.int64), 1)
@@ -47,8 +54,24 @@ def _shares(program: Program) -> Int64s:
     pairs = _pairs_until(column["end0"], past) - _pairs_until(column["begin0"], past)
     units = (column["end1"] - column["begin1"]) * (column["end2"] - column["begin2"])
     share = np.where(kind == TaskKind.ATTENTION, pairs * units, share)
+    product = (kind == TaskKind.ATTENTION_QK) | (kind == TaskKind.ATTENTION_PV)
+    share = np.where(product, block_pairs(program.tasks, past), share)
+    share = np.where(kind == TaskKind.ATTENTION_PART, tokens * units, share)  # of one token, which sees every key
     share = np.where(kind == TaskKind.KV_APPEND, tokens * (column["end2"] - column["begin2"]), share)
-    return np.where((kind == TaskKind.PACK_LHS) | (kind == TaskKind.JOIN), 0, share)
+    return np.where(np.isin(kind, [TaskKind.JOIN, *ADDED_KINDS]), 0, share)
+
+
+def block_pairs(tasks: npt.NDArray[np.void], past: Int64s) -> Int64s:
+    """(query, key) pairs that the mask lets through between a task's tokens, axis 0, and its keys, axis 1."""
+
+    def seen(tokens: str, keys: str) -> Int64s:
+        """Pairs of the tokens before `tokens` and the keys before `keys`: those few tokens that do not see them all,
+        and the others."""
+        token, key = tasks[tokens].astype(np.int64), tasks[keys].astype(np.int64)
+        partly = np.clip(key - past, 0, token)
+        return np.asarray(_pairs_until(partly, past) + (token - partly) * key, np.int64)
+
+    return seen("end0", "end1") - seen("begin0", "end1") - seen("end0", "begin1") + seen("begin0", "begin1")
 
 
 def _pairs_until(token: Int64s, past: Int64s) -> Int64s:
@@ -80,17 +103,22 @@ def task_flop(program: Program) -> Int64s:
 
 
 def task_bytes(program: Program) -> Int64s:
-    """Bytes of every task, shape (n_tasks,): the operators' bytes, and what packing reads and writes."""
+    """Bytes of every task, shape (n_tasks,): the operators' bytes, and those that `ADDED_KINDS` read and write."""
     op = program.tasks["op"].astype(np.int64)
     parts = _divide(program.ops["n_bytes"], _shares(program), op)
-    pack = program.tasks["kind"] == TaskKind.PACK_LHS
-    facts = program.ops[program.tasks["op"]]
+    kind, facts = program.tasks["kind"], program.ops[program.tasks["op"]]
+    begin, end = (program.tasks[name].astype(np.int64) for name in ("begin0", "end0"))
     m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
-    rows = strip_row(program.tasks["end0"].astype(np.int64), m, mr) - strip_row(
-        program.tasks["begin0"].astype(np.int64), m, mr
-    )
+    rows = np.where(kind == TaskKind.PACK_LHS, strip_row(end, m, mr) - strip_row(begin, m, mr), end - begin)
     number_bytes = np.array([number.n_bytes for number in Number])[facts["rhs_dtype"]]
-    return np.where(pack, (Number.F32.n_bytes + number_bytes) * rows * facts["k"], parts)
+    parts = np.where(np.isin(kind, PACKING), (Number.F32.n_bytes + number_bytes) * rows * facts["k"], parts)
+    heads, kv_heads, d = (np.maximum(facts[name], 1).astype(np.int64) for name in ("heads", "kv_heads", "head_dim"))
+    scores = block_pairs(program.tasks, facts["past"].astype(np.int64)) * (heads // kv_heads)
+    parts = np.where(kind == TaskKind.ATTENTION_SOFTMAX, 2 * 4 * scores, parts)
+    units = (program.tasks["end1"] - program.tasks["begin1"]).astype(np.int64)
+    units *= program.tasks["end2"] - program.tasks["begin2"]
+    gathered = end * units * (heads // kv_heads) * (d + 2)
+    return np.where(kind == TaskKind.ATTENTION_COMBINE, 4 * gathered, parts)
 
 
 def trace_columns(program: Program) -> dict[str, Any]:
@@ -100,6 +128,10 @@ def trace_columns(program: Program) -> dict[str, Any]:
     rows = np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN)
     tasks = program.tasks[rows]
     op = tasks["op"]
+
+    kinds = [""] * (max(TaskKind) + 1)
+    for kind in TaskKind:
+        kinds[kind] = kind.name.lower()
 
     def named(codes: npt.NDArray[Any], names: tuple[str, ...]) -> Any:
         unique, inverse = np.unique(np.array(names, dtype=object), return_inverse=True)
@@ -112,7 +144,7 @@ def trace_columns(program: Program) -> dict[str, Any]:
         "site": named(op, program.op_sites),
         "layer": program.ops["layer"][op],
         "op_kind": named(op, program.op_kinds),
-        "kind": named(tasks["kind"], tuple(kind.name.lower() for kind in TaskKind)),
+        "kind": named(tasks["kind"], tuple(kinds)),
         "flop": task_flop(program)[rows],
         "bytes": task_bytes(program)[rows],
     }

@@ -14,6 +14,8 @@ from smesim.hwmodel.cost import COST_EFFECTS
 SYSTEM_EFFECTS: dict[str, str] = {
     "contention": "transfers under way at the same time share the bandwidth of the links they cross",
     "agent_cap": "one core or unit cannot draw more from a level than it was seen to draw alone",
+    "shared_unit": "threads that drive one matrix unit share its rate",
+    "oversubscription": "a matrix unit slows down (or speeds up) with the number of threads that drive it",
     "dispatch": "handing a task to its worker takes time",
     "barrier": "waiting workers learn of the end of a stage that ran on several workers a little later",
 }

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import simpy
 
 from smesim.errors import ProgramError
+from smesim.hwmodel.sharing import Path
 from smesim.sim.clock import RELEASE_TASKS, WORKER_GOES_ON, PhaseEvent
-from smesim.sim.fluid import FluidNetwork, Path
+from smesim.sim.fluid import FluidNetwork
 from smesim.sim.part import Part
 
 NOBODY = -1
@@ -39,21 +40,31 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a task asks for: `serial_s` first, then `compute_s` and all flows at once; in whole ticks."""
+    """What a task asks for: `serial_s` first, then `compute_s` and all flows at once; in whole ticks.
+
+    With a `unit`, `compute_s` is of a matrix unit's time, which all its drivers share.
+    """
 
     compute_s: float
     serial_s: float = 0.0
     flows: tuple[Flow, ...] = ()
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the part runs on. Times in whole ticks, bandwidths in bytes per second."""
+    """What the part runs on. Times in whole ticks, bandwidths in bytes per second.
+
+    `units` are the matrix units: how many seconds of work each does a second for all its drivers together, and for one
+    alone. Unless `shared_units`, every driver has a unit to itself.
+    """
 
     links: Mapping[str, float]
     dispatch_s: float
     barrier_s: float
     contention: bool = True
+    units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    shared_units: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,11 @@ class _Simulation:
             machine.links,
             contention=machine.contention,
             observer=lambda now, granted: self._grants.append((now, granted)),
+        )
+        self._units = FluidNetwork(
+            self._env,
+            {name: together for name, (together, _) in machine.units.items()},
+            contention=machine.shared_units,
         )
         n_tasks = part.n_tasks
         self._waiting_for = list(part.predecessor_count)
@@ -163,16 +179,30 @@ class _Simulation:
                 yield env.timeout(dispatch_s + work.serial_s)
             began = env.now
             transfers = [self._network.transfer(flow.path, flow.n_bytes, flow.cap_bytes_per_s) for flow in work.flows]
-            arithmetic = env.timeout(work.compute_s)
+            arithmetic = self._compute(task, work)
             yield from transfers
             self._transfer_s[task] = env.now - began
             yield arithmetic
-            self._compute_s[task] = work.compute_s
             self._serial_s[task] = work.serial_s
             self._end_s[task] = env.now
             self._end(task)
             yield PhaseEvent(env, WORKER_GOES_ON + worker)
         self._arrivals.append(worker)
+
+    def _compute(self, task: int, work: Work) -> simpy.Event:
+        """The arithmetic of a task, from now on; on a unit it takes the longer, the more tasks the unit works on."""
+        if work.unit is None:
+            self._compute_s[task] = work.compute_s
+            return self._env.timeout(work.compute_s)
+        began = self._env.now
+
+        def note(_: simpy.Event) -> None:
+            self._compute_s[task] = self._env.now - began
+
+        _, alone = self._machine.units[work.unit]
+        done = self._units.transfer((work.unit,), work.compute_s, alone)
+        done.callbacks.append(note)
+        return done
 
     # -- dependencies
 

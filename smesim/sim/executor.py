@@ -10,6 +10,7 @@ them and makes the trace.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -23,6 +24,7 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.library import fingerprint
 from smesim.hwmodel.links import Agent, LinkNetwork
+from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
@@ -46,12 +48,17 @@ class SimExecutor:
         self._chip = chip
         self._effects = check_effects(effects)
         self._network = LinkNetwork(chip)
-        sync = chip.sync
-        self._machine = Machine(
+
+    def _machine(self, program: Program) -> Machine:
+        sync = self._chip.sync
+        drivers = Counter(int(unit) for unit in program.workers["unit"] if unit != NO_UNIT)
+        return Machine(
             links={link.name: link.bandwidth_bytes_per_s for link in self._network.links},
             dispatch_s=whole_ticks(sync.dispatch_s.value) if "dispatch" in self._effects else 0.0,
             barrier_s=whole_ticks(sync.barrier_s.value) if "barrier" in self._effects else 0.0,
             contention="contention" in self._effects,
+            units=unit_rates(self._chip, drivers, "oversubscription" in self._effects),
+            shared_units="shared_unit" in self._effects,
         )
 
     def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
@@ -62,7 +69,7 @@ class SimExecutor:
         chip.
         """
         works = _Works(self._chip, self._network, program, self._effects)
-        return simulate(program, self._machine, works.of, by_segment=by_segment, repeat_equal=repeat_equal)
+        return simulate(program, self._machine(program), works.of, by_segment=by_segment, repeat_equal=repeat_equal)
 
     def run(self, program: Program, plan: Plan) -> Trace:
         """The trace of a program; `plan` is what it was lowered from, perhaps for another chip.
@@ -100,12 +107,13 @@ class SimExecutor:
         granted = timeline.granted_bytes_per_s
         changed = np.diff(granted, axis=0, prepend=0.0) != 0
         link, row = np.nonzero(changed.T)
-        capacities = np.array(list(self._machine.links.values()))
-        if not self._machine.contention:
+        links = self._network.links
+        capacities = np.array([link.bandwidth_bytes_per_s for link in links])
+        if "contention" not in self._effects:
             # Without contention a link has no limit of its own: it grants whatever its users can draw.
             capacities = np.maximum(capacities, granted.max(axis=0, initial=0.0))
         return {
-            "link": _categorical(link, list(self._machine.links)),
+            "link": _categorical(link, [each.name for each in links]),
             "start_s": timeline.granted_at_s[row],
             "granted_bytes_per_s": granted[row, link],
             "capacity_bytes_per_s": capacities[link],
@@ -138,13 +146,14 @@ class _Works:
     def __init__(self, chip: Chip, network: LinkNetwork, program: Program, effects: frozenset[str]) -> None:
         self._network = network
         self._capped = "agent_cap" in effects
-        self._agents = [_agent(network, i, *worker) for i, worker in enumerate(_places(program))]
+        self._units = [_agent(network, i, *worker) for i, worker in enumerate(_places(program))]
+        self._cores = [network.agent(core) for core, _ in _places(program)]
         self._costing = Costing(chip, program, effects)
         self._known: dict[tuple[str, str | None, TaskCost], Work] = {}
 
     def of(self, task: int, worker: int) -> Work:
         cost = self._costing.cost(task, worker)
-        agent = self._agents[worker]
+        agent = (self._units if cost.on_unit else self._cores)[worker]
         key = (agent.cluster, agent.unit, cost)
         if key not in self._known:
             self._known[key] = self._work(agent, cost)
@@ -160,7 +169,7 @@ class _Works:
             route = self._network.route(agent, level)
             flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
             flows.append(flow if self._capped else Flow(route.links, n_bytes))
-        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows))
+        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows), agent.unit)
 
 
 def _places(program: Program) -> list[tuple[int, int]]:

@@ -181,12 +181,16 @@ class SwiGlu(_RowWise):
 
 @dataclass(frozen=True, kw_only=True)
 class Router(_RowWise):
-    """Score all experts for each row and keep the best: outputs their indices and their shares."""
+    """Score all experts for each row and keep the best: outputs their indices, best first, and their shares.
+
+    Shares are the soft-max of the scores, over all experts, or `normalised` over those that were kept.
+    """
 
     kind: ClassVar[str] = "router"
     dim: int
     experts: int
     experts_per_token: int
+    normalised: bool
 
     @property
     def flop(self) -> int:
@@ -199,7 +203,8 @@ class GroupedLinear(Operator):
 
     `m` counts rows over all experts (tokens x experts_per_token); weights are [experts][n][k].
     `experts_reached` is how many experts get at least one row: whole for a given routing, an expectation
-    for random routing.
+    for random routing. If it `gathers`, its input has a row for each token; else the input's rows lie expert after
+    expert, as those of its output do.
     """
 
     kind: ClassVar[str] = "grouped_linear"
@@ -208,6 +213,7 @@ class GroupedLinear(Operator):
     k: int
     experts: int
     experts_reached: float
+    gathers: bool
 
     @property
     def flop(self) -> int:

@@ -187,19 +187,20 @@ class Unfolding:
                 dim=c.d_model,
                 experts=c.experts,
                 experts_per_token=c.experts_per_token,
+                normalised=c.norm_topk_prob,
             )
         )
         lhs = self._quantized(at, "ffn_quantize", normed, rows=rows, dim=c.d_model)
-        gate = self._grouped(
-            at, "gate_experts", (lhs, chosen), m=routed, n=c.d_expert, k=c.d_model, reached=reached
-        )
-        up = self._grouped(
-            at, "up_experts", (lhs, chosen), m=routed, n=c.d_expert, k=c.d_model, reached=reached
+        gate, up = (
+            self._grouped(
+                at, node, (lhs, chosen), m=routed, n=c.d_expert, k=c.d_model, reached=reached, gathers=True
+            )
+            for node in ("gate_experts", "up_experts")
         )
         hidden = self._swiglu(at, "expert_swiglu", gate, up, rows=routed, dim=c.d_expert)
         lhs = self._quantized(at, "down_quantize", hidden, rows=routed, dim=c.d_expert)
         outputs = self._grouped(
-            at, "down_experts", (lhs, chosen), m=routed, n=c.d_model, k=c.d_expert, reached=reached
+            at, "down_experts", (lhs, chosen), m=routed, n=c.d_model, k=c.d_expert, reached=reached, gathers=False
         )
         combined = self._activation(at.name("expert_combine.out"), rows, c.d_model)
         self.operators.append(
@@ -269,7 +270,7 @@ class Unfolding:
         return out
 
     def _grouped(
-        self, at: _Place, node: str, inputs: tuple[str, ...], *, m: int, n: int, k: int, reached: float
+        self, at: _Place, node: str, inputs: tuple[str, ...], *, m: int, n: int, k: int, reached: float, gathers: bool
     ) -> str:
         weight = self._weight(at.name(f"{node}.weight"), (self.config.experts, n, k))
         out = self._activation(at.name(f"{node}.out"), m, n)
@@ -284,6 +285,7 @@ class Unfolding:
                 k=k,
                 experts=self.config.experts,
                 experts_reached=reached,
+                gathers=gathers,
             )
         )
         return out

@@ -24,7 +24,9 @@ DEVICES = (
     *(EmulatedDevice(svl_bits=bits, features=Features.SME1) for bits in SVL_BITS),
 )
 TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.py"))]
-PYTEST = ("-m", "pytest", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider", "--color=no")
+# Loaded by itself, hypothesis' plugin would have pytest compile all of hypothesis anew, to rewrite its assertions.
+PYTEST = ("-m", "pytest", "--disable-plugin-autoload", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider",
+          "--color=no")  # fmt: skip
 OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py", "_blocks.py")
 OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
 OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))

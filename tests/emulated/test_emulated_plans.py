@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from smesim.emulation import SVL_BITS, EmulatedDevice, Features
 from smesim.hwmodel import library
+from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
 from smesim.plan.schema import Plan
 from smesim.workload import DType, DTypes, Phase, build_graph
 from tests.emulated.conftest import EmulatedPython, Run
 from tests.emulated.plan_outputs import outputs, target_of
 from tests.plan.plans import with_entry
-from tests.workload.workload_models import tiny
+from tests.workload.workload_models import tiny, tiny_moe
 
 WITHOUT_UNIT = EmulatedDevice(features=Features.NONE)
 DEVICES = (
@@ -29,10 +30,14 @@ DEVICES = (
     EmulatedDevice(sve=True),
     WITHOUT_UNIT,
 )
-COOPERATIVE = ("q_proj", "up_proj", "attention", "lm_head")
+COOPERATIVE = ("q_proj", "up_proj", "lm_head")
 MATRIX = ("k_proj", "gate_proj")
 CPU = ("v_proj", "down_proj")
-CASES = (("prefill:45", DType.F32), ("decode:37", DType.F32), ("prefill:45", DType.BF16))
+EXPERTS = "prefill:9"
+"""A phase of a mixture of experts; the others are of a dense model."""
+CASES = (
+    ("prefill:45", DType.F32), ("decode:37", DType.F32), (EXPERTS, DType.F32), ("prefill:45", DType.BF16),
+)  # fmt: skip
 LARGEST_ERROR = {DType.F32: 1e-5, DType.BF16: 2e-2}
 """Of an output, as a share of its largest number: a machine may round a multiply-add once or twice, and with weights in
 bf16 that decides to which side a number is rounded that is packed for the next product."""
@@ -43,7 +48,13 @@ Outputs = dict[str, NDArray[Any]]
 
 
 def mixed(phase: str, weights: DType) -> Plan:
-    """A plan for one worker that drives a unit and one that does not, with products in every mode."""
+    """A plan for one worker that drives a unit and one that does not, with products in every mode.
+
+    Attention of the prompt is a pipeline: the unit multiplies, the core does the softmax. That of one token is divided
+    into parts, which both draw.
+    """
+    if phase == EXPERTS:
+        return mixture_of_experts(phase)
     model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
     graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights), layers=2)
     plan = matrix_only(graph, library.load("apple-m4"), threads=2)
@@ -53,7 +64,21 @@ def mixed(phase: str, weights: DType) -> Plan:
         plan = with_entry(plan, site, mode="matrix", workers=(0,))
     for site in CPU:
         plan = with_entry(plan, site, mode="cpu", workers=(1,))
-    return plan
+    if phase.startswith("decode"):
+        return with_entry(
+            plan, "attention", mode="cooperative", workers=(0, 1), assignment="shared", past_split=2
+        )
+    entry = pipelined(plan.site("attention"), plan.workers, depth=2, query_block=16, key_block=16)
+    return plan.model_copy(update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)})
+
+
+def mixture_of_experts(phase: str) -> Plan:
+    """A plan for both workers: experts on the unit, on the core and on either."""
+    model = tiny_moe(d_model=48, d_expert=40, experts=5, experts_per_token=3, vocab=70, heads=2, kv_heads=1)
+    plan = matrix_only(build_graph(model, Phase.parse(phase), layers=1), library.load("apple-m4"), threads=2)
+    plan = with_entry(plan, "gate_experts", mode="cooperative", workers=(0, 1), assignment="shared")
+    plan = with_entry(plan, "up_experts", mode="matrix", workers=(0,))
+    return with_entry(plan, "down_experts", mode="cpu", workers=(1,))
 
 
 @pytest.fixture(scope="module")

@@ -171,30 +171,69 @@ def test_softmax_of_scores_far_apart_picks_the_largest(isa: str, size: float) ->
     np.testing.assert_array_equal(cache.attend(q, 0).view, v[highest])
 
 
+def rows_at(cache: Cache, tokens: int, group: int, position: int) -> object:
+    return ffi.new(
+        "struct sms_attention_rows *",
+        {
+            "rows": tokens * group, "group": group, "position": position, "head_dim": cache.head_dim,
+            "capacity": cache.capacity,
+        },
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("keys", [16, 48, 112])
 def test_stages_by_hand_give_the_fused_result(isa: str, keys: int) -> None:
+    """The stage in the middle is another table's, whose strips have another height."""
     rng = np.random.default_rng(8)
     past, tokens, group, d = 30, 45, 3, 64
     cache, _, _ = filled(isa, rng, past, tokens, 1, d, 5)
     kernels = cache.kernels
     q = ref.normal(rng, tokens, group, d)
     rows = tokens * group
-    scaled = q.reshape(rows, d) / np.float32(np.sqrt(d))
-    at = ffi.new(
-        "struct sms_attention_rows *",
-        {"rows": rows, "group": group, "position": past, "head_dim": d, "capacity": cache.capacity},
-    )
+    at = rows_at(cache, tokens, group, past)
+    scaled, out = Guarded(rows, d, d), Guarded(tokens, group * d, group * d + 3)
+    kernels.attention_begin(at, pointer(q), group * d, pointer(scaled.view))
+    np.testing.assert_allclose(scaled.view, q.reshape(rows, d) / np.float32(np.sqrt(d)), rtol=1e-6)
     peak, total = np.full(rows, -np.inf, np.float32), np.zeros(rows, np.float32)
-    acc = np.zeros((rows, d), np.float32)
+    shrink, acc = np.empty(rows, np.float32), np.zeros((rows, d), np.float32)
     for key0 in range(0, past + tokens, keys):
         width = min(keys, past + tokens - key0)
         scores = Guarded(rows, width, keys + 5)
-        kernels.qk_block(at, pointer(scaled), pointer(cache.k), key0, width, pointer(scores.view), scores.ld)
-        kernels.softmax_block(
-            at, key0, width, pointer(scores.view), scores.ld, pointer(peak), pointer(total), pointer(acc)
+        kernels.qk_block(at, pointer(scaled.view), pointer(cache.k), key0, width, pointer(scores.view), scores.ld)
+        before = peak.copy()
+        find(ISAS[-1]).softmax_block(
+            at, key0, width, pointer(scores.view), scores.ld, pointer(peak), pointer(total), pointer(shrink)
         )  # fmt: skip
+        np.testing.assert_allclose(shrink, np.where(peak > before, np.exp(before - peak), 1.0), rtol=1e-6, atol=1e-30)
+        kernels.scale_rows(pointer(acc), rows, d, pointer(shrink))
         kernels.pv_block(at, pointer(scores.view), scores.ld, pointer(cache.v), key0, width, pointer(acc))
         assert scores.untouched(slice(None))
-    by_hand = (acc / total[:, None]).reshape(tokens, -1)
-    np.testing.assert_allclose(by_hand, cache.attend(q, past).view, rtol=0, atol=TOLERANCE)
+    kernels.attention_end(at, pointer(acc), pointer(total), pointer(out.view), group * d + 3)
+    np.testing.assert_allclose(out.view, cache.attend(q, past).view, rtol=0, atol=TOLERANCE)
+    assert out.untouched(slice(None))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("ends", [(600,), (16, 600), (256, 528, 592, 600)])
+def test_parts_of_the_past_combined_give_the_whole(isa: str, ends: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(9)
+    group, d, keys = 5, 40, ends[-1]
+    cache, k, v = filled(isa, rng, keys - 1, 1, 1, d, 3)
+    k[:, 0] *= np.linspace(0, 8, keys, dtype=np.float32)[:, None]  # later keys weigh more: peaks differ between parts
+    cache.append(k.reshape(keys, d), v.reshape(keys, d), 0)
+    q = ref.normal(rng, 1, group, d)
+    at = rows_at(cache, 1, group, keys - 1)
+    size = lib.sms_attention_part_size(group, d)
+    parts, out = Guarded(len(ends), size, size), Guarded(1, group * d, group * d)
+    scratch = guarded_vector(cache.kernels.attention_scratch(group, d))
+    for part, (key0, end) in enumerate(zip((0, *ends), ends, strict=False)):
+        cache.kernels.attention_part(
+            at, pointer(q), group * d, pointer(cache.k), pointer(cache.v), key0, end - key0,
+            pointer(parts.view) + part * size, pointer(scratch.view),
+        )  # fmt: skip
+    cache.kernels.attention_combine(at, pointer(parts.view), len(ends), size, pointer(out.view), group * d)
+    expected = ref.attention(q, k, v, keys - 1).reshape(1, -1)
+    np.testing.assert_allclose(out.view, expected, rtol=0, atol=TOLERANCE)
+    assert scratch.untouched(slice(0, 1))
+    assert parts.untouched(slice(None))

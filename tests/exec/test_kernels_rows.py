@@ -50,6 +50,20 @@ def test_add_copy_and_triad(isa: str, n: int, seed: int) -> None:
     np.testing.assert_array_equal(b, total.view[0])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@given(n=st.integers(1, 150), count=st.integers(0, 9), gap=st.integers(0, 7), seed=seeds)
+def test_weighted_sum_of_rows(isa: str, n: int, count: int, gap: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, weights = ref.normal(rng, 12, n + gap), ref.normal(rng, count)
+    rows = rng.integers(0, 12, count, dtype=np.int32)
+    out = guarded_vector(n)
+    find(isa).weighted_sum(pointer(x), n + gap, pointer(rows), pointer(weights), count, pointer(out.view), n)
+    terms = x[rows, :n].astype(np.float64) * weights[:, None]
+    bound = 8 * np.sqrt(count) * EPSILON * np.abs(terms).sum(axis=0)
+    assert (np.abs(out.view[0] - terms.sum(axis=0)) <= bound).all()
+    assert out.untouched(slice(0, 1))
+
+
 def silu_times(gate: ref.F32, up: ref.F32) -> ref.F64:
     with np.errstate(over="ignore"):
         product: ref.F64 = gate.astype(np.float64) / (1 + np.exp(-gate.astype(np.float64))) * up

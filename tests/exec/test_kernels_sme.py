@@ -23,6 +23,9 @@ from kernel_reference import (
     shifted,
     tables,
 )
+from lowp_reference import S8_NUMBER, Product, numbers
+from lowp_reference import find as find_lowp
+from lowp_reference import runnable as runnable_lowp
 from lowp_reference import tables as lowp_tables
 
 ISAS = ref.runnable()
@@ -58,6 +61,23 @@ def test_gemm_of_whole_tiles(isa: str, strips: float, depth: int) -> None:
     rng = np.random.default_rng(rows + depth)
     x, w = ref.normal(rng, rows, depth), ref.normal(rng, 5 * NR, depth)
     check_gemm_part(isa, x, w, ref.normal(rng, 5 * NR), 1, (0.0, 1.0, 0.0, 1.0), rows, 1)
+
+
+@pytest.mark.parametrize("isa", runnable_lowp())
+@pytest.mark.parametrize("words", [64, 258, 1027])
+def test_int8_of_whole_tiles(isa: str, words: int) -> None:
+    """Three strips that are whole tiles of the table, but for columns; in depths with a rest, and of two blocks."""
+    mr, n, k = int(find_lowp(isa).mr), 5 * NR - 3, 4 * words - 1
+    rng = np.random.default_rng(words)
+    scales = [np.abs(numbers(rng, rows)) for rows in (3 * mr, n)]
+    bias = None if words == 64 else numbers(rng, n)
+    product = Product(S8_NUMBER, S8_NUMBER.draw(rng, 3 * mr, k), S8_NUMBER.draw(rng, n, k), bias, *scales)
+    out = np.full((3 * mr, n + 1), np.float32(7.0))
+    product.gemm(isa, mr, out, n + 1, (0, 3, 0, 3), (1, 3, 3, 5))
+    expected = np.full_like(out, 7.0)
+    expected[:, : 3 * NR] = product.expected()[0][:, : 3 * NR]
+    expected[mr:, 3 * NR : n] = product.expected()[0][mr:, 3 * NR :]
+    np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("isa", ISAS)

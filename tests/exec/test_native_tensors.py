@@ -16,9 +16,12 @@ from smesim.exec.executor import NativeExecutor
 from smesim.exec.memory import HEADROOM, MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import HUGE_PAGE_BYTES, Tensors, allocate
 from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Layout, Program
-from smesim.workload import DType, ModelConfig, Phase
+from smesim.workload import DType, ModelConfig, Phase, build_graph, catalog
+from smesim.workload.graph import Role
 from tests.exec.native_models import (
+    CHIP,
     CORES,
     DEVICE,
     Cut,
@@ -127,10 +130,10 @@ def test_arrays_that_are_missing_are_named(name: str) -> None:
 def test_packed_activations_are_neither_written_nor_read() -> None:
     case = make_case(little(), Phase.prefill(3), Cut(), seed=0)
     tensors = Tensors(case.program, DEVICE)
-    name = next(name for name in case.program.buffer_names if name.endswith(".packed"))
+    name = next(name for name in case.program.buffer_names if ".lhs_f32_m" in name)
     with pytest.raises(DeviceError, match="not for reading"):
         tensors.read(name)
-    with pytest.raises(DeviceError, match="written by pack tasks only"):
+    with pytest.raises(DeviceError, match="written by tasks only"):
         tensors.write(name, np.zeros((3, 37), np.float32))
 
 
@@ -280,8 +283,16 @@ def test_the_bill_counts_every_buffer_once() -> None:
     assert bill.total_bytes == int(program.buffers["n_bytes"].sum()) + 1000
     named = dict(zip(program.buffer_names, program.buffers["n_bytes"].tolist(), strict=True))
     assert bill.kv_bytes == sum(n for name, n in named.items() if "_cache" in name)
-    assert bill.packed_bytes == sum(n for name, n in named.items() if name.endswith(".packed"))
+    assert bill.packed_bytes == sum(n for name, n in named.items() if ".lhs_f32_m" in name)
     assert bill.weights_bytes == sum(n for name, n in named.items() if name.endswith((".weight", ".bias")))
+
+
+def test_the_bill_has_all_experts_also_those_that_get_no_rows() -> None:
+    model = catalog.load("qwen3-30b-a3b")
+    graph = build_graph(model, Phase.decode(9), layers=3)
+    bill = memory_bill(lower(cpu_only(graph, CHIP)), scratch_bytes=0)
+    assert bill.weights_bytes == graph.resident_bytes(Role.WEIGHT)
+    assert bill.weights_bytes > 3 * 128 * 3 * 768 * 2048 * 4
 
 
 def test_the_executors_bill_has_scratch_for_each_worker() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from smesim.hwmodel import library
+from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import Chip, Cluster, FactorPoint, KernelModel
 from smesim.hwmodel.cost import (
     ATTENTION_KEYS,
@@ -85,6 +86,49 @@ def test_attention_work_against_walking_every_row(tokens: int, past: int, group:
     assert sum(n for _, n in work.ksteps_by_height) == steps
 
 
+ATTENTION = {"kstep_factor": 1.1, "s_per_score": 3e-10, "s_per_row_block": 4e-8, "s_per_query_element": 2e-9}
+
+
+def with_attention(cluster: Cluster) -> Cluster:
+    parameters = {name: quantity(value, "s") for name, value in ATTENTION.items()}
+    fitted = KernelModel(name="attention_f32", isa="neon", parameters=parameters)
+    return cluster.model_copy(
+        update={"core": cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, fitted)})}
+    )
+
+
+@given(
+    tokens=st.integers(1, 12),
+    past=st.integers(0, 600),
+    group=st.integers(1, 8),
+    head_dim=st.sampled_from([64, 80, 128]),
+    is_fitted=st.booleans(),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_stages_of_fused_attentions_own_blocks_cost_what_it_costs(
+    cluster: Cluster, tokens: int, past: int, group: int, head_dim: int, is_fitted: bool
+) -> None:
+    costs = CoreCosts(with_attention(cluster) if is_fitted else cluster, COST_EFFECTS, 2)
+    blocks = [
+        BlockShape(0, tokens, past, group, head_dim, key, min(key + ATTENTION_KEYS, past + tokens))
+        for key in range(0, past + tokens, ATTENTION_KEYS)
+    ]
+    in_stages = sum(costs.qk_s(block) + costs.softmax_s(block) + costs.pv_s(block) for block in blocks)
+    whole = AttentionShape(0, tokens, past, group, head_dim)
+    assert in_stages == pytest.approx(costs.attention_s(whole), rel=1e-9)
+    one_part = BlockShape(0, tokens, past, group, head_dim, 0, past + tokens)
+    assert costs.part_s(one_part) == pytest.approx(costs.attention_s(whole), rel=1e-9)
+
+
+def test_a_block_that_cuts_the_diagonal_costs_less_than_one_below_it(cluster: Cluster) -> None:
+    costs = CoreCosts(with_attention(cluster), COST_EFFECTS)
+    below, across = (BlockShape(64, 128, 0, 1, 64, key, key + 64) for key in (0, 64))
+    inner = {"qk": costs.qk_s(below) - 64 * 64 * 1e-9, "pv": costs.pv_s(below)}  # the first block scales the queries
+    assert costs.softmax_s(across) - 64 * 4e-8 == pytest.approx((costs.softmax_s(below) - 64 * 4e-8) * 65 / 128)
+    assert 0.5 * inner["qk"] < costs.qk_s(across) < inner["qk"]
+    assert 0.5 * inner["pv"] < costs.pv_s(across) - 64 * 64 * 1e-9 < inner["pv"]  # and the last writes the output
+
+
 def test_gemm_is_ksteps_of_each_height_and_tiles(cluster: Cluster) -> None:
     costs = CoreCosts(cluster, COST_EFFECTS)
     # 8 rows are two strips of 4; 600 is three blocks of 256.
@@ -161,8 +205,34 @@ def test_elementwise_by_element_and_by_row(cluster: Cluster) -> None:
     assert CoreCosts(cluster, COST_EFFECTS).elementwise_s("add_f32", 7, 7000) == pytest.approx(7e-7 + 3.5e-8)
 
 
+def test_a_packed_kernel_that_was_never_measured_costs_as_much_as_the_two_whose_work_it_does(cluster: Cluster) -> None:
+    costs = CoreCosts(cluster, COST_EFFECTS)
+    parts = (costs.elementwise_s(kernel, 12, 6000) for kernel in ("swiglu_f32", "pack_lhs_f32"))
+    assert costs.elementwise_s("swiglu_packed_f32", 12, 6000) == pytest.approx(sum(parts))
+    measured = KernelModel(
+        name="swiglu_packed_f32", isa="neon", parameters={"s_per_element": quantity(1e-10, "s/element")}
+    )
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, measured)})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    assert costs.elementwise_s("swiglu_packed_f32", 12, 6000) == pytest.approx(6e-7)
+
+
+
 def test_without_fitted_kernels_the_peak_and_a_guess_decide() -> None:
     described = library.load("apple-m4").clusters[0]
     peak = described.core.flop_per_s["f32"].value
     seconds = CoreCosts(described, COST_EFFECTS).gemm_s(6, 6, (0, 1), panels=10, k=1000)
     assert seconds == pytest.approx(2.0 * 6 * 160 * 1000 / peak / GUESSED_GEMM_EFFICIENCY)
+
+
+def test_a_router_costs_its_products_its_packing_and_its_choice(cluster: Cluster) -> None:
+    chooses = KernelModel(name="router_f32", isa="neon", parameters={"s_per_score": quantity(3e-9, "s")})
+    packs = KernelModel(name="pack_lhs_f32", isa="neon", parameters={"s_per_element": quantity(2e-10, "s/element")})
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, chooses, packs)})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    strips = 11  # of 64 rows, at most 6 in one
+    blocks = 2 * costs.gemm_s(64, MR, (0, strips), 3, 500) + costs.gemm_s(2, MR, (0, 1), 3, 500)
+    assert costs.router_s(130, 40, 500, is_gemv=False) == pytest.approx(
+        130 * 40 * 3e-9 + 130 * 500 * 2e-10 + blocks
+    )
+    assert costs.router_s(1, 40, 500, is_gemv=True) == pytest.approx(40 * 3e-9 + 3 * 16 * 500 * 2e-11)

@@ -6,6 +6,8 @@ Nothing here comes from smesim but the configuration's numbers: no operator, no 
 - Rotary positions: Su et al., arXiv 2104.09864, with the halves of a head paired as Hugging Face's `rotate_half` does.
 - Llama 3.1's slowed frequencies: transformers, `modeling_rope_utils._compute_llama3_parameters`.
 - Grouped queries: Ainslie et al., arXiv 2305.13245. SwiGLU: Shazeer, arXiv 2002.05202.
+- Mixtures of experts: Shazeer et al., arXiv 1701.06538; the shares of the chosen experts may be normalised
+  (transformers, `modeling_qwen3_moe`). Which expert a share is applied to is given, rank by rank.
 - Qwen2 adds biases to q, k and v; Qwen3 normalises each head of q and k before the rotation (transformers,
   `modeling_qwen2`, `modeling_qwen3`).
 
@@ -76,6 +78,7 @@ class Shapes:
     rope_theta: float
     rope_scaling: Mapping[str, float] | None
     tied_embeddings: bool
+    norm_topk_prob: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,43 @@ def swiglu(gate: Approximate, up: Approximate) -> Approximate:
     return Approximate(value, together(slope * gate.error * up.value, silu * up.error, own))
 
 
+def shares(logits: Approximate, kept: int, normalised: bool) -> Approximate:
+    """The soft-max of the `kept` largest logits of each row, largest first, over themselves or over all.
+
+    Sorting moves no number by more than the largest error among them.
+    """
+    order = np.argsort(-logits.value, axis=-1, kind="stable")
+    ordered = np.take_along_axis(logits.value, order, axis=-1)
+    error = np.broadcast_to(logits.error.max(axis=-1, keepdims=True), ordered.shape)
+    if normalised:
+        ordered, error = ordered[..., :kept], error[..., :kept]
+    weights = np.exp(ordered - ordered[..., :1])
+    weights /= weights.sum(axis=-1, keepdims=True)
+    of_sum = np.sqrt(np.sum((weights * error) ** 2, axis=-1, keepdims=True))
+    own = ROOM * np.sqrt(weights.shape[-1]) * EPSILON * np.ones_like(weights)
+    return Approximate(weights, weights * together(error, of_sum, own))[..., :kept]
+
+
+def experts(
+    x: Approximate, own: Mapping[str, NDArray[np.float32]], routing: NDArray[np.integer], normalised: bool
+) -> Approximate:
+    """x [token][d_model]; routing [token][rank] says to which expert the share of a rank is applied."""
+    share = shares(linear(x, own["router.weight"]), routing.shape[1], normalised)
+    value, error = np.empty(x.value.shape), np.empty(x.value.shape)
+    for t, chosen in enumerate(routing):
+        row = x[t : t + 1]
+        outputs = []
+        for expert in chosen:
+            gate, up = (linear(row, own[f"{node}_experts.weight"][expert]) for node in ("gate", "up"))
+            outputs.append(linear(swiglu(gate, up), own["down_experts.weight"][expert]))
+        rows = np.concatenate([o.value for o in outputs])
+        off = np.concatenate([o.error for o in outputs])
+        value[t] = share.value[t] @ rows
+        rounding = ROOM * np.sqrt(len(chosen)) * EPSILON * (share.value[t] @ np.abs(rows))
+        error[t] = together(passed_on(share.error[t], rows), passed_on(share.value[t], off), rounding)
+    return Approximate(value, error)
+
+
 def forward(
     shapes: Shapes,
     weights: Mapping[str, NDArray[np.float32]],
@@ -206,8 +246,9 @@ def forward(
 ) -> Result:
     """One pass over tokens [batch][token] behind the cached keys and values, [layer] of [batch][kv head][past][d].
 
-    `weights` are by name, as the operator graph names them; a bias or a q/k norm is applied where there is one. With
-    `bf16` all matrices are rounded to that, and so is what several rows of them are multiplied with.
+    `weights` are by name, as the operator graph names them; a bias, a q/k norm, a router is applied where there is one.
+    A layer's "routing" may be of the last tokens only: then the others go no further than its attention. With `bf16`
+    all matrices are rounded to that, and so is what several rows of them are multiplied with.
     """
     if bf16:
         weights = {
@@ -236,6 +277,11 @@ def forward(
         v_caches.append(v_cache)
         mixed = attention(q, k_cache, v_cache, past).reshape(batch, n_tokens, -1)
         x = x + project(mixed, "o_proj")
+        if "routing" in own:
+            x = x[:, -(len(own["routing"]) // batch) :]
+            normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).reshape(len(own["routing"]), -1)
+            x = x + experts(normed, own, own["routing"], shapes.norm_topk_prob).reshape(*x.value.shape)
+            continue
         normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps)
         x = x + project(swiglu(project(normed, "gate_proj"), project(normed, "up_proj")), "down_proj")
     last = rms_norm(x[:, -1], weights["final_norm.weight"], shapes.rms_eps)

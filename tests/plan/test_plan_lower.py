@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smesim.errors import PlanError
+from smesim.plan.layout import LayoutReuse
 from smesim.plan.lower import lower
 from smesim.plan.program import ANY_WORKER, NO_BUFFER, EntryKind, Layout, Program, TaskKind
 from smesim.plan.schema import Plan, TileShape
+from smesim.plan.tiles import first_row_of_expert, rows_of_expert
 from tests.plan.plans import plans, small_plan, with_entry
 from tests.workload.workload_models import tiny, tiny_moe
 
@@ -135,9 +138,11 @@ def reads_and_writes(program: Program, task: int) -> tuple[set[int], set[int]]:
     present = {name: int(op[name]) for name in (op.dtype.names or ()) if int(op[name]) != NO_BUFFER}
     if row["kind"] == TaskKind.PACK_LHS:
         return {present["input0"]}, {present["packed"]}
+    if row["kind"] == TaskKind.EXPERT_PACK:
+        return {present[name] for name in ("input0", "input1", "input2")}, {present["packed"]}
     first = "packed" if "packed" in present else "input0"
     inputs = {present[name] for name in (first, "input1", "input2") if name in present}
-    return inputs, {present[name] for name in ("output0", "output1") if name in present}
+    return inputs, {present[name] for name in ("output0", "output1", "packed_out") if name in present}
 
 
 @drawn
@@ -150,7 +155,9 @@ def test_who_shares_a_buffer_with_its_writer_is_ordered_with_it(plan: Plan) -> N
     for before, after in edges(program):
         follows[after] |= follows[before]
         follows[after, before] = True
-    stage = [(int(t["op"]), int(t["kind"])) for t in program.tasks]
+    # The stages of a pipeline work on many blocks at once; tests/plan/test_plan_pipeline.py looks into them.
+    pipeline = {TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV}
+    stage = [(int(t["op"]), -1 if t["kind"] in pipeline else int(t["kind"])) for t in program.tasks]
     tasks = np.flatnonzero(program.tasks["kind"] != TaskKind.JOIN).tolist()
     touched = {task: reads_and_writes(program, task) for task in tasks}
     for i, later in enumerate(tasks):
@@ -259,9 +266,14 @@ def packs(program: Program) -> dict[str, int]:
     return {site: sites.count(site) for site in dict.fromkeys(sites)}
 
 
-def test_an_activation_is_packed_once_for_all_that_read_it() -> None:
-    program = lower(small_plan("prefill:20", threads=1, layers=1))
-    assert packs(program) == dict.fromkeys(["q_proj", "o_proj", "gate_proj", "down_proj"], 1)
+SHARED = ["q_proj", "o_proj", "gate_proj", "down_proj"]
+EACH = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.mark.parametrize(("reuse", "sites"), [("full", ["o_proj"]), ("shared_packs", SHARED), ("none", EACH)])
+def test_an_activation_is_packed_as_often_as_the_plan_says(reuse: LayoutReuse, sites: list[str]) -> None:
+    program = lower(small_plan("prefill:20", threads=1, layers=1, reuse=reuse))
+    assert packs(program) == dict.fromkeys(sites, 1)
     by_site = dict(zip(program.op_sites, program.ops["packed"].tolist(), strict=True))
     assert by_site["q_proj"] == by_site["k_proj"] == by_site["v_proj"]
     assert by_site["gate_proj"] == by_site["up_proj"]
@@ -269,21 +281,87 @@ def test_an_activation_is_packed_once_for_all_that_read_it() -> None:
     twin = program.buffers[by_site["q_proj"]]
     assert Layout(twin["layout"]) is Layout.LHS_PACKED
     assert twin["n_bytes"] == 20 * 64 * 4
+    row_major = {name.partition("[")[0] for name in program.buffer_names if name.endswith("]")}
+    assert {"attn_norm.out", "ffn_norm.out", "swiglu.out"} & row_major == (
+        set() if reuse == "full" else {"attn_norm.out", "ffn_norm.out", "swiglu.out"}
+    )
 
 
 def test_what_is_rewritten_is_packed_again() -> None:
-    program = lower(small_plan("prefill:20", tiny(layers=3), threads=1, layers=3))
-    assert packs(program)["q_proj"] == 3
+    program = lower(small_plan("prefill:20", tiny(layers=3), threads=1, layers=3, reuse="shared_packs"))
+    assert packs(program) == dict.fromkeys(SHARED, 3)
 
 
 def test_a_reader_of_another_strip_height_gets_its_own_packing() -> None:
     plan = with_entry(small_plan("prefill:20", threads=1, layers=1), "k_proj", lhs_layout="lhs_f32_m4")
-    made = packs(lower(plan))
-    assert [made[site] for site in ("q_proj", "k_proj", "v_proj")] == [1, 1, 1]
+    assert packs(lower(plan)) == dict.fromkeys(["q_proj", "k_proj", "o_proj"], 1)
+    assert plan.site("attn_norm").out_layout == "row_major"
+    assert plan.site("ffn_norm").out_layout == "lhs_f32_m6"
+
+
+def test_an_output_that_is_packed_otherwise_than_it_is_read_is_refused() -> None:
+    plan = with_entry(small_plan("prefill:20"), "ffn_norm", out_layout="lhs_f32_m4")
+    with pytest.raises(PlanError, match=r"\[gate_proj\] reads layers.0.ffn_norm.out as 'lhs_f32_m6', which is written"):
+        lower(plan)
+    plan = with_entry(small_plan("decode:20"), "attn_norm", out_layout="lhs_f32_m4")
+    with pytest.raises(PlanError, match=r"\[q_proj\] reads layers.0.attn_norm.out as 'row_major'"):
+        lower(plan)
+
+
+def test_experts_read_row_major_so_their_norm_writes_it() -> None:
+    plan = small_plan("prefill:20", tiny_moe())
+    assert plan.site("ffn_norm").out_layout == "row_major"
+    assert plan.site("attn_norm").out_layout == "lhs_f32_m6"
 
 
 def test_one_row_is_not_packed() -> None:
     assert not packs(lower(small_plan("decode:20")))
+
+
+# -- experts
+
+
+@drawn
+@given(
+    experts=st.integers(1, 12), tile=st.integers(1, 90), assignment=st.sampled_from(["static", "shared"]),
+    rows=st.integers(1, 40),
+)  # fmt: skip
+def test_every_panel_of_every_reached_expert_is_multiplied_with_once_and_all_its_rows(
+    experts: int, tile: int, assignment: str, rows: int
+) -> None:
+    model = tiny_moe(experts=experts, experts_per_token=min(2, experts), d_expert=90)
+    plan = small_plan(f"prefill:{rows}", model, layers=1)
+    plan = with_entry(plan, "up_experts", tile=TileShape(m=1, n=tile), assignment=assignment, workers=(0, 1))
+    program = lower(plan)
+    op = program.op_sites.index("up_experts")
+    reached, m = int(program.ops["experts"][op]), int(program.ops["m"][op])
+    tasks = program.tasks[(program.tasks["op"] == op) & (program.tasks["kind"] == TaskKind.EXPERT_GEMM)]
+    seen = [
+        (int(expert), panel)
+        for begin, end, expert in zip(tasks["begin1"], tasks["end1"], tasks["begin2"], strict=True)
+        for panel in range(begin, end)
+    ]
+    assert seen == [(expert, panel) for expert in range(reached) for panel in range(6)]
+    assert (tasks["end2"] == tasks["begin2"] + 1).all()
+    own = [rows_of_expert(m, reached, int(expert)) for expert in tasks["begin2"]]
+    mr = int(program.ops["lhs_mr"][op])
+    assert list(zip(tasks["begin0"], tasks["end0"], strict=True)) == [(0, -(-n // mr)) for n in own]
+    gate = program.op_sites.index("gate_experts")
+    packs = program.tasks[(program.tasks["op"] == gate) & (program.tasks["kind"] == TaskKind.EXPERT_PACK)]
+    assert [packs["begin0"][0], *packs["end0"]] == [first_row_of_expert(m, reached, e) for e in [0, *packs["end2"]]]
+    assert (packs["end0"][-1], packs["end2"][-1]) == (m, reached)
+
+
+def test_tiles_that_are_drawn_get_small_only_at_the_end_of_the_last_experts() -> None:
+    plan = small_plan("prefill:40", tiny_moe(d_expert=320), layers=1)
+    plan = with_entry(plan, "up_experts", tile=TileShape(m=1, n=320), assignment="shared", workers=(0, 1))
+    program = lower(plan)
+    tasks = program.tasks[program.tasks["op"] == program.op_sites.index("up_experts")]
+    tasks = tasks[tasks["kind"] == TaskKind.EXPERT_GEMM]
+    widths = (tasks["end1"] - tasks["begin1"]).tolist()
+    assert widths[:5] == [20] * 5  # whole experts, of 20 panels
+    assert widths[-1] == 1
+    assert len(widths) < 30
 
 
 # -- buffers

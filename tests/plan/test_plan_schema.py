@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,14 @@ def test_invariant_8_a_plan_read_back_equals_the_one_written(plan: Plan, tmp_pat
 
 
 def test_everything_that_a_plan_can_hold_is_read_back(tmp_path: Path) -> None:
-    runner_up = RunnerUp(mode="matrix", tile=TileShape(m=16, n=64), predicted_s=1e-4)
+    runner_up = RunnerUp(mode="matrix", predicted_s=1e-4)
     plan = with_entry(
         with_driver(small_plan(threads=2)),
         "attention",
         mode="cooperative",
         workers=(0, 1),
-        pipeline=PipelinePlan(depth=2, query_block=32, key_block=64),
+        pipeline=PipelinePlan(depth=2, query_block=32, key_block=64, lanes=3, qk="matrix", pv="matrix"),
+        past_split=1,
         reason=Reason(bound="compute", predicted_s=1e-5, runners_up=(runner_up,)),
     )
     plan.save(tmp_path / "plan.json")
@@ -56,10 +58,42 @@ def test_a_plan_builds_the_graph_that_it_was_made_for() -> None:
     assert tuple(graph.sites) == tuple(entry.site for entry in plan.operators)
 
 
-def test_what_can_be_written_but_not_lowered_is_refused() -> None:
-    pipeline = PipelinePlan(depth=2, query_block=32, key_block=64)
-    with pytest.raises(PlanError, match=r"operators\[attention\]\.pipeline is .* accepted so far"):
-        lower(with_entry(small_plan(), "attention", pipeline=pipeline))
+PIPELINE = PipelinePlan(depth=2, query_block=32, key_block=64)
+
+
+@pytest.mark.parametrize(
+    ("phase", "site", "changes", "message"),
+    [
+        ("prefill:20", "q_proj", {"pipeline": PIPELINE}, "pipeline is given for linear; accepted: none"),
+        (
+            "prefill:20", "attention", {"pipeline": PIPELINE.model_copy(update={"pv": "matrix"})},
+            "pipeline has stages for cpu and matrix, its workers are of role cpu; accepted: workers of the stages'",
+        ),
+        ("prefill:20", "attention", {"pipeline": PIPELINE, "shares": (1.0, 2.0)}, "has a pipeline and shares"),
+        (
+            "prefill:20", "attention", {"pipeline": PIPELINE, "assignment": "static_then_shared"},
+            "has a pipeline and assignment 'static_then_shared'; accepted: 'static' or 'shared', without shares",
+        ),
+        ("prefill:20", "attention", {"past_split": 2}, "past_split is 2; accepted: 1, but for fused attention of one"),
+        ("decode:20", "attention", {"past_split": 2, "pipeline": PIPELINE}, "past_split is 2; accepted: 1, but for"),
+        ("decode:20", "add", {"past_split": 2}, "past_split is 2; accepted: 1"),
+    ],
+)  # fmt: skip
+def test_stages_are_for_attention_and_workers_of_their_roles(
+    phase: str, site: str, changes: dict[str, object], message: str
+) -> None:
+    plan = small_plan(phase)
+    site = next(entry.site for entry in plan.operators if site in {entry.site, entry.kind})
+    with pytest.raises(PlanError, match=re.escape(f"operators[{site}]") + ".*" + re.escape(message)):
+        lower(with_entry(plan, site, **changes))
+
+
+def test_keys_of_a_block_are_whole_panels(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    text = with_entry(small_plan(), "attention", pipeline=PIPELINE).to_json()
+    path.write_text(text.replace('"key_block": 64', '"key_block": 40'))
+    with pytest.raises(PlanError, match=r"pipeline\.key_block.*multiple of 16"):
+        load_plan(path)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +191,12 @@ BAD_PLANS: dict[str, tuple[Callable[[dict[str, Any]], None], list[str]]] = {
     "packed add": (
         _set("operators", 0, "lhs_layout", to="lhs_f32_m6"),
         ["operators[embed].lhs_layout", "'row_major'"],
+    ),
+    "packed output": (_set(*Q, "out_layout", to="lhs_f32_m6"), ["operators[q_proj].out_layout", "'row_major'"]),
+    "output layout": (_set("operators", 1, "out_layout", to="lhs_f64_m6"), ["operators.1.out_layout", "lhs_f64_m6"]),
+    "layout reuse": (_set("layout_reuse", to="some"), ["layout_reuse", "some", "'shared_packs'"]),
+    "packed output without reuse": (
+        _set("layout_reuse", to="shared_packs"), ["operators[attn_norm].out_layout", "'shared_packs'", "'row_major'"],
     ),
     "rhs": (_set(*Q, "rhs_layout", to="row_major"), ["operators[q_proj].rhs_layout", "'rhs_f32_n16'"]),
     "missing site": (_drop(*Q), ["operators", "'q_proj'", "k_proj"]),

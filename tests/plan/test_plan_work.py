@@ -6,10 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 
 from smesim.plan.lower import lower
-from smesim.plan.program import TaskKind
+from smesim.plan.program import PACKING, TaskKind
 from smesim.plan.schema import Plan
-from smesim.plan.work import dependency_pairs, task_bytes, task_flop, trace_columns
+from smesim.plan.work import ADDED_KINDS, dependency_pairs, task_bytes, task_flop, trace_columns
 from smesim.workload import DType, catalog
+from smesim.workload.operators import causal_pairs
 from tests.plan.plans import plans, small_plan
 
 drawn = settings(max_examples=25, deadline=None)
@@ -20,15 +21,15 @@ drawn = settings(max_examples=25, deadline=None)
 def test_the_tasks_of_each_operator_add_up_to_it(plan: Plan) -> None:
     graph, program = plan.graph(), lower(plan)
     flop, moved = task_flop(program), task_bytes(program)
-    packing = program.tasks["kind"] == TaskKind.PACK_LHS
+    added = np.isin(program.tasks["kind"], ADDED_KINDS)
     assert (flop >= 0).all()
     assert (moved >= 0).all()
     for index, operator in enumerate(graph.operators):
         mine = program.tasks["op"] == index
         assert flop[mine].sum() == operator.flop
-        assert moved[mine & ~packing].sum() == round(graph.moved_bytes(operator))
+        assert moved[mine & ~added].sum() == round(graph.moved_bytes(operator))
     joins = program.tasks["kind"] == TaskKind.JOIN
-    assert not flop[joins | packing].any()
+    assert not flop[joins | added].any()
     assert not moved[joins].any()
 
 
@@ -37,11 +38,26 @@ def test_the_tasks_of_each_operator_add_up_to_it(plan: Plan) -> None:
 def test_packing_reads_and_writes_the_whole_operand_once(plan: Plan) -> None:
     program = lower(plan)
     moved = task_bytes(program)
-    packing = program.tasks["kind"] == TaskKind.PACK_LHS
+    packing = np.isin(program.tasks["kind"], PACKING)
     width = {DType.F32: 4, DType.BF16: 2}[plan.weights_dtype]
     for op in np.unique(program.tasks["op"][packing]):
         facts = program.ops[op]
         assert moved[packing & (program.tasks["op"] == op)].sum() == (4 + width) * int(facts["m"]) * int(facts["k"])
+
+
+@drawn
+@given(plan=plans())
+def test_the_softmax_reads_and_writes_each_score_once_and_the_combination_reads_each_part_once(plan: Plan) -> None:
+    program = lower(plan)
+    moved, entry = task_bytes(program), plan.site("attention")
+    for op in np.flatnonzero(np.array(program.op_sites) == "attention"):
+        facts = {name: int(program.ops[name][op]) for name in program.ops.dtype.names or ()}
+        handed_over = moved[(program.tasks["op"] == op) & np.isin(program.tasks["kind"], ADDED_KINDS)].sum()
+        pairs = facts["batch"] * causal_pairs(facts["tokens"], facts["past"])
+        panels = -(-(facts["past"] + 1) // 16)
+        gathered = min(entry.past_split, panels) * facts["batch"] * facts["heads"] * (facts["head_dim"] + 2)
+        parts = 4 * gathered if entry.past_split > 1 else 0
+        assert handed_over == (2 * 4 * facts["heads"] * pairs if entry.pipeline else parts)
 
 
 def test_work_beyond_64_bits_of_intermediate_results_is_divided_exactly() -> None:

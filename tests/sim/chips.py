@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from smesim.hwmodel.chip import Chip
@@ -98,3 +99,42 @@ def two_core_chip(*, cores: int = 2, with_caches: bool = True) -> Chip:
             ],
         }
     )
+
+
+UNIT_FLOP_PER_S = 1e12
+UNIT_CLOCK_HZ = 2e9
+UNIT_LOAD_BYTES_PER_S = 300e9
+WIDE_MEMORY_BYTES_PER_S = 250e9  # so that products of short prompts are bound by compute
+
+
+def unit_chip(
+    *, useful_drivers: float = 1.0, accumulators: float = 4.0, load_bytes_per_s: float = UNIT_LOAD_BYTES_PER_S
+) -> Chip:
+    """Four cores of `two_core_chip` and one SME2 unit that they share."""
+    data = two_core_chip(cores=4).model_dump(mode="json", exclude_none=True)
+    data["memory"]["bandwidth_bytes_per_s"] = _quantity(WIDE_MEMORY_BYTES_PER_S, "B/s")
+    data["clusters"][0]["matrix_units"] = [
+        {
+            "name": "sme",
+            "kind": "sme2",
+            "structure": {"provenance": "data_sheet", "source": "test"},
+            "svl_bits": 512,
+            "clock_hz": _quantity(UNIT_CLOCK_HZ, "Hz"),
+            "flop_per_s": {"f32": _quantity(UNIT_FLOP_PER_S, "FLOP/s")},
+            "vector_flop_per_s": {"f32": _quantity(100e9, "FLOP/s")},
+            "accumulators": {"f32": _quantity(accumulators, "tiles")},
+            "latency_cycles": {"f32": _quantity(4, "cycles")},
+            "load_bytes_per_s": {
+                "L2": _quantity(load_bytes_per_s, "B/s"),
+                "DRAM": _quantity(load_bytes_per_s / 2, "B/s"),
+            },
+            "store_bytes_per_s": {"L2": _quantity(150e9, "B/s"), "DRAM": _quantity(10e9, "B/s")},
+            "mode_switch_s": _quantity(2e-8, "s"),
+            "useful_drivers": _quantity(useful_drivers, "threads"),
+            "oversubscription": [
+                {"threads": 2, "factor": _quantity(0.8, "1")},
+                {"threads": 4, "factor": _quantity(0.5, "1")},
+            ],
+        }
+    ]
+    return Chip.model_validate_json(json.dumps(data))

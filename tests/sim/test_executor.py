@@ -10,6 +10,7 @@ import pytest
 
 from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.cost import CoreCosts
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program, TaskKind
@@ -27,9 +28,12 @@ from tests.sim.chips import (
     CORE_BYTES_PER_S,
     DISPATCH_S,
     DRAM_BYTES_PER_S,
+    MR,
     PEAK_FLOP_PER_S,
     two_core_chip,
 )
+from tests.sim.test_matrix_units import UNIT_EFFECTS
+from tests.workload.workload_models import tiny_moe
 
 PHASES = ["prefill:45", "decode:33"]
 CHIP = two_core_chip()
@@ -134,7 +138,7 @@ def test_invariant_5_no_run_beats_the_roofline(phase: str, effects: frozenset[st
     assert makespan_s >= carried_bytes(trace, "DRAM") / narrowest
 
 
-@pytest.mark.parametrize("effect", sorted(EFFECTS))
+@pytest.mark.parametrize("effect", sorted(set(EFFECTS) - set(UNIT_EFFECTS)))
 def test_every_effect_costs_time_and_can_be_switched_off(effect: str) -> None:
     slower, faster = (traced("prefill:45", effects) for effects in (ALL_EFFECTS, without([effect])))
     assert faster.makespans_s()[0] < slower.makespans_s()[0]
@@ -206,3 +210,30 @@ def test_a_program_of_another_plan_is_refused() -> None:
     _, other = lowered("decode:34")
     with pytest.raises(ProgramError, match="accepted: a program and its own plan"):
         SimExecutor(CHIP).run(program, other)
+
+
+# -- experts
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_the_weights_of_reached_experts_come_from_memory_once_and_one_row_is_a_vector(tokens: int) -> None:
+    model = tiny_moe(d_model=2048, d_expert=512, experts=16, experts_per_token=4, layers=1)
+    plan = cpu_only(build_graph(model, Phase.prefill(tokens)), CHIP)
+    program = lower(plan)
+    costing, cost = Costing(CHIP, program, ALL_EFFECTS), CoreCosts(CHIP.clusters[0], ALL_EFFECTS, 2)
+    op = program.op_sites.index("up_experts")
+    of_up = (program.tasks["op"] == op) & (program.tasks["kind"] == TaskKind.EXPERT_GEMM)
+    tasks = np.flatnonzero(of_up)
+    reached = int(program.ops["experts"][op])
+    assert reached == (4 if tokens == 1 else 16)
+    costs = [costing.cost(int(task), 0) for task in tasks]
+    weights = [c.transfers[0] for c in costs]
+    assert {w.level for w in weights} == {"DRAM"}
+    streamed = sum(w.n_bytes for w in weights)
+    assert streamed == reached * 512 * 2048 * 4
+    compute_s = sum(c.compute_s for c in costs)
+    if tokens == 1:
+        assert compute_s == pytest.approx(reached * cost.gemv_s(32, 2048))
+    else:
+        products_s = 16 * cost.gemm_s(10, MR, (0, 2), 32, 2048)
+        assert compute_s == pytest.approx(products_s + cost.exposed_s("gemm_f32", streamed))

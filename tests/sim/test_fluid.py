@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smesim.errors import ChipError, ProgramError
-from smesim.sim.fluid import FluidNetwork, max_min_rates
+from smesim.hwmodel.sharing import max_min_rates
+from smesim.sim.fluid import FluidNetwork
 from tests.oracles.closed_forms import (
     lindley_waits_s,
     md1_mean_wait_s,

@@ -68,7 +68,16 @@ struct sms_kernels {
     void (*add)(const float *a, const float *b, float *y, int64_t n);
     /* y = silu(gate) * up; y may be gate or up. */
     void (*swiglu)(const float *gate, const float *up, float *y, int64_t n);
+    /* The same of whole rows, y[m][..] written as pack_lhs packs it, in the strips strip0 .. strip1: the bits that the
+     * plain leaf and pack_lhs give. out must not overlap the inputs. */
+    void (*rmsnorm_packed)(const float *x, int64_t ldx, const float *gamma, int64_t m, int64_t dim, float eps,
+                           int64_t mr, int64_t strip0, int64_t strip1, float *out);
+    void (*swiglu_packed)(const float *gate, int64_t ldg, const float *up, int64_t ldu, int64_t m, int64_t n,
+                          int64_t mr, int64_t strip0, int64_t strip1, float *out);
     void (*copy)(const float *x, float *y, int64_t n);
+    /* y[n] = sum over i < count, in that order, of weights[i] * x[rows[i]][n]. */
+    void (*weighted_sum)(const float *x, int64_t ldx, const int32_t *rows, const float *weights, int64_t count,
+                         float *y, int64_t n);
     /* Rotates x[rows][heads][head_dim] in place, element j with j + head_dim / 2, as Hugging Face does. Row r
      * is at position `position + r` of the tables cosine, sine [positions][head_dim / 2]. */
     void (*rope)(float *x, int64_t ldx, int64_t rows, int64_t heads, int64_t head_dim, const float *cosine,
@@ -98,14 +107,32 @@ struct sms_kernels {
 
     /* Stages of attention, for pipelines, on scores[rows][lds] of the keys key0 .. key0 + keys, key0 a multiple
      * of 16. qk_block takes q[rows][head_dim] already scaled. softmax_block turns scores into exp(score - peak),
-     * zero where a row does not see a key that its strip does; peak[rows] and total[rows] are the running maximum
-     * and sum, and the rows of acc[rows][head_dim] shrink as peak grows. pv_block adds scores * V to acc. */
+     * zero where a row does not see a key that the last row does; peak[rows] and total[rows] are the running maximum
+     * and sum, and shrink[rows] is by what all that a row gathered before shrinks as its peak grows, 1 where it does
+     * not. pv_block adds scores * V to acc[rows][head_dim], whose rows scale_rows has multiplied by shrink. So the
+     * softmax of one block does not wait for the values of the block before, and the stages of a block may be of
+     * different tables. */
     void (*qk_block)(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0,
                      int64_t keys, float *scores, int64_t lds);
     void (*softmax_block)(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
-                          int64_t lds, float *peak, float *total, float *acc);
+                          int64_t lds, float *peak, float *total, float *shrink);
     void (*pv_block)(const struct sms_attention_rows *at, const float *scores, int64_t lds,
                      const float *v_cache, int64_t key0, int64_t keys, float *acc);
+    void (*scale_rows)(float *x, int64_t rows, int64_t dim, const float *factors);
+    /* What comes before the first block and after the last: queries of the rows' tokens, [ldq] apart, become scaled
+     * rows; and acc / total becomes the tokens' outputs, [ldo] apart. */
+    void (*attention_begin)(const struct sms_attention_rows *at, const float *q, int64_t ldq, float *scaled);
+    void (*attention_end)(const struct sms_attention_rows *at, const float *acc, const float *total, float *out,
+                          int64_t ldo);
+
+    /* Attention to a part of the past, for one token's rows: what the keys key0 .. key0 + keys, key0 a multiple of 16,
+     * contribute, as acc[rows][head_dim], peak[rows] and total[rows], one after the other in `part`. Scratch as for
+     * attention. attention_combine makes the output of the parts, which follow one another; they are taken in their
+     * order. */
+    void (*attention_part)(const struct sms_attention_rows *at, const float *q, int64_t ldq, const float *k_cache,
+                           const float *v_cache, int64_t key0, int64_t keys, float *part, float *scratch);
+    void (*attention_combine)(const struct sms_attention_rows *at, const float *parts, int64_t n_parts, int64_t stride,
+                              float *out, int64_t ldo);
 
     /* Loops that measure the machine. Each does work that the compiler cannot drop. */
     float (*fma_peak)(int64_t iterations);

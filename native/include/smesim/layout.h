@@ -53,4 +53,15 @@ static inline int64_t sms_v_cache_size(int64_t capacity, int64_t head_dim) {
     return sms_rhs_size(head_dim, capacity);
 }
 
+/* What the tasks of one attention hand to each other, in whole cache lines. A place in the ring of a pipeline holds one
+ * block: scores[rows][keys], shrink[rows]; and what the rows of one chain of blocks gather: scaled queries
+ * [rows][head_dim], acc[rows][head_dim], peak[rows], total[rows]. A part of a past that is split holds the last three. */
+static inline int64_t sms_ring_place_size(int64_t rows, int64_t head_dim, int64_t keys) {
+    return sms_ceil_div(rows * (keys + 2 * head_dim + 3), SMS_NR) * SMS_NR;
+}
+
+static inline int64_t sms_attention_part_size(int64_t rows, int64_t head_dim) {
+    return sms_ceil_div(rows * (head_dim + 2), SMS_NR) * SMS_NR;
+}
+
 #endif

@@ -58,7 +58,8 @@ struct sms_lowp {
                     const int8_t *rhs, const float *column_scale, int64_t n, const float *bias, float *c,
                     int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0, int64_t panel1);
     /* y[n] = x[k] * rhs^T + bias, at the rate the memory gives: of bf16 and f16 with x in f32, of int8 with x as
-     * quantize_lhs_s8 packs one row; this gives the bits of gemm_s8. Infinite bf16 may give NaN. */
+     * quantize_lhs_s8 packs one row; this gives the bits of gemm_s8. Infinite bf16 times numbers
+     * below 2^-86 may give NaN. */
     void (*gemv_bf16)(const float *x, const uint16_t *rhs, int64_t n, int64_t k, const float *bias, float *y,
                       int64_t panel0, int64_t panel1);
     void (*gemv_f16)(const float *x, const uint16_t *rhs, int64_t n, int64_t k, const float *bias, float *y,

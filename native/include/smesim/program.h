@@ -23,7 +23,15 @@ enum sms_task_kind {
     SMS_ROUTER = 12,
     SMS_EXPERT_GEMM = 13,
     SMS_EXPERT_COMBINE = 14,
-    SMS_QUANTIZE = 15
+    SMS_QUANTIZE = 15,
+    SMS_ATTENTION_QK = 16,
+    SMS_ATTENTION_SOFTMAX = 17,
+    SMS_ATTENTION_PV = 18,
+    SMS_ATTENTION_PART = 19,
+    SMS_ATTENTION_COMBINE = 20,
+    SMS_RMSNORM_PACKED = 21,
+    SMS_SWIGLU_PACKED = 22,
+    SMS_EXPERT_PACK = 23
 };
 
 enum sms_entry_kind { SMS_ENTRY_TASK = 0, SMS_ENTRY_POOL = 1 };
@@ -49,18 +57,20 @@ struct sms_op {
     int32_t m, n, k;
     int32_t tokens, past, capacity, batch;
     int32_t heads, kv_heads, head_dim;
-    int32_t experts, experts_per_token;
+    int32_t experts, experts_per_token, gathers, normalised;
     int32_t lhs_mr;
     int32_t rhs_dtype;
+    int32_t query_block, key_block;
     float eps;
     int64_t flop, n_bytes;
-    int32_t input0, input1, input2, weight, bias, packed, output0, output1;
+    int32_t input0, input1, input2, weight, bias, packed, packed_out, output0, output1, handover;
 };
 
 struct sms_task {
     int32_t op;
     int16_t kind, worker;
     int32_t begin0, end0, begin1, end1, begin2, end2;
+    int32_t slot, state;
     int32_t predecessor_count, successor_begin, successor_end;
 };
 

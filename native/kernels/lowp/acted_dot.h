@@ -1,10 +1,7 @@
 /* The word products of AVX-512, acted out in plain vector C, so that what is built around them can be checked on a
  * machine without them. Slow: a call for each, of many instructions. */
+#include "../vector/rolled.h"
 #include "../vector/vec.h"
-
-/* The registers do not hold the tile anyway, and loops compile in a fraction of the time. */
-#undef SMS_UNROLL
-#define SMS_UNROLL(count) SMS_PRAGMA(GCC unroll 1)
 
 static __attribute__((noinline, unused)) vf isa_dot_bf16(vf sum, vi b, vi a) {
     const uint32_t UPPER = 0xffff0000u;

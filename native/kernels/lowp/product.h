@@ -1,5 +1,5 @@
-/* Products of matrices of words, for bf16, f16 and int8 alike: the loops and blocks of ../vector/gemm.h, a word in
- * the place of an f32. What differs:
+/* Products of matrices of words, for bf16, f16 and int8 alike: as ../vector/gemm.h, a word in the place of an f32. What
+ * differs:
  *
  * The lhs of one micro-kernel is first brought into the form that its products take (parts, offset bytes, or
  * blocks), in a buffer on the stack that stays in the L1 cache; a group of panels shares the work. So the inner loop
@@ -10,13 +10,11 @@
 #ifndef SMESIM_PRODUCT_H
 #define SMESIM_PRODUCT_H
 
+#include "../vector/blocking.h"
 #include "smesim/layout_lowp.h"
 #include "words.h"
 
 enum {
-    SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
-    SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
-    SMS_LINE_BYTES = 64,
     SMS_MOST_PARTS = 2,
     SMS_PART_WORDS = SMS_MR * SMS_KC_WORDS,
 };
@@ -264,12 +262,12 @@ struct sms_word_operands {
 /* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1, each in as many parts as
  * the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. */
 SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_operands *g, int64_t strip0,
-                            int64_t strip1, int64_t panel0, int64_t k0, int64_t k1, const sms_word *next) {
+                            int64_t strip1, int64_t panel0, int64_t k0, int64_t k1, int64_t next) {
     const int64_t panel1 = panel0 + SMS_GROUP < g->panel_end ? panel0 + SMS_GROUP : g->panel_end;
     const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
     const int64_t depth = k1 - k0, panel_words = SMS_NR * g->depth;
     const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
-    const char *prefetch = (const char *)next;
+    const char *prefetch = (const char *)(g->rhs + next);
     sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS + SMS_LANES]; /* w_row reads on */
     struct sms_word_tile t = {
         .a = prepared,
@@ -303,41 +301,19 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     }
 }
 
-SMS_INLINE void sms_word_gemm(const enum sms_number number, const struct sms_word_operands *g, int64_t strip0,
-                              int64_t strip1, int64_t panel0) {
-    if (strip0 == strip1)
-        return;
-    const int64_t depth = g->depth, panel_words = SMS_NR * depth;
-    const int64_t depth_blocks = depth > 0 ? sms_ceil_div(depth, SMS_KC_WORDS) : 1;
-    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (g->mr * SMS_KC_WORDS * (int64_t)sizeof *g->lhs);
-    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips > 0 ? most_strips : 1);
-    const int64_t rows =
-        sms_lhs_strip_row(strip1, g->m, g->strips) - sms_lhs_strip_row(strip0, g->m, g->strips);
-    if (rows * depth * (int64_t)sizeof *g->lhs <= SMS_LHS_BLOCK_BYTES) {
-        /* All of the lhs stays in the cache: go through the rhs in the order it lies. */
-        for (int64_t panel = panel0; panel < g->panel_end; panel += SMS_GROUP) {
-            for (int64_t pc = 0; pc < depth_blocks; pc++) {
-                const int64_t k0 = pc * depth / depth_blocks, k1 = (pc + 1) * depth / depth_blocks;
-                const sms_word *next = pc + 1 < depth_blocks ? g->rhs + panel * panel_words + k1 * SMS_NR
-                                                             : g->rhs + (panel + SMS_GROUP) * panel_words;
-                sms_word_ir(number, g, strip0, strip1, panel, k0, k1, next);
-            }
-        }
-        return;
+#define SMS_WORD_IR(name, number)                                                                                   \
+    static void name(const void *g, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,          \
+                     int64_t next) {                                                                                \
+        sms_word_ir(number, g, strip0, strip1, panel, k0, k1, next);                                                \
     }
-    for (int64_t ic = 0; ic < strip_blocks; ic++) {
-        const int64_t ic0 = strip0 + ic * (strip1 - strip0) / strip_blocks;
-        const int64_t ic1 = strip0 + (ic + 1) * (strip1 - strip0) / strip_blocks;
-        for (int64_t pc = 0; pc < depth_blocks; pc++) {
-            const int64_t k0 = pc * depth / depth_blocks, k1 = (pc + 1) * depth / depth_blocks;
-            for (int64_t panel = panel0; panel < g->panel_end; panel += SMS_GROUP) {
-                const sms_word *next = panel + SMS_GROUP < g->panel_end
-                                           ? g->rhs + (panel + SMS_GROUP) * panel_words + k0 * SMS_NR
-                                           : g->rhs + panel0 * panel_words + k1 * SMS_NR;
-                sms_word_ir(number, g, ic0, ic1, panel, k0, k1, next);
-            }
-        }
-    }
+SMS_WORD_IR(sms_bf16_ir, SMS_BF16)
+SMS_WORD_IR(sms_f16_ir, SMS_F16)
+SMS_WORD_IR(sms_s8_ir, SMS_S8)
+
+static void sms_word_gemm(sms_ir_loop *ir, const struct sms_word_operands *g, int64_t strip0, int64_t strip1,
+                          int64_t panel0) {
+    const struct sms_part part = {g->m, g->depth, g->mr, strip0, strip1, panel0, g->panel_end};
+    sms_each_block(&part, (struct sms_blocking){SMS_KC_WORDS, SMS_GROUP, SMS_LHS_BLOCK_BYTES}, ir, g);
 }
 
 #define SMS_GEMM_FLOAT(name, number)                                                                              \
@@ -349,7 +325,7 @@ SMS_INLINE void sms_word_gemm(const enum sms_number number, const struct sms_wor
             .depth = sms_ceil_div(k, w_group(number)), .mr = mr, .n = n, .ldc = ldc,                              \
             .strips = sms_lhs_strips(m, mr), .panel_end = panel1,                                                 \
         };                                                                                                        \
-        sms_word_gemm(number, &g, strip0, strip1, panel0);                                                        \
+        sms_word_gemm(sms_##name##_ir, &g, strip0, strip1, panel0);                                                 \
     }
 SMS_GEMM_FLOAT(bf16, SMS_BF16)
 SMS_GEMM_FLOAT(f16, SMS_F16)
@@ -363,7 +339,7 @@ static void sms_gemm_s8(const int8_t *lhs, const float *row_scale, int64_t m, in
         .depth = sms_ceil_div(k, SMS_S8_GROUP), .mr = mr, .n = n, .ldc = ldc,
         .strips = sms_lhs_strips(m, mr), .panel_end = panel1,
     };
-    sms_word_gemm(SMS_S8, &g, strip0, strip1, panel0);
+    sms_word_gemm(sms_s8_ir, &g, strip0, strip1, panel0);
 }
 
 #endif

@@ -1,11 +1,10 @@
-/* Products with one vector: as ../vector/gemv.h, several panels side by side. bf16 and f16 weights are widened to f32
- * on every ISA: the memory sets the pace, and x need not be rounded. */
+/* Products with one vector, several panels side by side. bf16 and f16 weights are widened to f32 on every ISA: the
+ * memory sets the pace, and x need not be rounded. */
 #ifndef SMESIM_VECTOR_PRODUCT_H
 #define SMESIM_VECTOR_PRODUCT_H
 
+#include "../vector/streams.h"
 #include "product.h"
-
-enum { SMS_GEMV_STREAMS = 4 };
 
 SMS_INLINE void sms_gemv_float_panels(const enum sms_number number, const int streams, const float *x,
                                       const sms_word *b, int64_t k, const float *bias, float *y,
@@ -36,15 +35,7 @@ SMS_INLINE void sms_gemv_float_panels(const enum sms_number number, const int st
                 const vi words = w_load(b + (s * depth + i) * SMS_NR + j * SMS_LANES);
                 acc[s][j] += w_widened(number, words, 0) * x[2 * i];
             }
-    float sums[SMS_GEMV_STREAMS * SMS_NR];
-    SMS_UNROLL(16)
-    for (int s = 0; s < streams; s++) {
-        SMS_UNROLL(16)
-        for (int j = 0; j < V; j++)
-            v_store(sums + s * SMS_NR + j * SMS_LANES, acc[s][j]);
-    }
-    for (int64_t j = 0; j < columns; j++)
-        y[j] = bias ? bias[j] + sums[j] : sums[j];
+    sms_streams_end(streams, acc, bias, y, columns);
 }
 
 SMS_INLINE void sms_gemv_s8_panels(const int streams, const sms_word *x, float x_scale, const sms_word *b,
@@ -87,16 +78,6 @@ SMS_INLINE void sms_gemv_s8_panels(const int streams, const sms_word *x, float x
         }
     }
     sms_copy_columns(begin, 0, y, 0, 1, columns);
-}
-
-/* How many panels to take side by side from here, and how many of their columns there are. */
-SMS_INLINE int64_t sms_streams(int64_t panel, int64_t panel1) {
-    return panel1 - panel < SMS_GEMV_STREAMS ? 1 : SMS_GEMV_STREAMS;
-}
-
-SMS_INLINE int64_t sms_stream_columns(int64_t panel, int64_t streams, int64_t n) {
-    const int64_t left = n - panel * SMS_NR;
-    return left < streams * SMS_NR ? left : streams * SMS_NR;
 }
 
 SMS_INLINE void sms_gemv_float(const enum sms_number number, const float *x, const uint16_t *rhs, int64_t n,

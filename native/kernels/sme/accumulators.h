@@ -23,15 +23,16 @@ struct sms_tile {
     const float *row_scale, *column_scale;
 };
 
-/* Two tiles lie side by side in the product; two such pairs are all of ZA: one below the other or one beside the
- * other. */
+/* Two tiles lie side by side in the product; two such pairs are all of ZA: one beside the other, or both in the same
+ * columns. Slice i of the tiles of a pair is row `row + i * step`. */
 struct sms_pair {
-    int64_t row, column;
+    int64_t row, step, column;
 };
 
-#define SMS_PAIR_COLUMNS(t, pair)                                                          \
-    const int64_t pair_rows = sms_smaller((t)->rows - (pair).row, (int64_t)svcntw());      \
-    const svbool_t left = sms_lanes_until((pair).column, (t)->columns);                    \
+#define SMS_PAIR_COLUMNS(t, pair)                                                                       \
+    const int64_t slices_left = sms_ceil_div((t)->rows - (pair).row, (pair).step);                      \
+    const int64_t pair_rows = sms_smaller(slices_left, (int64_t)svcntw());                              \
+    const svbool_t left = sms_lanes_until((pair).column, (t)->columns);                                 \
     const svbool_t right = sms_lanes_until((pair).column + (int64_t)svcntw(), (t)->columns)
 
 #define SMS_STORE_PAIR(t, pair, tile0, tile1)                                  \
@@ -41,7 +42,7 @@ struct sms_pair {
         SMS_EACH_SLICE(slice, pair_rows, {                                     \
             svst1_hor_za32(tile0, slice, left, row);                           \
             svst1_hor_za32(tile1, slice, right, row + svcntw());               \
-            row += (t)->ldc;                                                   \
+            row += (pair).step * (t)->ldc;                                                   \
             SMS_ONE_REGISTER(row);                                             \
         });                                                                    \
     } while (0)
@@ -53,7 +54,7 @@ struct sms_pair {
         SMS_EACH_SLICE(slice, pair_rows, {                                     \
             svld1_hor_za32(tile0, slice, left, row);                           \
             svld1_hor_za32(tile1, slice, right, row + svcntw());               \
-            row += (t)->ldc;                                                   \
+            row += (pair).step * (t)->ldc;                                                   \
             SMS_ONE_REGISTER(row);                                             \
         });                                                                    \
     } while (0)
@@ -68,62 +69,20 @@ struct sms_pair {
         SMS_OUTER(SMS_F32, tile1, ones, svld1_f32(right, bias + svcntw()));                      \
     } while (0)
 
-/* The sums of four slices as f32. */
+/* Of a pair of int8: what the columns of both tiles are scaled by and begin with. */
+#define SMS_PAIR_SCALES(t, pair)                                                                          \
+    const int64_t beside = (pair).column + (int64_t)svcntw();                                             \
+    const float *column_scale = (t)->column_scale, *bias = (t)->bias;                                     \
+    const svfloat32_t left_scale = svld1_f32(left, column_scale + (pair).column);                         \
+    const svfloat32_t right_scale = svld1_f32(right, column_scale + beside);                              \
+    const svfloat32_t left_bias = bias ? svld1_f32(left, bias + (pair).column) : svdup_f32(0.0f);         \
+    const svfloat32_t right_bias = bias ? svld1_f32(right, bias + beside) : svdup_f32(0.0f)
+
 #if defined(__ARM_FEATURE_SME2)
-#define SMS_FOUR_SUMS(tile, slice) svcvt_f32_s32_x4(svread_hor_za32_s32_vg4(tile, slice))
+#include "scale_sme2.h"
 #else
-#define SMS_SUM(tile, slice)                                                                    \
-    svcvt_f32_s32_x(svptrue_b32(), svread_hor_za32_s32_m(svundef_s32(), svptrue_b32(), tile, slice))
-#define SMS_FOUR_SUMS(tile, slice)                                                              \
-    svcreate4_f32(SMS_SUM(tile, slice), SMS_SUM(tile, (slice) + 1), SMS_SUM(tile, (slice) + 2), \
-                  SMS_SUM(tile, (slice) + 3))
+#include "scale_sme1.h"
 #endif
-
-/* One row of two tiles, side by side. */
-#define SMS_STORE_SCALED(i)                                                                                   \
-    do {                                                                                                      \
-        const svfloat32_t left_row_scale = svmul_lane_f32(left_scale, row_scales, i);                         \
-        const svfloat32_t right_row_scale = svmul_lane_f32(right_scale, row_scales, i);                       \
-        svst1_f32(left, row, sms_scaled(svget4_f32(left_sums, i), left_row_scale, left_bias));                \
-        svst1_f32(right, row + svcntw(), sms_scaled(svget4_f32(right_sums, i), right_row_scale, right_bias)); \
-        row += ldc;                                                                                           \
-        SMS_ONE_REGISTER(row);                                                                                \
-    } while (0)
-
-/* Of four rows; one load brings their scales, which are then in each quarter of the vector. */
-#define SMS_LOAD_SUMS(tile0, tile1)                                                                   \
-    const svfloat32_t row_scales = svld1rq_f32(sms_lanes_until(slice, pair_rows), row_scale + slice); \
-    const svfloat32x4_t left_sums = SMS_FOUR_SUMS(tile0, (uint32_t)slice);                            \
-    const svfloat32x4_t right_sums = SMS_FOUR_SUMS(tile1, (uint32_t)slice)
-
-#define SMS_SCALE_PAIR(t, pair, tile0, tile1)                                                                 \
-    do {                                                                                                      \
-        SMS_PAIR_COLUMNS(t, pair);                                                                            \
-        const int64_t ldc = (t)->ldc, beside = (pair).column + (int64_t)svcntw();                             \
-        const float *column_scale = (t)->column_scale, *bias = (t)->bias;                                     \
-        const float *row_scale = (t)->row_scale + (pair).row;                                                 \
-        const svfloat32_t left_scale = svld1_f32(left, column_scale + (pair).column);                         \
-        const svfloat32_t right_scale = svld1_f32(right, column_scale + beside);                              \
-        const svfloat32_t left_bias = bias ? svld1_f32(left, bias + (pair).column) : svdup_f32(0.0f);         \
-        const svfloat32_t right_bias = bias ? svld1_f32(right, bias + beside) : svdup_f32(0.0f);              \
-        float *row = (t)->c + (pair).row * ldc + (pair).column;                                               \
-        int64_t slice = 0;                                                                                    \
-        for (; slice + 4 <= pair_rows; slice += 4) {                                                          \
-            SMS_LOAD_SUMS(tile0, tile1);                                                                      \
-            SMS_STORE_SCALED(0);                                                                              \
-            SMS_STORE_SCALED(1);                                                                              \
-            SMS_STORE_SCALED(2);                                                                              \
-            SMS_STORE_SCALED(3);                                                                              \
-        }                                                                                                     \
-        if (slice < pair_rows) {                                                                              \
-            SMS_LOAD_SUMS(tile0, tile1);                                                                      \
-            SMS_STORE_SCALED(0);                                                                              \
-            if (slice + 1 < pair_rows)                                                                        \
-                SMS_STORE_SCALED(1);                                                                          \
-            if (slice + 2 < pair_rows)                                                                        \
-                SMS_STORE_SCALED(2);                                                                          \
-        }                                                                                                     \
-    } while (0)
 
 SMS_INLINE void sms_tile_begin(const struct sms_tile *t, struct sms_pair first, struct sms_pair second) SMS_IN_ZA {
     svzero_za();
@@ -139,8 +98,7 @@ SMS_INLINE void sms_tile_begin(const struct sms_tile *t, struct sms_pair first, 
 SMS_INLINE void sms_tile_end(const enum sms_number number, const struct sms_tile *t, struct sms_pair first,
                              struct sms_pair second) SMS_IN_ZA {
     if (number == SMS_S8 && t->finish) {
-        SMS_SCALE_PAIR(t, first, 0, 1);
-        SMS_SCALE_PAIR(t, second, 2, 3);
+        sms_tile_scale(t, first, second);
     } else {
         SMS_STORE_PAIR(t, first, 0, 1);
         SMS_STORE_PAIR(t, second, 2, 3);

@@ -34,58 +34,46 @@ SMS_INLINE void sms_rows_product(struct sms_tile t, const float *x, int64_t ldx,
     }
 }
 
-SMS_SME_LEAF void sms_qk_block(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0,
-                               int64_t keys, float *scores, int64_t lds) {
-    const int64_t strips = sms_lhs_strips(at->rows, 2 * (int64_t)svcntw()), d = at->head_dim;
+/* All rows of a block times what `t` says, strip by strip. Of `keys` keys from key0 on a strip goes as far as its last
+ * row sees: they are the columns of scores, and the depth of their product with the values. */
+SMS_INLINE void sms_strips_product(const struct sms_attention_rows *at, struct sms_tile t, const float *x, int64_t ldx,
+                                   int64_t key0, int64_t keys, const int keys_are_columns) SMS_IN_ZA {
+    const int64_t strips = sms_lhs_strips(at->rows, 2 * (int64_t)svcntw()), ldc = t.ldc;
     float buffer[SMS_BUFFER_FLOATS];
     for (int64_t strip = 0; strip < strips; strip++) {
         const int64_t row = sms_lhs_strip_row(strip, at->rows, strips);
         const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
-        const struct sms_tile t = {
-            .rows = row_end - row,
-            .b = k_cache + key0 * d,
-            .b_panel = SMS_NR * d,
-            .begin = SMS_BEGIN_ZERO,
-            .c = scores + row * lds,
-            .ldc = lds,
-            .columns = sms_visible(at, row_end - 1, key0, keys),
-        };
-        sms_rows_product(t, q + row * d, d, d, buffer);
+        const int64_t visible = sms_visible(at, row_end - 1, key0, keys);
+        t.rows = row_end - row;
+        if (keys_are_columns)
+            t.columns = visible;
+        sms_rows_product(t, x + row * ldx, ldx, keys_are_columns ? at->head_dim : visible, buffer);
+        t.c += t.rows * ldc;
     }
+}
+
+SMS_SME_LEAF void sms_qk_block(const struct sms_attention_rows *at, const float *q, const float *k_cache, int64_t key0,
+                               int64_t keys, float *scores, int64_t lds) {
+    const int64_t d = at->head_dim;
+    const struct sms_tile t = {
+        .b = k_cache + key0 * d, .b_panel = SMS_NR * d, .begin = SMS_BEGIN_ZERO, .c = scores, .ldc = lds,
+    };
+    sms_strips_product(at, t, q, d, key0, keys, 1);
 }
 
 SMS_SME_LEAF void sms_pv_block(const struct sms_attention_rows *at, const float *scores, int64_t lds,
                                const float *v_cache, int64_t key0, int64_t keys, float *acc) {
-    const int64_t strips = sms_lhs_strips(at->rows, 2 * (int64_t)svcntw()), d = at->head_dim;
-    float buffer[SMS_BUFFER_FLOATS];
-    for (int64_t strip = 0; strip < strips; strip++) {
-        const int64_t row = sms_lhs_strip_row(strip, at->rows, strips);
-        const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
-        const struct sms_tile t = {
-            .rows = row_end - row,
-            .b = v_cache + key0 * SMS_NR,
-            .b_panel = SMS_NR * at->capacity,
-            .begin = SMS_BEGIN_C,
-            .c = acc + row * d,
-            .ldc = d,
-            .columns = d,
-        };
-        sms_rows_product(t, scores + row * lds, lds, sms_visible(at, row_end - 1, key0, keys), buffer);
-    }
+    const int64_t d = at->head_dim;
+    const struct sms_tile t = {
+        .b = v_cache + key0 * SMS_NR, .b_panel = SMS_NR * at->capacity, .begin = SMS_BEGIN_C, .c = acc, .ldc = d,
+        .columns = d,
+    };
+    sms_strips_product(at, t, scores, lds, key0, keys, 0);
 }
 
-/* NEON's, whose strips are lower: between what they see and what a strip of ours sees there must be zeros too. */
 static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
-                              int64_t lds, float *peak, float *total, float *acc) {
-    const int64_t strips = sms_lhs_strips(at->rows, 2 * (int64_t)svcntsw());
-    sms_kernels_neon.softmax_block(at, key0, keys, scores, lds, peak, total, acc);
-    for (int64_t strip = 0; strip < strips; strip++) {
-        const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
-        const int64_t strip_visible = sms_visible(at, row_end - 1, key0, keys);
-        for (int64_t row = sms_lhs_strip_row(strip, at->rows, strips); row < row_end; row++)
-            for (int64_t i = sms_visible(at, row, key0, keys); i < strip_visible; i++)
-                scores[row * lds + i] = 0.0f;
-    }
+                              int64_t lds, float *peak, float *total, float *shrink) {
+    sms_kernels_neon.softmax_block(at, key0, keys, scores, lds, peak, total, shrink);
 }
 
 #include "../vector/attention_fused.h"

@@ -42,10 +42,15 @@ SMS_INLINE void sms_gemm_ir(const enum sms_number number, const struct sms_gemm_
     }
 }
 
+#if !defined(__ARM_FEATURE_SME2)
+#include "whole_strips.h"
+#endif
+
 SMS_INLINE void sms_gemm_words(const enum sms_number number, const struct sms_gemm_operands *g) SMS_IN_ZA {
     const int64_t group = (int64_t)svcntw() / 4; /* panels that one row of four tiles covers */
     const int64_t depth_blocks = g->k > 0 ? sms_ceil_div(g->k, SMS_KC) : 1, strips = g->strip1 - g->strip0;
-    const int64_t fitting = SMS_LHS_BLOCK_BYTES / (g->mr * SMS_KC * (int64_t)sizeof *g->lhs);
+    const int64_t strip_bytes = g->mr * sms_smaller(g->k, SMS_KC) * (int64_t)sizeof *g->lhs;
+    const int64_t fitting = g->k > 0 ? SMS_LHS_BLOCK_BYTES / strip_bytes : strips;
     const int64_t strip_blocks = sms_ceil_div(strips, fitting > 0 ? fitting : 1);
     const int64_t end = sms_smaller(g->panel1 * SMS_NR, g->n);
     const enum sms_begin first = g->bias && number != SMS_S8 ? SMS_BEGIN_BIAS : SMS_BEGIN_ZERO;
@@ -69,6 +74,12 @@ SMS_INLINE void sms_gemm_words(const enum sms_number number, const struct sms_ge
                 panels.columns = sms_smaller(end - column, group * SMS_NR);
                 if (number == SMS_S8)
                     panels.column_scale = g->column_scale + column;
+#if !defined(__ARM_FEATURE_SME2)
+                if (number == SMS_S8 && sms_strips_are_whole(g, panels.depth)) {
+                    sms_whole_strips(g, &panels, ic0, ic1, k0);
+                    continue;
+                }
+#endif
                 sms_gemm_ir(number, g, &panels, ic0, ic1, k0);
             }
         }

@@ -7,8 +7,7 @@
  *
  * A word of weights takes one factor if it is an f32 or four int8: a word of x. f16 are widened, for they cannot hold
  * the range of x, and the two of a word take two numbers of x. A pair of bf16 takes three, of the bf16 that x is split
- * into, a piece of the depth at a time; y holds the sums between pieces. (An infinite weight makes a NaN where one of
- * the three is zero.) Factors of a word lie side by side. */
+ * into, a piece of the depth at a time; y holds the sums between pieces. Factors of a word lie side by side. */
 #ifndef SMESIM_SME_GEMV_H
 #define SMESIM_SME_GEMV_H
 

@@ -51,5 +51,6 @@ const struct sms_kernels SMS_JOIN(sms_leaves_, SMS_ISA) = {
     .qk_block = sms_qk_block,
     .softmax_block = sms_softmax_block,
     .pv_block = sms_pv_block,
+    .attention_part = sms_attention_part,
     .fma_peak = sms_fma_peak,
 };

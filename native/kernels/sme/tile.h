@@ -12,7 +12,7 @@
 #ifndef SMESIM_SME_TILE_H
 #define SMESIM_SME_TILE_H
 
-#include "accumulators.h"
+#include "rows.h"
 
 enum {
     SMS_LONGEST_VECTOR = 2048 / 32,              /* lanes */
@@ -71,12 +71,11 @@ SMS_INLINE void sms_depth_2x2(const enum sms_number number, const int parts, con
     const int64_t lanes = (int64_t)svcntw();
     const struct sms_columns left = sms_columns_at(parts, t, column);
     const struct sms_columns right = sms_columns_at(parts, t, column + lanes);
-    const svbool_t low_rows = sms_lanes_until(0, t->rows), high_rows = sms_lanes_until(lanes, t->rows);
     const float *a = t->a + k * t->lda;
     for (; k < t->depth; k++, a += t->lda) {
-        const svfloat32_t low = svld1_f32(low_rows, a), high = svld1_f32(high_rows, a + lanes);
+        const svfloat32x2_t rows = sms_rows_load(t, a, k);
         const svfloat32_t first = sms_columns_load(parts, &left, k), second = sms_columns_load(parts, &right, k);
-        SMS_OUTER_2X2(number, low, high, first, second);
+        SMS_OUTER_2X2(number, svget2_f32(rows, 0), svget2_f32(rows, 1), first, second);
     }
 }
 
@@ -116,33 +115,30 @@ SMS_INLINE void sms_depth_1x4(const enum sms_number number, const int parts, con
 #include "depth_sme1.h"
 #endif
 
+/* All of the depth, by a loop for each length of vectors: what they span of panels is a constant there. */
+#define SMS_DEPTH(loop, number, t, column)                                   \
+    do {                                                                     \
+        if (svcntw() == SMS_NR)                                              \
+            loop(number, 1, t, column, loop##_512(number, t, column));       \
+        else if (svcntw() < SMS_NR)                                          \
+            loop(number, 1, t, column, 0);                                   \
+        else if (svcntw() == 2 * SMS_NR)                                     \
+            loop(number, 2, t, column, 0);                                   \
+        else                                                                 \
+            loop(number, 4, t, column, 0);                                   \
+    } while (0)
+
 SMS_INLINE void sms_tile_2x2(const enum sms_number number, const struct sms_tile *t, int64_t column) SMS_IN_ZA {
-    const int64_t lanes = (int64_t)svcntw();
-    const struct sms_pair low = {0, column}, high = {lanes, column};
-    sms_tile_begin(t, low, high);
-    if (lanes == SMS_NR)
-        sms_depth_2x2(number, 1, t, column, sms_depth_2x2_512(number, t, column));
-    else if (lanes < SMS_NR)
-        sms_depth_2x2(number, 1, t, column, 0);
-    else if (lanes == 2 * SMS_NR)
-        sms_depth_2x2(number, 2, t, column, 0);
-    else
-        sms_depth_2x2(number, 4, t, column, 0);
-    sms_tile_end(number, t, low, high);
+    const struct sms_pair first = sms_first_rows(column), second = sms_second_rows(column);
+    sms_tile_begin(t, first, second);
+    SMS_DEPTH(sms_depth_2x2, number, t, column);
+    sms_tile_end(number, t, first, second);
 }
 
 SMS_INLINE void sms_tile_1x4(const enum sms_number number, const struct sms_tile *t, int64_t column) SMS_IN_ZA {
-    const int64_t lanes = (int64_t)svcntw();
-    const struct sms_pair left = {0, column}, right = {0, column + 2 * lanes};
+    const struct sms_pair left = {0, 1, column}, right = {0, 1, column + 2 * (int64_t)svcntw()};
     sms_tile_begin(t, left, right);
-    if (lanes == SMS_NR)
-        sms_depth_1x4(number, 1, t, column, sms_depth_1x4_512(number, t, column));
-    else if (lanes < SMS_NR)
-        sms_depth_1x4(number, 1, t, column, 0);
-    else if (lanes == 2 * SMS_NR)
-        sms_depth_1x4(number, 2, t, column, 0);
-    else
-        sms_depth_1x4(number, 4, t, column, 0);
+    SMS_DEPTH(sms_depth_1x4, number, t, column);
     sms_tile_end(number, t, left, right);
 }
 

@@ -2,8 +2,9 @@
  * `svcntw()` rows by as many columns, and vectors as long as a row. Nothing here knows how long that is.
  *
  * A leaf that the world calls is SMS_SME_LEAF: it enters streaming mode and takes ZA over when it begins, and
- * gives both back when it returns. What it calls is SMS_ZA_INLINE and inlined: in streaming mode nothing is called,
- * so no state has to be saved on the way and no instruction is met that streaming mode lacks. */
+ * gives both back when it returns. What it calls is SMS_IN_ZA, and inlined but for a loop that needs all registers:
+ * in streaming mode nothing else is called, so no state has to be saved on the way and no instruction is met that
+ * streaming mode lacks. */
 #ifndef SMESIM_ZA_H
 #define SMESIM_ZA_H
 

@@ -2,7 +2,8 @@
  * micro-kernels of gemm.h on the packed caches.
  *
  * Causality is cut, not masked: a strip of rows computes no panel of keys that none of its rows sees, and
- * multiplies values only as deep as its last row sees. */
+ * multiplies values only as deep as its last row sees. The softmax writes zeros as far as the last row of all sees:
+ * the products may be another table's, whose strips are higher. */
 #ifndef SMESIM_ATTENTION_H
 #define SMESIM_ATTENTION_H
 
@@ -61,28 +62,23 @@ static float sms_exp_row(float *scores, int64_t visible, float peak) {
 }
 
 static void sms_softmax_block(const struct sms_attention_rows *at, int64_t key0, int64_t keys, float *scores,
-                              int64_t lds, float *peak, float *total, float *acc) {
-    const int64_t strips = sms_lhs_strips(at->rows, SMS_MR), d = at->head_dim;
-    for (int64_t strip = 0; strip < strips; strip++) {
-        const int64_t row_end = sms_lhs_strip_row(strip + 1, at->rows, strips);
-        const int64_t strip_visible = sms_visible(at, row_end - 1, key0, keys);
-        for (int64_t row = sms_lhs_strip_row(strip, at->rows, strips); row < row_end; row++) {
-            const int64_t visible = sms_visible(at, row, key0, keys);
-            float *p = scores + row * lds;
-            if (visible > 0) {
-                const float largest = sms_largest(p, visible);
-                if (largest > peak[row]) {
-                    const float shrink = peak[row] > -INFINITY ? expf(peak[row] - largest) : 0.0f;
-                    peak[row] = largest;
-                    total[row] *= shrink;
-                    for (int64_t j = 0; j < d; j++)
-                        acc[row * d + j] *= shrink;
-                }
-                total[row] += sms_exp_row(p, visible, peak[row]);
+                              int64_t lds, float *peak, float *total, float *shrink) {
+    const int64_t most_visible = sms_visible(at, at->rows - 1, key0, keys);
+    for (int64_t row = 0; row < at->rows; row++) {
+        const int64_t visible = sms_visible(at, row, key0, keys);
+        float *p = scores + row * lds;
+        shrink[row] = 1.0f;
+        if (visible > 0) {
+            const float largest = sms_largest(p, visible);
+            if (largest > peak[row]) {
+                shrink[row] = peak[row] > -INFINITY ? expf(peak[row] - largest) : 0.0f;
+                peak[row] = largest;
+                total[row] *= shrink[row];
             }
-            for (int64_t i = visible; i < strip_visible; i++)
-                p[i] = 0.0f;
+            total[row] += sms_exp_row(p, visible, peak[row]);
         }
+        for (int64_t i = visible; i < most_visible; i++)
+            p[i] = 0.0f;
     }
 }
 
@@ -105,6 +101,26 @@ static void sms_pv_block(const struct sms_attention_rows *at, const float *score
             sms_tile_product(SMS_ROWS_APART, &t, height, d - column < SMS_TILE_COLUMNS ? d - column : SMS_TILE_COLUMNS);
             t.prefetch = (const char *)t.b;
             t.prefetch_step = 0;
+        }
+    }
+}
+
+static void sms_attention_combine(const struct sms_attention_rows *at, const float *parts, int64_t n_parts,
+                                  int64_t stride, float *out, int64_t ldo) {
+    const int64_t rows = at->rows, d = at->head_dim;
+    for (int64_t row = 0; row < rows; row++) {
+        const float *acc = parts + row * d, *peaks = parts + rows * d + row, *totals = peaks + rows;
+        float *to = out + row / at->group * ldo + row % at->group * d;
+        float peak = -INFINITY, total = 0.0f;
+        for (int64_t i = 0; i < n_parts; i++)
+            peak = peaks[i * stride] > peak ? peaks[i * stride] : peak;
+        for (int64_t i = 0; i < n_parts; i++)
+            total += totals[i * stride] * expf(peaks[i * stride] - peak);
+        memset(to, 0, (size_t)d * sizeof *to);
+        for (int64_t i = 0; i < n_parts; i++) {
+            const float weight = expf(peaks[i * stride] - peak) / total;
+            for (int64_t j = 0; j < d; j++)
+                to[j] += acc[i * stride + j] * weight;
         }
     }
 }

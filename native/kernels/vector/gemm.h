@@ -2,20 +2,11 @@
  *
  * The micro-kernel holds a tile of the product, `height` rows by `panels` panels, in registers and runs along
  * the depth. height and panels are constants at each instance; the loops over them are unrolled. Around it
- * stand the classic loops, named as BLIS does (Van Zee and van de Geijn, "BLIS: a framework for rapidly
- * instantiating BLAS functionality", 2015): ic over blocks of rows that fit the L2 cache, pc over blocks of
- * the depth, jr over panels, ir over strips. */
+ * stand the loop ir over strips and those of blocking.h. */
 #ifndef SMESIM_GEMM_H
 #define SMESIM_GEMM_H
 
-#include "smesim/layout.h"
-#include "vec.h"
-
-enum {
-    SMS_PANEL_VECTORS = SMS_NR / SMS_LANES,
-    SMS_TILE_COLUMNS = SMS_NR * SMS_PANELS,
-    SMS_LINE_BYTES = 64,
-};
+#include "blocking.h"
 
 /* What a tile begins with: nothing, the bias of its columns, or what c holds. */
 enum sms_begin { SMS_BEGIN_ZERO, SMS_BEGIN_BIAS, SMS_BEGIN_C };
@@ -153,9 +144,10 @@ struct sms_gemm_operands {
 
 /* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1, each in as many parts
  * as the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. */
-static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64_t strip1, int64_t panel,
-                        int64_t k0, int64_t depth, const float *next) {
-    const int64_t column = panel * SMS_NR;
+static void sms_gemm_ir(const void *operands, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,
+                        int64_t next) {
+    const struct sms_gemm_operands *g = operands;
+    const int64_t column = panel * SMS_NR, depth = k1 - k0;
     const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
     const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
     const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
@@ -168,7 +160,7 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
         .begin = k0 > 0    ? SMS_BEGIN_C
                  : g->bias ? SMS_BEGIN_BIAS
                            : SMS_BEGIN_ZERO,
-        .prefetch = (const char *)next,
+        .prefetch = (const char *)(g->rhs + next),
         .prefetch_step = touch_bytes,
     };
     int64_t row = sms_lhs_strip_row(strip0, g->m, g->strips);
@@ -198,38 +190,9 @@ static void sms_gemm_ir(const struct sms_gemm_operands *g, int64_t strip0, int64
 static void sms_gemm(const float *lhs, int64_t m, int64_t k, int64_t mr, const float *rhs, int64_t n,
                      const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1, int64_t panel0,
                      int64_t panel1) {
-    if (strip0 == strip1)
-        return;
     const struct sms_gemm_operands g = {lhs, rhs, bias, c, m, k, mr, n, ldc, sms_lhs_strips(m, mr), panel1};
-    const int64_t depth_blocks = k > 0 ? sms_ceil_div(k, SMS_KC) : 1;
-    const int64_t most_strips = SMS_LHS_BLOCK_BYTES / (mr * SMS_KC * (int64_t)sizeof *lhs);
-    const int64_t strip_blocks = sms_ceil_div(strip1 - strip0, most_strips > 0 ? most_strips : 1);
-    const int64_t rows = sms_lhs_strip_row(strip1, m, g.strips) - sms_lhs_strip_row(strip0, m, g.strips);
-    if (rows * k * (int64_t)sizeof *lhs <= SMS_LHS_BLOCK_BYTES) {
-        /* All of the lhs stays in the cache: go through the rhs in the order it lies. */
-        for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
-            for (int64_t pc = 0; pc < depth_blocks; pc++) {
-                const int64_t k0 = pc * k / depth_blocks, k1 = (pc + 1) * k / depth_blocks;
-                const float *next = pc + 1 < depth_blocks ? rhs + panel * SMS_NR * k + k1 * SMS_NR
-                                                          : rhs + (panel + SMS_PANELS) * SMS_NR * k;
-                sms_gemm_ir(&g, strip0, strip1, panel, k0, k1 - k0, next);
-            }
-        }
-        return;
-    }
-    for (int64_t ic = 0; ic < strip_blocks; ic++) {
-        const int64_t ic0 = strip0 + ic * (strip1 - strip0) / strip_blocks;
-        const int64_t ic1 = strip0 + (ic + 1) * (strip1 - strip0) / strip_blocks;
-        for (int64_t pc = 0; pc < depth_blocks; pc++) {
-            const int64_t k0 = pc * k / depth_blocks, k1 = (pc + 1) * k / depth_blocks;
-            for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
-                const float *next = panel + SMS_PANELS < panel1
-                                        ? rhs + (panel + SMS_PANELS) * SMS_NR * k + k0 * SMS_NR
-                                        : rhs + panel0 * SMS_NR * k + k1 * SMS_NR;
-                sms_gemm_ir(&g, ic0, ic1, panel, k0, k1 - k0, next);
-            }
-        }
-    }
+    const struct sms_part part = {m, k, mr, strip0, strip1, panel0, panel1};
+    sms_each_block(&part, (struct sms_blocking){SMS_KC, SMS_PANELS, SMS_LHS_BLOCK_BYTES}, sms_gemm_ir, &g);
 }
 
 #endif

@@ -2,6 +2,7 @@
 #ifndef SMESIM_PACK_H
 #define SMESIM_PACK_H
 
+#include "interleave.h"
 #include "smesim/layout.h"
 #include "vec.h"
 
@@ -15,20 +16,24 @@ SMS_INLINE void sms_pack_rows(const int height, const float *x, int64_t ldx, int
     }
 }
 
-static void sms_pack_strip(int64_t height, const float *x, int64_t ldx, int64_t k, float *out) {
-    enum { GROUP = 8 };
-    switch (height) {
-#define SMS_PACK_CASE(height)                            \
-    case height:                                         \
-        sms_pack_rows(height, x, ldx, k, out, height);   \
-        return;
-        SMS_HEIGHTS(SMS_PACK_CASE)
+/* The same, through registers. */
+SMS_INLINE void sms_pack_vectors(const int height, const float *x, int64_t ldx, int64_t k, float *out,
+                                 const int64_t stride) {
+    vf row[SMS_TALLEST];
+    int64_t i = 0;
+    for (; i + SMS_LANES <= k; i += SMS_LANES) {
+        SMS_UNROLL(16)
+        for (int r = 0; r < height; r++)
+            row[r] = v_load(x + r * ldx + i);
+        sms_interleave(height, row, out + i * stride, stride);
     }
-    int64_t row = 0;
-    for (; row + GROUP <= height; row += GROUP)
-        sms_pack_rows(GROUP, x + row * ldx, ldx, k, out + row, height);
-    for (; row < height; row++)
-        sms_pack_rows(1, x + row * ldx, ldx, k, out + row, height);
+    sms_pack_rows(height, x + i, ldx, k - i, out + i * stride, stride);
+}
+
+static void sms_pack_strip(int64_t height, const float *x, int64_t ldx, int64_t k, float *out) {
+#define SMS_THESE_ROWS(rows, row, stride) sms_pack_vectors(rows, x + (row) * ldx, ldx, k, out + (row), stride)
+    SMS_STRIP_ROWS(height)
+#undef SMS_THESE_ROWS
 }
 
 static void sms_pack_lhs(const float *x, int64_t ldx, int64_t m, int64_t k, int64_t mr, int64_t strip0,

@@ -28,12 +28,16 @@ static float sms_sum_of_squares(const float *x, int64_t n) {
     return sum;
 }
 
+static float sms_inverse_rms(const float *x, int64_t dim, float eps) {
+    return 1.0f / sqrtf(sms_sum_of_squares(x, dim) / (float)dim + eps);
+}
+
 static void sms_rmsnorm(const float *x, int64_t ldx, const float *gamma, float *y, int64_t ldy, int64_t rows,
                         int64_t dim, float eps) {
     for (int64_t r = 0; r < rows; r++) {
         const float *from = x + r * ldx;
         float *to = y + r * ldy;
-        const float inverse = 1.0f / sqrtf(sms_sum_of_squares(from, dim) / (float)dim + eps);
+        const float inverse = sms_inverse_rms(from, dim, eps);
         for (int64_t i = 0; i < dim; i++)
             to[i] = from[i] * inverse * gamma[i];
     }
@@ -46,21 +50,46 @@ static void sms_add(const float *a, const float *b, float *y, int64_t n) {
 
 static void sms_copy(const float *x, float *y, int64_t n) { memcpy(y, x, (size_t)n * sizeof *x); }
 
-SMS_INLINE void sms_swiglu_vector(const float *gate, const float *up, float *y) {
-    const vf x = v_load(gate);
-    v_store(y, x / (1.0f + v_exp(-x)) * v_load(up));
+/* Some vectors of the result at a time, so that it is written once, however many rows there are. */
+static void sms_weighted_sum(const float *x, int64_t ldx, const int32_t *rows, const float *weights, int64_t count,
+                             float *y, int64_t n) {
+    enum { CHAINS = 4 };
+    int64_t i = 0;
+    for (; i + CHAINS * SMS_LANES <= n; i += CHAINS * SMS_LANES) {
+        vf acc[CHAINS];
+        SMS_UNROLL(4)
+        for (int j = 0; j < CHAINS; j++)
+            acc[j] = v_set(0.0f);
+        for (int64_t r = 0; r < count; r++) {
+            const float *from = x + rows[r] * ldx + i;
+            SMS_UNROLL(4)
+            for (int j = 0; j < CHAINS; j++)
+                acc[j] += v_load(from + j * SMS_LANES) * weights[r];
+        }
+        SMS_UNROLL(4)
+        for (int j = 0; j < CHAINS; j++)
+            v_store(y + i + j * SMS_LANES, acc[j]);
+    }
+    for (; i < n; i++) {
+        float sum = 0.0f;
+        for (int64_t r = 0; r < count; r++)
+            sum += x[rows[r] * ldx + i] * weights[r];
+        y[i] = sum;
+    }
 }
+
+SMS_INLINE vf sms_silu_times(vf gate, vf up) { return gate / (1.0f + v_exp(-gate)) * up; }
 
 static void sms_swiglu(const float *gate, const float *up, float *y, int64_t n) {
     int64_t i = 0;
     for (; i + SMS_LANES <= n; i += SMS_LANES)
-        sms_swiglu_vector(gate + i, up + i, y + i);
+        v_store(y + i, sms_silu_times(v_load(gate + i), v_load(up + i)));
     if (i < n) {
         const size_t bytes = (size_t)(n - i) * sizeof *y;
         float gate_tail[SMS_LANES] = {0}, up_tail[SMS_LANES] = {0};
         memcpy(gate_tail, gate + i, bytes);
         memcpy(up_tail, up + i, bytes);
-        sms_swiglu_vector(gate_tail, up_tail, gate_tail);
+        v_store(gate_tail, sms_silu_times(v_load(gate_tail), v_load(up_tail)));
         memcpy(y + i, gate_tail, bytes);
     }
 }

@@ -15,6 +15,7 @@
 #include "gemv.h"
 #include "measure.h"
 #include "pack.h"
+#include "packed_rows.h"
 #include "rows.h"
 #include "smesim/kernels.h"
 
@@ -41,7 +42,10 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .rmsnorm = sms_rmsnorm,
     .add = sms_add,
     .swiglu = sms_swiglu,
+    .rmsnorm_packed = sms_rmsnorm_packed,
+    .swiglu_packed = sms_swiglu_packed,
     .copy = sms_copy,
+    .weighted_sum = sms_weighted_sum,
     .rope = sms_rope,
     .embed_rows = sms_embed_rows,
     .embed_rhs = sms_embed_rhs,
@@ -52,6 +56,11 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .qk_block = sms_qk_block,
     .softmax_block = sms_softmax_block,
     .pv_block = sms_pv_block,
+    .scale_rows = sms_scale_rows,
+    .attention_begin = sms_attention_begin,
+    .attention_end = sms_attention_end,
+    .attention_part = sms_attention_part,
+    .attention_combine = sms_attention_combine,
     .fma_peak = sms_fma_peak,
     .fma_peak_f64 = sms_fma_peak_f64,
     .read_bandwidth = sms_read_bandwidth,

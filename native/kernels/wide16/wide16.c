@@ -11,4 +11,5 @@
 #define SMS_PREFETCH_LOCALITY 2
 #define SMS_ATTENTION_ROWS 96
 #define SMS_ATTENTION_KEYS 256
+#include "../vector/rolled.h"
 #include "../vector/table.h"

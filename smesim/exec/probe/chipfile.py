@@ -14,7 +14,7 @@ from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.probe import topology
 from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
-from smesim.exec.probe.little_models import LittleRun, planned_runs, run_all
+from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
@@ -75,7 +75,7 @@ class _Stamp:
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
-            reason=f"non-negative least squares over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
+            reason=f"{kernel.method} over {kernel.samples} tasks, median residual {kernel.residual:.1%}",
         )  # fmt: skip
 
     def constant(self, value: float) -> Quantity:
@@ -103,7 +103,7 @@ def probe(
         raise DeviceError(
             f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine"
         )
-    steps = 4 + len(planned_runs(quick, count))
+    steps = 4 + len(planned_runs(quick, count)) + len(planned_stages(count))
     done = 0
 
     def step(what: str) -> None:

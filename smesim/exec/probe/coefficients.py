@@ -21,15 +21,17 @@ from smesim.exec.probe.samples import (
     attention_features,
     gemm_features,
     handover_gaps,
+    router_features,
     row_features,
     samples_of,
+    stage_features,
     stream_rates,
 )
 from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.warm import WarmProduct
 from smesim.exec.probe.yardstick import Reference, typical
 from smesim.plan.program import Number, TaskKind
-from smesim.plan.reuse import ROW_KERNELS
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS
 
 COMPUTE_BOUND_SHARE = 0.5
 """A task counts as compute-bound when its bytes alone would take less than this share of its time."""
@@ -49,6 +51,7 @@ class FittedKernel:
     parameters: dict[str, tuple[float, str]]
     residual: float
     samples: int
+    method: str = "non-negative least squares"
 
 
 @dataclass(frozen=True)
@@ -99,10 +102,14 @@ def fit_coefficients(
             for kind in (TaskKind.PACK_LHS, TaskKind.EMBED)
         ]
     kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}, references[1]))
+    kernels += _fit_stages(runs, in_place, mr, threads, factor.median, references[1])
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
     kernels += [
         _fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items() if kind in ran
     ]
+    pack = next(kernel for kernel in kernels if kernel.name == ROW_KERNELS[TaskKind.PACK_LHS])
+    pack_element_s = pack.parameters["s_per_element"][0]
+    kernels.append(_fit_router(runs, gemm, warm_f32.gemv_element_s, pack_element_s, references[1]))
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
@@ -230,6 +237,59 @@ def _fit_attention(
         fit.residual,
         fit.samples,
     )
+
+
+_STAGES = {
+    TaskKind.ATTENTION_QK: ("attention_qk_f32", (("kstep_factor", "1"), ("s_per_query_element", "s/element"))),
+    TaskKind.ATTENTION_SOFTMAX: ("attention_softmax_f32", (("s_per_score", "s"), ("s_per_row_block", "s"))),
+    TaskKind.ATTENTION_PV: ("attention_pv_f32", (("kstep_factor", "1"), ("s_per_query_element", "s/element"))),
+}
+
+
+def _fit_stages(
+    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, threads: int, factor: float, steady: Reference
+) -> list[FittedKernel]:
+    """Each stage by itself: fused, products and softmax grow together, and a fit could not tell them apart.
+
+    What a softmax takes longer than that where others wrote its scores is the cost of a shared byte.
+    """
+    kernels = []
+    for kind, (name, wanted) in _STAGES.items():
+        samples = _needed(samples_of(runs, kind, 1, steady.product.median), f"{kind.name} tasks")
+        fit = _fit(np.array([stage_features(s, kstep_s, mr) for s in samples]), samples)
+        pairs = zip(wanted, fit.coefficients, strict=True)
+        parameters = {parameter: (value, unit) for (parameter, unit), value in pairs}
+        if kind is TaskKind.ATTENTION_SOFTMAX:
+            parameters["s_per_shared_byte"] = (_shared_score_s(runs, fit, kstep_s, mr, threads, factor), "s/B")
+        kernels.append(FittedKernel(name, parameters, fit.residual, fit.samples))
+    return kernels
+
+
+def _shared_score_s(
+    runs: Sequence[LittleRun], fit: Fit, kstep_s: list[float], mr: int, threads: int, factor: float
+) -> float:
+    if threads == 1:
+        return 0.0
+    longer = []
+    for sample in samples_of(runs, TaskKind.ATTENTION_SOFTMAX, threads):
+        pairs, rows = stage_features(sample, kstep_s, mr)
+        own_s = float(np.dot((pairs, rows), fit.coefficients)) / factor
+        longer.append((sample.seconds - own_s) / (F32_BYTES * pairs * (threads - 1) / threads))
+    return max(0.0, float(np.median(longer)))
+
+
+def _fit_router(
+    runs: Sequence[LittleRun], gemm: FittedKernel, gemv_element_s: float, pack_element_s: float, steady: Reference
+) -> FittedKernel:
+    """What is left of a router's tasks when the products in them are taken off: the choice among the scores."""
+    samples = _needed(samples_of(runs, TaskKind.ROUTER, 1, steady.product.median), "ROUTER tasks")
+    of_gemm = {name: value for name, (value, _) in gemm.parameters.items()}
+    features = np.array([router_features(s, of_gemm, gemv_element_s, pack_element_s) for s in samples])
+    seconds = np.array([s.seconds for s in samples])
+    per_score = float(np.median(np.maximum(seconds - features[:, 0], 0.0) / features[:, 1]))
+    residual = float(np.median(np.abs(features @ [1.0, per_score] / seconds - 1.0)))
+    parameters = {"s_per_score": (per_score, "s")}
+    return FittedKernel("router_f32", parameters, residual, len(samples), "median of what its products leave")
 
 
 def _fit_rows(

@@ -1,4 +1,4 @@
-"""Two little transformers of odd widths, run for real: the samples that the cost function is fitted to.
+"""Three little transformers of odd widths, one a mixture of experts, run for real: the cost function is fitted to them.
 
 They go the whole way that a real model goes (graph, plan, program, executor), so a sample is the time of a task under
 the conditions of a run: weights cold, the other workers busy. No product in them has the shape of one of a catalogue
@@ -17,8 +17,10 @@ from smesim.exec.probe.yardstick import Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
+from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program
+from smesim.plan.schema import Plan
 from smesim.trace.schema import Trace
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
@@ -41,16 +43,31 @@ def _little(
 WIDE = _little("probe-wide", "llama", d_model=2304, d_ff=5888, heads=18, kv_heads=9, vocab=24000)
 # Its norms of queries and keys have rows as short as a head; without them, rows and elements grow together.
 NARROW = _little("probe-narrow", "qwen3", d_model=1792, d_ff=4736, heads=28, kv_heads=4, vocab=44000)
+# One layer: its experts are half a gigabyte.
+MIXED = _little("probe-mixed", "qwen3", d_model=1472, d_ff=544, heads=16, kv_heads=4, vocab=6000).model_copy(
+    update={
+        "architecture": "qwen3moe", "layers": 1, "experts": 48, "experts_per_token": 5, "d_expert": 544,
+        "norm_topk_prob": True,
+    }
+)  # fmt: skip
 
 QUICK_RUNS = (
     (WIDE, ("prefill:10", "prefill:22", "prefill:44", "prefill:92", "prefill:190", "prefill:380")),
     (WIDE, ("decode:60", "decode:300", "decode:700", "decode:1500")),
     (NARROW, ("prefill:76", "prefill:210", "decode:400", "decode:1900")),
+    (MIXED, ("prefill:50", "prefill:150", "decode:210")),
 )
 MORE_RUNS = (
     (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "decode:1100")),
     (NARROW, ("prefill:20", "prefill:340,past=300", "decode:90", "decode:850")),
+    (MIXED, ("prefill:14", "prefill:330", "decode:70,batch=3")),
 )
+ROW_MAJOR_RUNS = ("prefill:3", "prefill:22", "prefill:66", "prefill:140", "prefill:190", "prefill:210")
+"""In these, norms and activations write row major and products pack their operands; in the others they write packed."""
+
+# Attention in stages, so that each can be timed: short, and with blocks of few keys and of many.
+STAGED_RUNS = ((WIDE, "prefill:130", 48), (NARROW, "prefill:100,past=150", 192))
+STAGED_QUERY_BLOCK = 32
 
 
 BF16_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
@@ -58,12 +75,13 @@ BF16_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
 
 
 class PlannedRun(NamedTuple):
-    """One run of a little model."""
+    """One run of a little model; with attention in stages in blocks of `key_block` keys, or fused where that is 0."""
 
     model: ModelConfig
     phase: str
     threads: int
-    weights: DType
+    weights: DType = DType.F32
+    key_block: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +107,23 @@ def planned_runs(quick: bool, threads: int) -> list[PlannedRun]:
     ]
 
 
+def planned_stages(threads: int) -> list[PlannedRun]:
+    """Every run with attention in stages: with all threads and with one."""
+    counts = (1,) if threads == 1 else (threads, 1)
+    return [
+        PlannedRun(model, phase, count, key_block=keys) for model, phase, keys in STAGED_RUNS for count in counts
+    ]
+
+
+def in_stages(plan: Plan, key_block: int) -> Plan:
+    """The plan with attention as a pipeline whose tasks any worker draws: so what one wrote others read."""
+    entry = pipelined(
+        plan.site("attention"), plan.workers, query_block=STAGED_QUERY_BLOCK, key_block=key_block, qk="cpu",
+        softmax="cpu", pv="cpu", assignment="shared",
+    )  # fmt: skip
+    return plan.model_copy(update={"operators": tuple(entry if o.site == entry.site else o for o in plan.operators)})
+
+
 def run_all(
     device: Device, sketch: Chip, quick: bool, yardsticks: Mapping[int, Yardstick], seed: int,
     progress: Callable[[], None],
@@ -99,9 +134,12 @@ def run_all(
     """
     executor = NativeExecutor(device)
     tensors: Tensors | None = None
-    for model, phase, count, weights in planned_runs(quick, max(yardsticks)):
+    runs = (*planned_runs(quick, max(yardsticks)), *planned_stages(max(yardsticks)))
+    for model, phase, count, weights, key_block in runs:
         graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights))
-        plan = cpu_only(graph, sketch, count)
+        plan = cpu_only(graph, sketch, count, layout_reuse="shared_packs" if phase in ROW_MAJOR_RUNS else "full")
+        if key_block:
+            plan = in_stages(plan, key_block)
         program = lower(plan, graph)
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.warm import WarmProduct
-from smesim.hwmodel.cost import AttentionShape, attention_work, strip_heights
+from smesim.hwmodel.attention_blocks import BlockShape, block_work
+from smesim.hwmodel.cost import AttentionShape, attention_work, router_blocks, strip_heights
 from smesim.plan.program import BufferRole, Number, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, shared_bytes
+from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
 
 Floats = npt.NDArray[np.float64]
 
@@ -102,6 +103,42 @@ def attention_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tup
     )
 
 
+def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float]:
+    """What a stage of attention did of one block, by the coefficients of its kind: (k-step seconds by the warm rates,
+    query elements) of a product, (pairs, rows) of a softmax."""
+    row, op = sample.row, sample.op
+    begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
+    group = int(op["heads"]) // int(op["kv_heads"])
+    block = BlockShape(begin, end, int(op["past"]), group, int(op["head_dim"]), key_begin, key_end)
+    work = block_work(block, mr, 16)
+    if row["kind"] == TaskKind.ATTENTION_SOFTMAX:
+        return float(work.pairs), float(block.rows)
+    is_qk = row["kind"] == TaskKind.ATTENTION_QK
+    steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in (work.qk_ksteps if is_qk else work.pv_ksteps))
+    at_an_end = block.is_first if is_qk else block.is_last
+    return steps_s, float(block.rows * block.head_dim) if at_an_end else 0.0
+
+
+def router_features(
+    sample: Sample, gemm: Mapping[str, float], gemv_element_s: float, pack_element_s: float
+) -> tuple[float, float]:
+    """(seconds of packing and of products by what these cost elsewhere, scores to choose from) of a router's task.
+
+    `gemm` are the parameters of its kernel.
+    """
+    row, op = sample.row, sample.op
+    rows, experts, k = int(row["end0"]) - int(row["begin0"]), int(op["n"]), int(op["k"])
+    panels, mr = -(-experts // 16), int(gemm["mr"])
+    if op["m"] == 1:
+        return panels * 16 * k * gemv_element_s, float(rows * experts)
+    seconds = rows * k * pack_element_s
+    per_tile = -(-k // int(gemm["kc"])) * gemm["s_per_tile"]
+    for block, blocks in router_blocks(rows):
+        for height, strips in strip_heights(block, mr, 0, -(-block // mr)):
+            seconds += blocks * strips * panels * (k * gemm[f"s_per_kstep_h{height}"] + per_tile)
+    return seconds, float(rows * experts)
+
+
 def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float, float]:
     """(1, elements of the mean operand, rows, elements of a row, bytes to and from DRAM, bytes another core wrote) of a
     row-wise task."""
@@ -115,7 +152,7 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
-    rows = float(int(row["end0"]) - int(row["begin0"]))
+    rows = float(rows_of(sample.program, sample.task))
     return 1.0, elements, rows, elements / rows, streamed, shared
 
 

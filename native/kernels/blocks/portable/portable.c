@@ -7,4 +7,5 @@
 #define SMS_HEIGHTS(X) X(1) X(2) X(3) X(4)
 #define SMS_PANELS 1
 #define SMS_TEST_ONLY 0
+#include "../../vector/rolled.h"
 #include "../table.h"

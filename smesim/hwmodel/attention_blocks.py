@@ -1,0 +1,69 @@
+"""What the stages of attention do of one block: some query tokens of one KV head times some keys.
+
+Fused attention is these stages block after block, so the same coefficients hold: k-steps of the two products, pairs
+under the softmax, visits of a row to a block, and query elements that are scaled at the first block and normalised
+behind the last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True)
+class BlockShape:
+    """Query tokens begin..end behind `past` cached ones, `group` heads each, and the keys key_begin..key_end."""
+
+    begin: int
+    end: int
+    past: int
+    group: int
+    head_dim: int
+    key_begin: int
+    key_end: int
+
+    @property
+    def rows(self) -> int:
+        return (self.end - self.begin) * self.group
+
+    @property
+    def is_first(self) -> bool:
+        return self.key_begin == 0
+
+    @property
+    def is_last(self) -> bool:
+        return self.key_end >= self.past + self.end
+
+    def visible(self, row: int) -> int:
+        """Keys of the block that a row sees."""
+        seen = self.past + self.begin + row // self.group + 1 - self.key_begin
+        return max(0, min(seen, self.key_end - self.key_begin))
+
+
+@dataclass(frozen=True)
+class BlockWork:
+    """K-steps of the micro-tiles of both products by height, and the pairs that the mask lets through."""
+
+    qk_ksteps: tuple[tuple[int, int], ...]
+    pv_ksteps: tuple[tuple[int, int], ...]
+    pairs: int
+
+
+@lru_cache(maxsize=65536)
+def block_work(shape: BlockShape, mr: int, nr: int) -> BlockWork:
+    """Count the work strip by strip.
+
+    One whose last row sees v keys of the block computes ceil(v / nr) panels of scores, head_dim k-steps each, and
+    head_dim / nr panels of output, v k-steps each.
+    """
+    strips = -(-shape.rows // mr)
+    qk: dict[int, int] = {}
+    pv: dict[int, int] = {}
+    for strip in range(strips):
+        begin, end = strip * shape.rows // strips, (strip + 1) * shape.rows // strips
+        visible = shape.visible(end - 1)
+        qk[end - begin] = qk.get(end - begin, 0) + shape.head_dim * -(-visible // nr)
+        pv[end - begin] = pv.get(end - begin, 0) + -(-shape.head_dim // nr) * visible
+    pairs = shape.group * sum(shape.visible(row) for row in range(0, shape.rows, shape.group))
+    return BlockWork(tuple(sorted(qk.items())), tuple(sorted(pv.items())), pairs)

@@ -1,0 +1,204 @@
+"""Agents: what computes as one. A core with its worker is one; a matrix unit with all workers that drive it is one.
+
+An agent knows how long it would take for an operator, or a part of one, if nobody else were about: the same costs that
+the simulator gives its tasks. Planners compare agents and divide operators among them; who disturbs whom, and what is
+handed out when, the simulator tells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smesim.hwmodel.attention_blocks import BlockShape
+from smesim.hwmodel.chip import DRAM, Chip
+from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
+from smesim.hwmodel.links import LinkNetwork
+from smesim.hwmodel.sharing import Path, max_min_rates
+from smesim.hwmodel.stand_in import computing_core
+from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
+from smesim.plan.formats import ProductFormat
+from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
+from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
+from smesim.workload.operators import Attention, GroupedLinear
+
+F32_BYTES = 4
+SAMPLED_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Agent:
+    """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
+    together get of its time; `numbers` is the format of the weights that it multiplies with.
+
+    Of a stand-in for a matrix unit `core` has the costs, and there is no `unit`.
+    """
+
+    name: str
+    kind: str
+    role: Role
+    workers: tuple[int, ...]
+    core: CoreCosts
+    unit: UnitCosts | None
+    rate: float
+    path: Path
+    cap_bytes_per_s: float
+    numbers: ProductFormat
+
+    @property
+    def product_unit(self) -> UnitCosts | None:
+        """What multiplies with weights if not the core: a unit that has instructions for their format."""
+        return self.unit if self.unit is not None and self.unit.multiplies(self.numbers.name) else None
+
+    @property
+    def multiplies_matrices(self) -> bool:
+        """Whether it multiplies with weights itself, and does not leave that to the core that drives it."""
+        return self.unit is None or self.product_unit is not None
+
+    @property
+    def multiplies_vectors(self) -> bool:
+        """The same of one row."""
+        return self.unit is None or self.unit.multiplies_vectors(self.numbers.name)
+
+    @property
+    def strip_height(self) -> int:
+        """Rows of packed strips that suit it."""
+        unit, numbers = self.product_unit, self.numbers.name
+        return self.core.products(numbers).mr if unit is None else unit.rows_together(numbers)
+
+    @property
+    def strength(self) -> float:
+        """Panels of a middling product a second; to tell fast agents from slow ones."""
+        return 1 / self.columns_s(64, 2 * NR, 4, 1024)
+
+    def granule(self, rows: int) -> int:
+        """Panels that cost no more together than one: what a unit's tiles in flight cover side by side."""
+        unit = self.product_unit
+        return 1 if unit is None else max(1, unit.columns_together(rows, self.numbers.name) // NR)
+
+    def columns_s(self, rows: int, mr: int, panels: int, k: int) -> float:
+        """All rows of a packed left operand times some panels of weights; one row is a matrix times a vector."""
+        if rows == 1:
+            return self.vector_s(panels, k)
+        strips, unit, numbers = -(-rows // mr), self.product_unit, self.numbers.name
+        if unit is None:
+            return self.core.gemm_s(rows, mr, (0, strips), panels, k, numbers)
+        work = unit.gemm(rows, mr, (0, strips), panels * NR, k, numbers)
+        return work.unit_s / self.rate + work.core_s
+
+    def vector_s(self, panels: int, k: int) -> float:
+        """One row times some panels, by the kernels for one row."""
+        if self.unit is None or not self.multiplies_vectors:
+            return self.core.gemv_s(panels, k, self.numbers.name)
+        return self.unit.gemv(panels * NR, k, self.numbers.name).unit_s / self.rate
+
+    def attention_s(self, operator: Attention, tokens: int) -> float:
+        """A whole attention, in tasks of so many query tokens."""
+        seconds = 0.0
+        for begin, end, count in sampled(operator.tokens, tokens):
+            shape = AttentionShape(begin, end, operator.past, operator.heads // operator.kv_heads, operator.head_dim)
+            if self.unit is None:
+                seconds += count * self.core.attention_s(shape)
+            else:
+                work = self.unit.attention(shape)
+                seconds += count * (work.unit_s / self.rate + work.core_s / len(self.workers))
+        return seconds * operator.kv_heads * operator.batch
+
+    def stages_s(self, operator: Attention, pipeline: PipelinePlan) -> tuple[float, float]:
+        """Both products, and the softmax between them, of a whole attention in the blocks of a pipeline."""
+        products_s = softmax_s = 0.0
+        group, d, key_block = operator.heads // operator.kv_heads, operator.head_dim, pipeline.key_block
+        for begin, end, count in sampled(operator.tokens, pipeline.query_block):
+            seen = operator.past + end
+            for index, (key_begin, key_end) in enumerate(ranges(seen, key_block)):
+                # Between the first block and those that the mask cuts all are alike: the second stands for them.
+                alike = max(0, (operator.past + begin) // key_block - 2) if index == 1 else 0
+                if 1 < index < (operator.past + begin) // key_block:
+                    continue
+                block = BlockShape(begin, end, operator.past, group, d, key_begin, key_end)
+                times = count * (1 + alike)
+                softmax_s += times * self.core.softmax_s(block)
+                products_s += times * self._products_s(block)
+        units = operator.kv_heads * operator.batch
+        return products_s * units, softmax_s * units
+
+    def _products_s(self, block: BlockShape) -> float:
+        if self.unit is None:
+            return self.core.qk_s(block) + self.core.pv_s(block)
+        both = [self.unit.stage(block, is_qk) for is_qk in (True, False)]
+        return sum(work.unit_s / self.rate + work.core_s / len(self.workers) for work in both)
+
+    def experts_s(self, operator: GroupedLinear, mr: int) -> float:
+        """All experts of a grouped product."""
+        experts, panels = experts_with_rows(operator), -(-operator.n // NR)
+        rows = Counter(rows_of_expert(operator.m, experts, expert) for expert in range(experts))
+        return sum(count * self.columns_s(m, mr, panels, operator.k) for m, count in rows.items() if m)
+
+
+def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
+    """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, evenly spread: what
+    a block takes grows evenly with its place."""
+    blocks = list(ranges(tokens, block))
+    if len(blocks) <= SAMPLED_BLOCKS:
+        return [(begin, end, 1.0) for begin, end in blocks]
+    chosen = [blocks[(2 * i + 1) * len(blocks) // (2 * SAMPLED_BLOCKS)] for i in range(SAMPLED_BLOCKS)]
+    weight = tokens / sum(end - begin for begin, end in chosen)
+    return [(begin, end, weight) for begin, end in chosen]
+
+
+def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat) -> tuple[Agent, ...]:
+    """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
+    network = LinkNetwork(chip)
+    clusters = [chip.instance_of(worker.core) for worker in workers]
+    busy = Counter(cluster.name for cluster in clusters)
+    cores = [computing_core(chip, worker.core, worker.unit) for worker in workers]
+    costs = {
+        name: CoreCosts(core, COST_EFFECTS, busy[cluster.name])
+        for (name, core), cluster in zip(cores, clusters, strict=True)
+    }
+    drivers: dict[int, list[int]] = {}
+    for i, worker in enumerate(workers):
+        if worker.unit is not None:
+            drivers.setdefault(worker.unit, []).append(i)
+    rates = unit_rates(chip, {unit: len(who) for unit, who in drivers.items()})
+    found = []
+    for index, who in drivers.items():
+        instance = chip.unit_instances[index]
+        is_stand_in = instance.unit.is_stand_in
+        first = workers[who[0]].core
+        core = costs[cores[who[0]][0]]
+        route = network.route(network.agent(first, unit=None if is_stand_in else index), DRAM)
+        together, alone = rates[instance.name]
+        found.append(
+            Agent(
+                name=instance.name,
+                kind=f"{instance.cluster.cluster.name}.{instance.unit.name} x {len(who)}",
+                role="matrix",
+                workers=tuple(who),
+                core=core,
+                unit=None if is_stand_in else UnitCosts(chip, instance, core, COST_EFFECTS),
+                rate=min(together, alone * len(who)),
+                path=route.links,
+                cap_bytes_per_s=route.cap_bytes_per_s * len(who),
+                numbers=numbers,
+            )
+        )
+    for i, worker in enumerate(workers):
+        if worker.unit is None:
+            route = network.route(network.agent(worker.core), DRAM)
+            name, cap = f"core{worker.core}", route.cap_bytes_per_s
+            kind, core = clusters[i].cluster.name, costs[cores[i][0]]
+            found.append(Agent(name, kind, "cpu", (i,), core, None, 1.0, route.links, cap, numbers))
+    return tuple(found)
+
+
+def streaming_rates(chip: Chip, agents: Sequence[Agent], wanted: Sequence[float] | None = None) -> list[float]:
+    """Bytes per second that each agent draws from memory when all of them do; none more than it wants."""
+    network = LinkNetwork(chip)
+    capacities = {link: network.bandwidth_bytes_per_s(link) for agent in agents for link in agent.path}
+    caps = [agent.cap_bytes_per_s for agent in agents]
+    if wanted is not None:
+        caps = [min(cap, want) for cap, want in zip(caps, wanted, strict=True)]
+    return max_min_rates([agent.path for agent in agents], caps, capacities)
+

@@ -1,0 +1,180 @@
+"""Which modes an operator can run in, and how long each would take: the analytic answer, in microseconds of planning.
+
+For each mode the agents that take part share the operator so that all end together, each at its kernels' pace and at
+its part of the memory's bandwidth; a barrier is paid where there are several workers. Nothing is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smesim.hwmodel.chip import Chip
+from smesim.plan.agents import Agent, agents_of, streaming_rates
+from smesim.plan.formats import weights_format
+from smesim.plan.pipeline import fitted
+from smesim.plan.schema import Mode, PipelinePlan, WorkerPlan
+from smesim.plan.split import Share, divide
+from smesim.plan.tiles import NR, experts_with_rows
+from smesim.workload.graph import OperatorGraph, Role
+from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
+
+QUERY_BLOCK_TOKENS = 64
+PIPELINE: dict[str, Any] = {"depth": 2, "query_block": QUERY_BLOCK_TOKENS, "key_block": 256}
+"""Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
+
+    With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks.
+    """
+
+    mode: Mode
+    agents: tuple[Agent, ...]
+    parts: tuple[float, ...]
+    seconds: float
+    bound: str
+    pipeline: PipelinePlan | None = None
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all that take part are alike."""
+        return len({agent.kind for agent in self.agents}) == 1
+
+
+class Choices:
+    """The choices for the operators of one graph on one chip, with given workers."""
+
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
+        self._chip = chip
+        self._graph = graph
+        self._numbers = weights_format(graph)
+        self.agents = agents_of(chip, workers, self._numbers)
+        self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
+        self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
+
+    def of(self, operator: Operator) -> tuple[Choice, ...]:
+        """The modes that there are for an operator, fastest first; none for work that is done row by row."""
+        if not isinstance(operator, Linear | GroupedLinear | Attention):
+            return ()
+        teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", self._cores), ("matrix", self._units)]
+        if isinstance(operator, Linear):
+            one_row = operator.m == 1
+            able = tuple(u for u in self._units if (u.multiplies_vectors if one_row else u.multiplies_matrices))
+            teams = [("cpu", self._cores), ("matrix", able)]
+        if all(team for _, team in teams):
+            teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
+        found = [self._choice(mode, team, operator) for mode, team in teams if team]
+        if isinstance(operator, Attention) and operator.tokens > 1 and self._units and self._cores:
+            found.append(self._staged(operator))
+        # Where only one kind is fast enough to take part there is no cooperation, and its own mode says so.
+        real = [c for c in found if c.mode != "cooperative" or len({agent.role for agent in c.agents}) == 2]
+        return tuple(sorted(real, key=lambda choice: choice.seconds))
+
+    def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
+        match operator:
+            case Linear():
+                agents, parts, seconds, bound = self._columns(agents, operator)
+            case Attention():
+                tokens = min(operator.tokens, QUERY_BLOCK_TOKENS)
+                tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
+                alone = _by_kind(agents, lambda agent: agent.attention_s(operator, tokens))
+                # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
+                seen = operator.past + operator.tokens
+                longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
+                agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
+            case GroupedLinear():
+                mr, experts = strip_height(agents), experts_with_rows(operator)
+                alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
+                agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
+            case _:
+                raise TypeError(f"{operator.kind} has no choices")
+        if sum(len(agent.workers) for agent in agents) > 1:
+            seconds += self._chip.sync.barrier_s.value
+        return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
+
+    def _staged(self, operator: Attention) -> Choice:
+        """Attention as a pipeline: the slower of both stages sets the pace, once the first blocks are through.
+
+        A chain waits for each of its blocks, so a slow unit or core would hold up the fast ones: the fastest kind of
+        each takes part.
+        """
+        units, cores = _fastest(self._units), _fastest(self._cores)
+        lanes = max(len(cores), sum(len(unit.workers) for unit in units))
+        pipeline = fitted(operator, PipelinePlan(**PIPELINE, lanes=lanes, qk="matrix", softmax="cpu", pv="matrix"))
+        products_one_s, _ = units[0].stages_s(operator, pipeline)
+        _, softmax_one_s = cores[0].stages_s(operator, pipeline)
+        products_s, softmax_s = products_one_s / len(units), softmax_one_s / len(cores)
+        chains = -(-operator.tokens // pipeline.query_block) * operator.kv_heads * operator.batch
+        through_s = (products_one_s + softmax_one_s) / chains
+        sync = self._chip.sync
+        blocks = chains * -(-(operator.past + operator.tokens) // pipeline.key_block)
+        hand_over_s = blocks / pipeline.lanes * (sync.dispatch_s.value + sync.barrier_s.value)
+        seconds = max(products_s, softmax_s) + through_s + hand_over_s
+        parts = (1.0,) * (len(units) + len(cores))
+        return Choice("cooperative", (*units, *cores), parts, seconds, "compute", pipeline)
+
+    def _columns(
+        self, agents: tuple[Agent, ...], operator: Linear
+    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
+        """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
+        panels, mr = -(-operator.n // NR), strip_height(agents)
+        panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
+        steps: dict[str, tuple[int, float]] = {}
+        for agent in agents:
+            if agent.kind not in steps:
+                granule = agent.granule(operator.m)
+                steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
+        wanted = [steps[agent.kind][0] * panel_bytes / steps[agent.kind][1] for agent in agents]
+        rates = streaming_rates(self._chip, agents, wanted)
+        shares = [
+            Share(max(steps[agent.kind][1], steps[agent.kind][0] * panel_bytes / rate), steps[agent.kind][0])
+            for agent, rate in zip(agents, rates, strict=True)
+        ]
+        taken, seconds = divide(shares, panels)
+        chosen = [(agent, n) for agent, n in zip(agents, taken, strict=True) if n]
+        computing = max(-(-n // steps[agent.kind][0]) * steps[agent.kind][1] for agent, n in chosen)
+        bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
+        return tuple(agent for agent, _ in chosen), [float(n) for _, n in chosen], seconds, bound
+
+    def _drawn(
+        self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: float
+    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
+        """Tasks that whoever is free draws, the longest of them one of `tasks`: speeds add up, of those fast enough.
+
+        Who needs longer for a task than the others for all that is left would be waited for, and is left out.
+        """
+        order = sorted(range(len(agents)), key=lambda i: alone_s[i])
+        taken, speed, seconds = order[:1], 1 / alone_s[order[0]], alone_s[order[0]]
+        for i in order[1:]:
+            together = max(1 / (speed + 1 / alone_s[i]), alone_s[i] / tasks)
+            if together >= seconds:
+                break
+            taken, speed, seconds = [*taken, i], speed + 1 / alone_s[i], together
+        taken.sort()
+        chosen = tuple(agents[i] for i in taken)
+        streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
+        transfer_s = streamed / sum(streaming_rates(self._chip, chosen))
+        bound = "compute" if seconds >= transfer_s else "bandwidth"
+        return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+
+
+def strip_height(agents: Sequence[Agent]) -> int:
+    """The height of packed strips that suits those who read them: a unit's, where one takes part."""
+    return next((agent for agent in agents if agent.role == "matrix"), agents[0]).strip_height
+
+
+def _by_kind(agents: Sequence[Agent], seconds: Callable[[Agent], float]) -> list[float]:
+    """Seconds of each agent, worked out once for those that are alike."""
+    known = {agent.kind: agent for agent in reversed(agents)}
+    times = {kind: seconds(agent) for kind, agent in known.items()}
+    return [times[agent.kind] for agent in agents]
+
+
+def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:
+    """Those of the kind that draws and computes most."""
+    best = max(agents, key=lambda agent: agent.strength)
+    return tuple(agent for agent in agents if agent.kind == best.kind)

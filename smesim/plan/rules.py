@@ -1,0 +1,156 @@
+"""From a choice to an operator's entry in the plan: kernel, tile shape, who runs which tile. The rules:
+
+- A tile should take about `TARGET_TASK_S`: long beside the cost of handing it out, short beside the operator.
+- Every worker should get several tiles, so that the last one does not leave the others waiting.
+- A tile of a GEMM has as many rows as their packed block of depth kc fits into half of a core's own cache, so that
+  it stays there while the columns stream by.
+- Large operators are drawn from a queue (a slow or disturbed core then gets less); small ones are fixed.
+- Workers of different speed get columns of their own, by their speed; the tail is drawn from a queue where a panel of
+  the slowest is short beside the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.cost import DEFAULT_KC
+from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
+from smesim.plan.estimate import Estimate, estimate
+from smesim.plan.formats import weights_format
+from smesim.plan.layout import ROW_MAJOR
+from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
+from smesim.plan.teams import Team, team_of
+from smesim.plan.tiles import NR, experts_with_rows
+from smesim.workload.graph import OperatorGraph
+from smesim.workload.operators import Attention, Embed, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
+
+TARGET_TASK_S = 300e-6
+TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
+TILES_PER_WORKER = 8
+SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
+SHORT_PANEL = 0.03  # part of an operator that the slowest may take for a panel if the tail is to be drawn
+PANELS_TOGETHER = 4
+"""Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
+GEMM fetches its left operand from the shared cache once a tile."""
+
+
+class Rules:
+    """The rules for the workers of one plan; `rows` is who works row by row."""
+
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan], rows: Team) -> None:
+        self.chip = chip
+        self.graph = graph
+        self.workers = workers
+        self.rows = rows
+        self.numbers = weights_format(graph)
+
+    def row_entry(self, operator: Operator) -> OperatorPlan:
+        """Work row by row, on all cores; on one where dividing it would not pay."""
+        team = self.rows
+        guess = estimate(operator, self.graph, self.chip, team)
+        if isinstance(operator, KvAppend):
+            tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)
+            alone = False
+        else:
+            rows = operator.rows if isinstance(operator, ExpertCombine) else operator.activation_rows
+            tile = TileShape(m=self._rows(rows, guess, team), n=1)
+            alone = tile.m >= rows
+        return OperatorPlan(
+            site=operator.site,
+            kind=operator.kind,
+            kernel=self.numbers.embed if isinstance(operator, Embed) else f"{operator.kind}_f32",
+            tile=tile,
+            assignment="shared" if guess.seconds >= SHARED_FROM_S else "static",
+            workers=team.workers[:1] if alone else team.workers,
+            rhs_layout=self.numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
+            reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
+        )
+
+    def entry(self, operator: Operator, choice: Choice, possible: Sequence[Choice]) -> OperatorPlan:
+        """A product or attention in the mode of a choice; `possible` are all choices, for the reasons."""
+        team = team_of(self.chip, self.workers, choice)
+        guess = Estimate(choice.seconds, choice.bound)
+        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, self.numbers
+        match operator:
+            case Linear():
+                kernel = numbers.gemv if operator.m == 1 else numbers.gemm
+                lhs = ROW_MAJOR if operator.m == 1 else numbers.lhs_layout(team.mr)
+                rhs = numbers.rhs_layout
+                tile = self._gemm_tile(operator, guess, team)
+            case GroupedLinear():
+                kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
+                matrices = experts_with_rows(operator)
+                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, matrices))
+            case _:
+                assert isinstance(operator, Attention)
+                tile = TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=1)
+        assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
+        shares: tuple[float, ...] = ()
+        if isinstance(operator, Linear) and not choice.is_even:
+            slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
+            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, slowest_s))
+            assignment = "static_then_shared" if slowest_s < SHORT_PANEL * choice.seconds else "static"
+            shares = tuple(
+                part / len(agent.workers)
+                for agent, part in zip(choice.agents, choice.parts, strict=True)
+                for _ in agent.workers
+            )
+        elif not choice.is_even or choice.pipeline is not None:
+            assignment = "shared"
+        return OperatorPlan(
+            site=operator.site,
+            kind=operator.kind,
+            mode=choice.mode,
+            kernel=kernel,
+            tile=tile,
+            assignment=assignment,
+            workers=team.workers,
+            shares=shares,
+            lhs_layout=lhs,
+            rhs_layout=rhs,
+            pipeline=choice.pipeline,
+            reason=Reason(
+                bound=choice.bound,
+                predicted_s=choice.seconds,
+                runners_up=tuple(
+                    RunnerUp(mode=other.mode, predicted_s=other.seconds, pipeline=other.pipeline is not None)
+                    for other in possible
+                    if other is not choice
+                ),
+            ),
+        )
+
+    def _uneven_columns(self, operator: Linear, choice: Choice, slowest_s: float) -> int:
+        """Columns of a tile where each worker has columns of its own: by the target time of the slowest, and whole
+        steps of a unit."""
+        together = max(agent.granule(operator.m) for agent in choice.agents)
+        target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
+        steps = max(1, round(target / max(slowest_s, 1e-12) / together))
+        return NR * min(steps * together, -(-operator.n // NR))
+
+    def _gemm_tile(self, operator: Linear, guess: Estimate, team: Team) -> TileShape:
+        row_bytes = self.numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
+        most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
+        row_tiles = -(-operator.m // most_rows)
+        rows = -(-operator.m // row_tiles)
+        return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team))
+
+    def _columns(self, n: int, guess: Estimate, row_share: float, team: Team, matrices: int = 1) -> int:
+        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles.
+
+        `matrices` are those of as many columns that the operator multiplies with, one after another.
+        """
+        panels, n_workers = -(-n // NR), len(team.workers)
+        per_panel_s = max(guess.seconds * n_workers * row_share / (panels * matrices), 1e-12)
+        by_time = max(1, round((TARGET_STREAM_S if guess.bound == "bandwidth" else TARGET_TASK_S) / per_panel_s))
+        tiles = -(-TILES_PER_WORKER * n_workers // matrices)
+        by_balance = max(1, panels // tiles) if n_workers > 1 else panels
+        columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
+        return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
+
+    def _rows(self, rows: int, guess: Estimate, team: Team) -> int:
+        """Rows of a tile of a row-wise operator: all of them where splitting would not pay."""
+        if len(team.workers) == 1 or guess.seconds * len(team.workers) < 2 * self.chip.sync.barrier_s.value:
+            return max(rows, 1)
+        return max(1, -(-rows // (2 * len(team.workers))))

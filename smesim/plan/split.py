@@ -1,0 +1,52 @@
+"""How a product's columns are divided among agents of different speed, in whole panels.
+
+The work of each agent grows in steps: a core takes panel by panel, a matrix unit a block of panels at a time, and
+nobody is faster for taking less than a step. The best division is the one in which the last to end ends earliest; it
+is found by asking how many panels all can take together within a time, and narrowing that time down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+STEPS_OF_BISECTION = 40
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Share:
+    """One that takes part: seconds for a step, above 0, and panels in a step."""
+
+    step_s: float
+    granule: int = 1
+
+    def seconds(self, panels: int) -> float:
+        return -(-panels // self.granule) * self.step_s
+
+    def within(self, limit_s: float, panels: int) -> int:
+        """The most panels, up to `panels`, that take no longer than `limit_s`."""
+        steps = int(limit_s / self.step_s * (1 + ROUNDING))
+        return min(steps * self.granule, panels)
+
+
+def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
+    """Panels of each that takes part, which add up to `panels`, and when the last of them ends.
+
+    `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
+    """
+    low, high = 0.0, min(share.seconds(panels) for share in shares)
+    for _ in range(STEPS_OF_BISECTION):
+        middle = (low + high) / 2
+        if sum(share.within(middle, panels) for share in shares) >= panels:
+            high = middle
+        else:
+            low = middle
+    taken = [share.within(high, panels) for share in shares]
+    surplus = sum(taken) - panels
+    while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
+        slowest = max((i for i in range(len(taken)) if taken[i]), key=lambda i: shares[i].seconds(taken[i]))
+        back = min(surplus, shares[slowest].granule, taken[slowest])
+        taken[slowest] -= back
+        surplus -= back
+    return taken, max(share.seconds(n) for share, n in zip(shares, taken, strict=True) if n)

@@ -1,0 +1,180 @@
+"""What attention in stages and in parts costs: `costing` for the tasks of `plan.pipeline`.
+
+A stage's arithmetic is its share of fused attention's. What comes on top is the way through the ring: scores are
+written and read in the nearest level that holds all rings, and those that another worker wrote have to be fetched
+from its cache.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.hwmodel.attention_blocks import BlockShape
+from smesim.hwmodel.chip import DRAM
+from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.unit_cost import UnitCosts
+from smesim.plan.program import EntryKind, Program, TaskKind
+from smesim.plan.reuse import F32_BYTES
+from smesim.sim.places import Places
+
+Floats = npt.NDArray[np.float64]
+
+KERNEL = "attention_f32"
+HANDED_OVER = (
+    (TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX),
+    (TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV),
+)
+STAGED_KINDS = frozenset(
+    {
+        TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
+        TaskKind.ATTENTION_COMBINE,
+    }
+)  # fmt: skip
+
+
+class AttentionCosting:
+    """Costs of the staged attention tasks of one program."""
+
+    def __init__(self, program: Program, places: Places) -> None:
+        self._program = program
+        self._places = places
+        self.foreign = foreign_shares(program)
+
+    def cost(self, row: np.void, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
+        """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
+        kind = TaskKind(row["kind"])
+        if kind is TaskKind.ATTENTION_COMBINE:
+            return self._combine(row, cluster, costs)
+        op = self._program.ops[row["op"]]
+        group = int(op["heads"]) // int(op["kv_heads"])
+        past, head_dim, tokens = (int(op[name]) for name in ("past", "head_dim", "tokens"))
+        if kind is TaskKind.ATTENTION_PART:
+            block = BlockShape(0, tokens, past, group, head_dim, int(row["begin0"]), int(row["end0"]))
+            return self._part(row, block, cluster, costs)
+        begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
+        block = BlockShape(begin, end, past, group, head_dim, key_begin, key_end)
+        return self._stage(kind, row, block, cluster, costs, unit)
+
+    def _stage(
+        self, kind: TaskKind, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts, unit: UnitCosts | None
+    ) -> TaskCost:
+        index = int(row["op"])
+        ring = self._places.slot_level(cluster, index, "handover")
+        score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
+        query_bytes = float(F32_BYTES * block.rows * block.head_dim)
+        foreign = float(self.foreign[kind][index]) if kind in self.foreign else 0.0
+        foreign_s = costs.handed_over_s(foreign * score_bytes)
+        if kind is TaskKind.ATTENTION_SOFTMAX:
+            return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
+        near, old = self._key_levels(row, block.past, block.end, cluster, block.end == self._op(row, "tokens"))
+        per_key = float(F32_BYTES * block.head_dim)
+        old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
+        transfers = [
+            Transfer(ring, score_bytes),
+            Transfer(old, per_key * old_keys),
+            Transfer(near, per_key * (block.key_end - block.key_begin - old_keys)),
+        ]
+        is_qk = kind is TaskKind.ATTENTION_QK
+        if is_qk and block.is_first:
+            transfers.append(Transfer(self._places.slot_level(cluster, index, "input0"), query_bytes))
+        if not is_qk and block.is_last:
+            level = self._places.slot_level(cluster, index, "output0")
+            transfers.append(Transfer(level, self._places.write_factor * query_bytes))
+        if unit is not None:
+            work = unit.stage(block, is_qk)
+            again = max(0.0, work.operand_bytes - sum(transfer.n_bytes for transfer in transfers))
+            moved = _moved([*transfers, Transfer(unit.nearest, again)])
+            return TaskCost(work.unit_s, work.core_s, moved, on_unit=True)
+        compute_s = costs.qk_s(block) if is_qk else costs.pv_s(block)
+        serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
+        return TaskCost(compute_s - serial_s + foreign_s, serial_s, _moved(transfers))
+
+    def _part(self, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
+        index = int(row["op"])
+        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
+        compute_s = units * costs.part_s(block)
+        near, old = self._key_levels(row, block.past, block.end, cluster, True)
+        old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
+        per_key = 2.0 * F32_BYTES * block.head_dim * units
+        gathered = float(F32_BYTES * units * block.rows * (block.head_dim + 2))
+        transfers = [
+            Transfer(old, per_key * old_keys),
+            Transfer(near, per_key * (block.key_end - block.key_begin - old_keys)),
+            Transfer(self._places.slot_level(cluster, index, "input0"), gathered),
+            Transfer(self._places.slot_level(cluster, index, "handover"), gathered),
+        ]
+        serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
+        return TaskCost(compute_s - serial_s, serial_s, _moved(transfers))
+
+    def _combine(self, row: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
+        op, index = self._program.ops[row["op"]], int(row["op"])
+        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
+        rows = units * int(op["tokens"]) * int(op["heads"]) // int(op["kv_heads"])
+        elements = rows * int(op["head_dim"])
+        read_bytes = float(F32_BYTES * int(row["end0"]) * (elements + 2 * rows))
+        compute_s = costs.combine_s(rows, int(row["end0"]) * elements)
+        compute_s += costs.handed_over_s(self.foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
+        written = self._places.write_factor * F32_BYTES * elements
+        transfers = [
+            Transfer(self._places.slot_level(cluster, index, "handover"), read_bytes),
+            Transfer(self._places.slot_level(cluster, index, "output0"), written),
+        ]
+        return TaskCost(compute_s, 0.0, _moved(transfers))
+
+    def _op(self, row: np.void, name: str) -> int:
+        return int(self._program.ops[name][row["op"]])
+
+    def _key_levels(self, row: np.void, past: int, end: int, cluster: str, first: bool) -> tuple[str, str]:
+        """Where new keys and values are, and old ones: these were last read a whole pass ago, and the first tasks in
+        line, those of the last tokens, bring them in."""
+        near = self._places.level(cluster, 4.0 * F32_BYTES * self._op(row, "head_dim") * (past + end))
+        op = self._program.ops[row["op"]]
+        return near, self._places.old_keys_level(cluster, op) if first else near
+
+
+def _moved(transfers: list[Transfer]) -> tuple[Transfer, ...]:
+    return tuple(transfer for transfer in transfers if transfer.n_bytes > 0)
+
+
+def foreign_shares(program: Program) -> dict[TaskKind, Floats]:
+    """By kind of reading task, for each operator: of what it takes over, the share that another worker wrote.
+
+    A task in a pool falls to any of its visitors, to each as likely as to the others.
+    """
+    teams, team_of = _teams(program)
+    apart = np.array([[1.0 - len(a & b) / (len(a) * len(b)) for b in teams] for a in teams])
+    kind, op, n_ops = program.tasks["kind"], program.tasks["op"], len(program.ops)
+    counts = program.tasks["successor_end"] - program.tasks["successor_begin"]
+    writers = np.repeat(np.arange(program.n_tasks), counts)
+    shares = {}
+    for written_by, read_by in HANDED_OVER:
+        edges = (kind[writers] == written_by) & (kind[program.successors] == read_by)
+        writer, reader = writers[edges], program.successors[edges]
+        foreign = np.bincount(op[reader], weights=apart[team_of[writer], team_of[reader]], minlength=n_ops)
+        shares[read_by] = foreign / np.maximum(np.bincount(op[reader], minlength=n_ops), 1)
+    combined = shares[TaskKind.ATTENTION_COMBINE] = np.zeros(n_ops)  # behind a join: any part with any task
+    for index in np.unique(op[kind == TaskKind.ATTENTION_COMBINE]):
+        writer, reader = (
+            team_of[(op == index) & (kind == side)] for side in (TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE)
+        )
+        combined[index] = apart[np.ix_(writer, reader)].mean()
+    return shares
+
+
+def _teams(program: Program) -> tuple[list[frozenset[int]], npt.NDArray[np.int64]]:
+    """The sets of workers that tasks may fall to, and for each task which of them; of joins it says nothing."""
+    teams = [frozenset({worker}) for worker in range(program.n_workers)]
+    team_of = np.maximum(program.tasks["worker"].astype(np.int64), 0)
+    visitors: dict[int, set[int]] = {}
+    for worker in range(program.n_workers):
+        for entry in program.queue(worker):
+            if entry["kind"] == EntryKind.POOL:
+                visitors.setdefault(int(entry["index"]), set()).add(worker)
+    for pool, workers in visitors.items():
+        team = frozenset(workers)
+        if team not in teams:
+            teams.append(team)
+        begin, end = program.pools[pool].item()
+        team_of[program.pool_tasks[begin:end]] = teams.index(team)
+    return teams, team_of

@@ -1,0 +1,100 @@
+"""What the tasks of a worker that drives a matrix unit cost: products and attention on the unit, the rest on its core.
+
+A unit draws first-time operands from where they lie, as a core would, and all that its steps load again from the
+nearest cache that it has a port to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
+from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
+from smesim.plan.formats import format_of_number
+from smesim.plan.program import Program, TaskKind
+from smesim.plan.reuse import F32_BYTES
+from smesim.plan.tiles import NR, rows_of_expert
+from smesim.sim.places import Places
+
+
+class UnitCosting:
+    """Costs of tasks on one unit. `cost` gives None for a task that its driver's core does better."""
+
+    def __init__(self, costs: UnitCosts, program: Program, places: Places, cluster: str) -> None:
+        self.costs = costs
+        self._program = program
+        self._places = places
+        self._cluster = cluster
+
+    def cost(self, row: np.void, op: np.void) -> TaskCost | None:
+        match TaskKind(row["kind"]):
+            case TaskKind.EXPERT_GEMM if _expert_rows(row, op) == 1:  # multiplied with as a vector
+                return self._gemv(row, op)
+            case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
+                return self._gemm(row, op)
+            case TaskKind.GEMV:
+                return self._gemv(row, op)
+            case TaskKind.ATTENTION:
+                return self._attention(row, op)
+        return None
+
+    def _slot(self, row: np.void, slot: str) -> str:
+        return self._places.slot_level(self._cluster, int(row["op"]), slot)
+
+    def _gemv(self, row: np.void, op: np.void) -> TaskCost | None:
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        if not self.costs.multiplies_vectors(numbers.name):
+            return None
+        columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
+        weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * numbers.number.n_bytes))
+        return _task(self.costs.gemv(columns, int(op["k"]), numbers.name), self.costs.nearest, weights)
+
+    def _gemm(self, row: np.void, op: np.void) -> TaskCost | None:
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        if not self.costs.multiplies(numbers.name):
+            return None
+        m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
+        if row["kind"] == TaskKind.EXPERT_GEMM:
+            m = _expert_rows(row, op)
+        begin, end, count = int(row["begin0"]), int(row["end0"]), -(-m // mr)
+        rows = end * m // count - begin * m // count
+        columns = (int(row["end1"]) - int(row["begin1"])) * NR
+        weight_bytes, lhs_bytes = (float(n * k * numbers.number.n_bytes) for n in (columns, rows))
+        first = begin == 0  # the tile of the first rows brings the weights in
+        near = self._places.level(self._cluster, 2 * weight_bytes + lhs_bytes)
+        return _task(
+            self.costs.gemm(m, mr, (begin, end), columns, k, numbers.name),
+            self.costs.nearest,
+            Transfer(self._slot(row, "weight") if first else near, weight_bytes),
+            Transfer(self._slot(row, "packed"), lhs_bytes),
+            Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
+        )
+
+    def _attention(self, row: np.void, op: np.void) -> TaskCost:
+        begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))
+        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
+        group = int(op["heads"]) // int(op["kv_heads"])
+        work = self.costs.attention(AttentionShape(begin, end, past, group, head_dim))
+        per_key = 2.0 * head_dim * F32_BYTES * units
+        near = self._places.level(self._cluster, 2 * per_key * (past + end))
+        old = self._places.old_keys_level(self._cluster, op) if end == int(op["tokens"]) else near
+        query_bytes = float((end - begin) * group * units * head_dim * F32_BYTES)
+        return _task(
+            UnitWork(work.unit_s * units, work.core_s * units, work.operand_bytes * units),
+            self.costs.nearest,
+            Transfer(old, per_key * past),
+            Transfer(near, per_key * end),
+            Transfer(self._slot(row, "input0"), query_bytes),
+            Transfer(self._slot(row, "output0"), query_bytes),
+        )
+
+
+def _expert_rows(row: np.void, op: np.void) -> int:
+    return rows_of_expert(int(op["m"]), int(op["experts"]), int(row["begin2"]))
+
+
+def _task(work: UnitWork, nearest: str, *first_touch: Transfer) -> TaskCost:
+    """What is touched for the first time comes from where it lies; what the steps load beyond that from `nearest`."""
+    again = max(0.0, work.operand_bytes - sum(t.n_bytes for t in first_touch))
+    transfers = (*first_touch, Transfer(nearest, again))
+    return TaskCost(work.unit_s, work.core_s, tuple(t for t in transfers if t.n_bytes > 0), on_unit=True)

@@ -1,0 +1,54 @@
+"""Where the bytes of a program are found: which level of the memory hierarchy an operand comes from or goes to.
+
+Where bytes are follows from how much else is touched before they are touched again. Weights and old keys and values
+are read once a pass, so they lie in the nearest level that holds all of them (a model: DRAM). Activations were just
+written, so they lie in the nearest level that holds their tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import numpy as np
+
+from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
+from smesim.plan.program import Program
+from smesim.plan.reuse import reuse_distances, touched_bytes
+
+
+class Places:
+    """The levels of a chip's clusters as one program fills them. `write_factor` times as many bytes are moved as are
+    written: a line that is in no cache is read first."""
+
+    def __init__(
+        self, chip: Chip, program: Program, clusters: Iterable[ClusterInstance], effects: Collection[str]
+    ) -> None:
+        self._program = program
+        self._levels = {
+            instance.name: [
+                (level, chip.cache(level, instance.cluster.name).size_bytes.value)
+                for level in chip.levels(instance.cluster.name)
+                if level != DRAM
+            ]
+            for instance in clusters
+        }
+        self.distances = reuse_distances(program)
+        self.touched_bytes = touched_bytes(program)
+        self._pass_bytes = float(self.touched_bytes.sum())
+        self.write_factor = 2.0 if "write_allocate" in effects else 1.0
+
+    def level(self, cluster: str, footprint_bytes: float) -> str:
+        """The nearest level that holds so many bytes, which are used again and again."""
+        for level, size_bytes in self._levels[cluster]:
+            if footprint_bytes <= size_bytes:
+                return level
+        return DRAM
+
+    def slot_level(self, cluster: str, op: int, slot: str) -> str:
+        """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
+        buffer = int(self._program.ops[slot][op])
+        return self.level(cluster, float(self.distances[slot][op] + self.touched_bytes[buffer]))
+
+    def old_keys_level(self, cluster: str, op: np.void) -> str:
+        """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
+        return self.level(cluster, self._pass_bytes + float(self._program.buffers["n_bytes"][op["input1"]]))

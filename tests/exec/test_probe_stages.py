@@ -1,0 +1,90 @@
+"""The stages of attention in the probe: coefficients that made the times of its runs come out of them again."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smesim.exec.probe.coefficients import _fit_stages
+from smesim.exec.probe.little_models import STAGED_RUNS, in_stages, planned_stages
+from smesim.exec.probe.samples import samples_of, stage_features
+from smesim.hwmodel.attention_blocks import BlockShape
+from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.cost import COST_EFFECTS, CoreCosts
+from smesim.plan.lower import lower
+from smesim.plan.planners import cpu_only
+from smesim.plan.program import Program, TaskKind
+from smesim.workload import Phase, build_graph
+from tests.sim.chips import KSTEP_S, MR, two_core_chip
+
+CHIP = two_core_chip()
+KSTEPS_S = [KSTEP_S * h / MR for h in range(MR + 1)]
+FACTOR = 0.8  # of a core's rate when both are busy
+QK, SOFTMAX, PV = TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV
+TRUE = {QK: (1.2, 3e-10), SOFTMAX: (2e-10, 5e-8), PV: (1.4, 4e-10)}
+SHARED_S_PER_BYTE = 5e-11
+STEADY = SimpleNamespace(product=SimpleNamespace(median=1e11))
+
+
+def made_up_run(program: Program, threads: int) -> Any:
+    """A run whose stages took exactly what the coefficients say."""
+    tasks = np.flatnonzero(np.isin(program.tasks["kind"], list(TRUE)))
+    seconds = np.ones((1, len(tasks)))
+    arrays = {"task": tasks[None], "start_s": np.zeros((1, len(tasks))), "end_s": seconds}
+    trace = SimpleNamespace(by_run=arrays.__getitem__)
+    run: Any = SimpleNamespace(program=program, trace=trace, threads=threads, reference=STEADY)
+    position = {task: i for i, task in enumerate(tasks.tolist())}
+    for kind, true in TRUE.items():
+        for sample in samples_of([run], kind, threads):
+            features = stage_features(sample, KSTEPS_S, MR)
+            own_s = float(np.dot(features, true)) / (FACTOR if threads > 1 else 1.0)
+            shared_s = SHARED_S_PER_BYTE * 4 * features[0] / 2 if kind is SOFTMAX and threads > 1 else 0.0
+            seconds[0, position[sample.task]] = own_s + shared_s
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Any]:
+    made = []
+    for model, phase, threads, _, keys in planned_stages(2):
+        plan = in_stages(cpu_only(build_graph(model, Phase.parse(phase)), CHIP, threads), keys)
+        made.append(made_up_run(lower(plan), threads))
+    return made
+
+
+def test_each_stage_is_run_with_one_thread_and_with_all() -> None:
+    assert sorted(run.threads for run in planned_stages(2)) == [1] * len(STAGED_RUNS) + [2] * len(STAGED_RUNS)
+    assert {run.threads for run in planned_stages(1)} == {1}
+
+
+def test_exact_times_give_the_coefficients_back(runs: list[Any]) -> None:
+    kernels = {k.name: k for k in _fit_stages(runs, KSTEPS_S, MR, 2, FACTOR, STEADY)}
+    for kind, name in ((QK, "attention_qk_f32"), (SOFTMAX, "attention_softmax_f32"), (PV, "attention_pv_f32")):
+        found = [value for value, _ in kernels[name].parameters.values()]
+        assert found[:2] == pytest.approx(TRUE[kind], rel=1e-6)
+    assert kernels["attention_softmax_f32"].parameters["s_per_shared_byte"][0] == pytest.approx(SHARED_S_PER_BYTE)
+
+
+def test_the_costs_of_a_chip_with_these_coefficients_are_the_times(runs: list[Any]) -> None:
+    fitted = _fit_stages(runs, KSTEPS_S, MR, 2, FACTOR, STEADY)
+    described = CHIP.model_dump(mode="json")
+    core = described["clusters"][0]["core"]
+    about = {"provenance": "fitted", "source": "test"}
+    core["kernels"] += [
+        {
+            "name": kernel.name,
+            "isa": "avx2",
+            "parameters": {n: {"value": v, "unit": unit, **about} for n, (v, unit) in kernel.parameters.items()},
+        }
+        for kernel in fitted
+    ]
+    costs = CoreCosts(Chip.model_validate(described).clusters[0], COST_EFFECTS)
+    block = BlockShape(32, 64, 0, 2, 128, 0, 48)
+    pairs = 2 * sum(min(48, token + 1) for token in range(32, 64))
+    assert costs.softmax_s(block) == pytest.approx(pairs * TRUE[SOFTMAX][0] + 64 * TRUE[SOFTMAX][1])
+    assert costs.handed_over_s(1e6) == pytest.approx(1e6 * SHARED_S_PER_BYTE)
+    without_lines = CoreCosts(Chip.model_validate(described).clusters[0], COST_EFFECTS.keys() - {"shared_lines"})
+    assert without_lines.handed_over_s(1e6) == 0.0
