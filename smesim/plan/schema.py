@@ -196,7 +196,7 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     try:
         numbers = weights_format(graph)
     except PlanError as error:
-        raise PlanError(f"{where}: weights_dtype is {plan.weights_dtype!s}: {error}") from None
+        raise PlanError(f"{where}: weights_dtype: {error}") from None
     for key in ("activations_dtype", "kv_dtype"):
         if getattr(plan, key) is not DType.F32:
             raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")

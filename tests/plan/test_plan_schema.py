@@ -123,7 +123,7 @@ def with_driver(plan: Plan) -> Plan:
 
 @pytest.mark.parametrize("key", ["weights_dtype", "activations_dtype", "kv_dtype"])
 def test_a_dtype_without_kernels_is_refused(key: str) -> None:
-    with pytest.raises(PlanError, match=rf"{key} is f16; accepted: f32"):
+    with pytest.raises(PlanError, match=rf"{key}.* f16.*; accepted: f32"):
         lower(small_plan().model_copy(update={key: DType.F16}))
 
 
