@@ -143,6 +143,20 @@ def test_modes_are_forced_and_plans_compared(smesim: CommandLine) -> None:
     assert without["total_s"] <= simulated["total_s"]
 
 
+def test_what_each_idea_is_worth(smesim: CommandLine) -> None:
+    where = ["--model", "llama-3.2-1b", "--phase", "prefill:128", "--layers", "1", "--threads", "4", "--budget", "1"]
+    steps = smesim("ablate", *where, "--chip", "apple-m4", "--json").json()["steps"]
+    ideas = ["cores only", "+ matrix unit", "+ cooperation", "+ overlap", "+ layout reuse", "+ search"]
+    assert [step["idea"] for step in steps] == ideas
+    assert steps[0]["speedup"] == 1.0
+    assert steps[1]["speedup"] > 1.5
+    assert steps[5]["predicted_s"] <= steps[4]["predicted_s"]
+    assert {step["measured_s"] for step in steps} == {None}
+    table = smesim("ablate", *where, "--chip", "server-spr-amx").out
+    assert "+ layout reuse" in table
+    assert "+ matrix unit" not in table
+
+
 def test_plan_without_a_file_writes_none(smesim: CommandLine) -> None:
     before = smesim.files() | {"model/config.json"}
     smesim(*plan_arguments(smesim, "--json")).json()
