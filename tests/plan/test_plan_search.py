@@ -67,4 +67,4 @@ def test_variations_are_other_entries_that_can_run() -> None:
         for other in found:
             entries = tuple(other if e.site == entry.site else e for e in plan.operators)
             lower(plan.model_copy(update={"operators": entries}))
-    assert sum(1 for _ in variations(graph, plan.site("gate_proj"))) > 3
+    assert sum(1 for _ in variations(graph, plan.site("gate_proj"))) >= 2
