@@ -9,15 +9,33 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from smesim import cli_plans
+from smesim.cli_options import (
+    ChipOption,
+    JsonFlag,
+    LayersOption,
+    LayoutReuseOption,
+    ModelOption,
+    PhaseOption,
+    PlanArgument,
+    PlannerOption,
+    RepeatsOption,
+    SeedOption,
+    ThreadsOption,
+    TraceOption,
+    WeightsOption,
+    load_plan_file,
+    parse_weights,
+)
 from smesim.emulation import EmulatedDevice, Features, run_emulated
 from smesim.errors import SmesimError
 
 if TYPE_CHECKING:
-    from smesim.plan.schema import Plan
+    pass
 
 app = typer.Typer(
     name="smesim",
@@ -28,23 +46,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
-PhaseOption = Annotated[str, typer.Option("--phase", "-p", help="prefill:TOKENS[,past=N][,batch=N] or decode:CONTEXT.")]
-ChipOption = Annotated[str, typer.Option("--chip", "-c", help="A preset, a chip file, or 'host': this machine.")]
-ForceOption = Annotated[
-    str | None, typer.Option(help="Modes that operators must take: q_proj=cpu,attention=cooperative.")
-]
-PlannerOption = Annotated[str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline.")]
-ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
-LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
-WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32 or bf16.")]
-LayoutReuseOption = Annotated[
-    str, typer.Option(help="Packed operands: 'full', 'shared_packs' (nobody writes packed), or 'none' (each its own).")
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
-RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
-TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
 
 
 @app.command(epilog="Example: smesim doctor")
@@ -104,71 +105,11 @@ def probe(
     show.chip(chip, out, json)
 
 
-@app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:128 --chip apple-m4 --out plan.json")
-def plan(
-    model: ModelOption,
-    phase: PhaseOption,
-    chip: ChipOption,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Plan file to write.")] = None,
-    planner: PlannerOption = "cpu_only",
-    threads: ThreadsOption = None,
-    layers: LayersOption = None,
-    last_layer_rows: Annotated[
-        str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
-    ] = "all",
-    weights: WeightsOption = "f32",
-    force: ForceOption = None,
-    layout_reuse: LayoutReuseOption = "full",
-    explain: Annotated[
-        bool, typer.Option("--explain", help="Show what is packed and why, what is saved, and memory by layout.")
-    ] = False,
-    json: JsonFlag = False,
-) -> None:
-    """Divide the operators of one phase over units and workers."""
-    from smesim import show, show_layouts, workflow
-    from smesim.plan.formats import product_format
-    from smesim.workload import DType, Phase, catalog
-
-    numbers = product_format(DType.parse(weights))
-    with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
-    made = workflow.make_plan(
-        catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-        last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, weights=numbers.dtype,
-        forced=_forced_modes(force),
-    )  # fmt: skip
-    if out is not None:
-        made.save(out)
-    if not explain:
-        show.plan(made, out, json)
-        return
-    show_layouts.layouts(made, workflow.explain_layouts(made, described), out, json)
-
-
-def _forced_modes(force: str | None) -> dict[str, Any]:
-    """OP=MODE,... as a mapping; SmesimError says what is wrong with it."""
-    from smesim.errors import SmesimError
-
-    modes = ("cpu", "matrix", "cooperative")
-    forced = {}
-    for item in (force or "").split(","):
-        operator, equals, mode = item.strip().partition("=")
-        if force and (not equals or mode not in modes):
-            raise SmesimError(f"--force {item!r}; accepted: OPERATOR=MODE,..., a mode of {', '.join(modes)}")
-        forced[operator] = mode
-    return forced if force else {}
-
-
-PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
-
-
-@app.command(epilog="Example: smesim plan-diff cores.json both.json")
-def plan_diff(first: PlanArgument, second: PlanArgument, json: JsonFlag = False) -> None:
-    """Say what two plans do differently."""
-    from smesim import show
-    from smesim.plan.diff import plan_differences
-
-    show.plan_differences(plan_differences(_load_plan(first), _load_plan(second)), json)
+app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:128 --chip apple-m4 --out plan.json")(
+    cli_plans.plan
+)
+app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
+app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
 
 
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.
@@ -195,7 +136,7 @@ def simulate(
     from smesim.trace import write_trace
     from smesim.trace.storage import check_trace_path
 
-    loaded = _load_plan(plan_file)
+    loaded = load_plan_file(plan_file)
     effects = all_without(without or ())
     if trace is not None:
         check_trace_path(trace)
@@ -221,7 +162,7 @@ def execute(
     from smesim.trace import write_trace
     from smesim.trace.storage import check_trace_path
 
-    loaded = _load_plan(plan_file)
+    loaded = load_plan_file(plan_file)
     if trace is not None:
         check_trace_path(trace)
     with show.progress() as report:
@@ -259,11 +200,9 @@ def compare(
     from smesim import show, workflow
     from smesim.artefacts import check_report_can_be_made, write_study
     from smesim.files import check_writable
-    from smesim.plan.formats import product_format
-    from smesim.workload import DType, Phase, catalog
+    from smesim.workload import Phase, catalog
 
-    config = catalog.load(model)
-    numbers = product_format(DType.parse(weights))
+    config, numbers = catalog.load(model), parse_weights(weights)
     phases = [Phase.parse(text) for text in phase]
     if len(set(phases)) < len(phases):
         raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
@@ -274,7 +213,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            layout_reuse=layout_reuse, refresh=refresh, weights=numbers.dtype, progress=report,
+            layout_reuse=layout_reuse, refresh=refresh, weights=numbers, progress=report,
         )  # fmt: skip
     show.comparison(result, json)
     if out is not None:
@@ -364,12 +303,6 @@ def emulate(
     from smesim.counts import count_leaves
 
     show.kernel_count(count_leaves(device, isa, [f"{count}:{shape}"])[0], json)
-
-
-def _load_plan(path: Path) -> Plan:
-    from smesim.plan.schema import load_plan
-
-    return load_plan(path)
 
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]

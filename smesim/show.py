@@ -43,7 +43,7 @@ def progress() -> Iterator[Callable[[str, float], None]]:
         yield report
 
 
-def _print_json(content: Any) -> None:
+def print_json(content: Any) -> None:
     print(json_module.dumps(content, indent=2, allow_nan=False))
 
 
@@ -54,6 +54,13 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
         # A name or a number that is cut off says nothing, or something wrong; other texts give way.
         table.add_column(column, justify="left" if i < text else "right", no_wrap=i == 0 or i >= text)
     return table
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = _table(title, *columns)
+    for row in rows:
+        table.add_row(*row)
+    _console.print(table)
 
 
 def doctor(device: Device, probe_path: Path, json: bool) -> None:
@@ -81,7 +88,7 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "last_probe": str(probe_path) if probe_path.exists() else None,
     }
     if json:
-        _print_json(facts)
+        print_json(facts)
         return
     table = _table("This machine", "what", "is", text=2)
     table.add_row("processor", f"{device.processor} ({device.architecture})")
@@ -115,7 +122,7 @@ def models(json: bool) -> None:
 
     loaded = [(name, catalog.load(name)) for name in catalog.names()]
     if json:
-        _print_json([{"name": name, **model.model_dump(mode="json")} for name, model in loaded])
+        print_json([{"name": name, **model.model_dump(mode="json")} for name, model in loaded])
         return
     table = _table("Models", "name", "family", "layers", "d_model", "d_ff", "heads/KV", "vocab", text=2)
     for name, m in loaded:
@@ -130,7 +137,7 @@ def chips(json: bool) -> None:
 
     loaded = [library.load(name) for name in library.names()]
     if json:
-        _print_json([_chip_summary(c) for c in loaded])
+        print_json([_chip_summary(c) for c in loaded])
         return
     table = _table("Chips", "name", "description", "cores", "matrix units", "DRAM", "how it was got", text=2)
     for c in loaded:
@@ -157,7 +164,7 @@ def chip(c: Chip, path: Path | None, json: bool) -> None:
     """Every number of one chip; `path` is where a probe has just written it."""
     if json:
         where = {} if path is None else {"path": str(path)}
-        _print_json({**_chip_summary(c), **where, "chip": c.model_dump(mode="json")})
+        print_json({**_chip_summary(c), **where, "chip": c.model_dump(mode="json")})
         return
     table = _table(f"{c.description}: {c.provenance_note}", "number", "value", "how it was got", text=3)
     from smesim.artefacts import chip_numbers
@@ -188,7 +195,7 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
 
 def plan_differences(differences: Sequence[Difference], json: bool) -> None:
     if json:
-        _print_json({"differences": [asdict(d) for d in differences]})
+        print_json({"differences": [asdict(d) for d in differences]})
         return
     if not differences:
         _console.print("the plans divide the work alike")
@@ -227,7 +234,7 @@ def run(trace: Trace, of: Plan, json: bool) -> None:
         )
     meta = trace.meta
     if json:
-        _print_json(
+        print_json(
             {
                 "source": meta.source, "machine": meta.machine, "chip": meta.chip, "model": meta.model,
                 "phase": meta.phase, "layers": meta.layers, "model_layers": of.model.layers,
@@ -297,7 +304,7 @@ def roofline(graph: OperatorGraph, c: Chip, json: bool) -> None:
     found = roofs(graph, c)
     dtype = found.linear_dtype
     if json:
-        _print_json(
+        print_json(
             {
                 "chip": c.name, "model": graph.config.name, "phase": str(graph.phase),
                 "weights": str(graph.dtypes.weights), "dtype": dtype,
@@ -350,7 +357,7 @@ def kernel_count(counted: KernelCount, json: bool) -> None:
     counts = counted.counts
     if json:
         about = {"kernel": counted.kernel, "shape": counted.shape, "svl_bits": counted.svl_bits or None}
-        _print_json({**about, "isa": counted.isa, "counts": counts})
+        print_json({**about, "isa": counted.isa, "counts": counts})
         return
     svl = f", SVL {counted.svl_bits}" if counted.svl_bits else ""
     everything = sum(counts.values())

@@ -14,6 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
@@ -38,6 +41,7 @@ from smesim.plan.lower import lower
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
 from smesim.plan.schema import Mode, Plan
+from smesim.plan.search import DEFAULT_BUDGET_S, search
 from smesim.sim import ALL_EFFECTS, SimExecutor
 from smesim.trace import Comparison, ComparisonReport, Trace, compare
 from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
@@ -110,19 +114,33 @@ def is_this_machine(chip: Chip) -> bool:
 def make_plan(
     model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
     layers: int | None = None, last_layer_rows: str = "all", layout_reuse: str = "full",
-    forced: Mapping[str, Mode] | None = None, weights: DType = DType.F32,
+    forced: Mapping[str, Mode] | None = None, overlap: bool = True, weights: DType = DType.F32,
+    budget_s: float = DEFAULT_BUDGET_S, progress: Progress = _quiet,
 ) -> Plan:  # fmt: skip
-    """Divide one phase of a model; see `smesim.plan.planners`. `forced` are modes that sites must run in."""
+    """Divide one phase of a model; see `smesim.plan.planners` and, with its time `budget_s`, `smesim.plan.search`.
+
+    `forced` are modes that sites must run in; without `overlap` no attention runs in stages.
+    """
     if last_layer_rows not in ("all", "logits"):
         raise PlanError(f"last-layer rows {last_layer_rows!r} asked for; accepted: all, logits")
     if layout_reuse not in LAYOUT_REUSES:
         raise PlanError(f"layout reuse {layout_reuse!r} asked for; accepted: {', '.join(LAYOUT_REUSES)}")
-    graph = build_graph(
-        model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=last_layer_rows  # type: ignore[arg-type]
-    )
-    return planner(planner_name)(
-        graph, chip, threads, forced=forced, last_layer_rows=last_layer_rows, layout_reuse=layout_reuse
-    )
+    dtypes = DTypes(weights=weights)
+    graph = build_graph(model, phase, dtypes, layers=layers, last_layer_rows=last_layer_rows)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "forced": forced, "overlap": overlap, "last_layer_rows": last_layer_rows, "layout_reuse": layout_reuse,
+    }  # fmt: skip
+    if planner_name == "search":
+        return search(
+            graph, chip, threads, simulate=lambda plan: simulated_s(plan, chip), budget_s=budget_s, progress=progress,
+            **options,
+        )  # fmt: skip
+    return planner(planner_name)(graph, chip, threads, **options)
+
+
+def simulated_s(plan: Plan, chip: Chip) -> float:
+    """The time that a plan is predicted to take, without a trace of it."""
+    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan)).end_s))
 
 
 def explain_layouts(plan: Plan, chip: Chip) -> LayoutReport:

@@ -125,6 +125,38 @@ def test_a_plan_is_explained(smesim: CommandLine) -> None:
     assert json.loads(smesim(*arguments[:-1], "--layout-reuse", "none", "--json").out)["layout_reuse"] == "none"
 
 
+def test_modes_are_forced_and_plans_compared(smesim: CommandLine) -> None:
+    both = ["plan", "--model", "llama-3.2-1b", "--phase", "prefill:128", "--chip", "apple-m4", "--layers", "1"]
+    plain = smesim(*both, "--planner", "roofline", "--out", "a.json", "--json").json()
+    force = ["--force", "q_proj=cpu,attention=matrix"]
+    forced = smesim(*both, "--planner", "roofline", *force, "--out", "b.json", "--json")
+    modes = [{entry["site"]: entry["mode"] for entry in plan["operators"]} for plan in (plain, forced.json())]
+    assert modes[0]["q_proj"] == "cooperative"
+    assert (modes[1]["q_proj"], modes[1]["attention"]) == ("cpu", "matrix")
+    found = smesim("plan-diff", "a.json", "b.json", "--json").json()["differences"]
+    assert {"site": "q_proj", "field": "mode", "first": "cooperative", "second": "cpu"} in found
+    assert {difference["site"] for difference in found} >= {"q_proj", "attention"}
+    assert "cooperative" in smesim("plan-diff", "a.json", "b.json").out
+    assert "alike" in smesim("plan-diff", "a.json", "a.json").out
+    simulated = smesim("simulate", "a.json", "--chip", "apple-m4", "--json").json()
+    without = smesim("simulate", "a.json", "--chip", "apple-m4", "--without", "operand_traffic", "--json").json()
+    assert without["total_s"] <= simulated["total_s"]
+
+
+def test_what_each_idea_is_worth(smesim: CommandLine) -> None:
+    where = ["--model", "llama-3.2-1b", "--phase", "prefill:128", "--layers", "1", "--threads", "4", "--budget", "1"]
+    steps = smesim("ablate", *where, "--chip", "apple-m4", "--json").json()["steps"]
+    ideas = ["cores only", "+ matrix unit", "+ cooperation", "+ overlap", "+ layout reuse", "+ search"]
+    assert [step["idea"] for step in steps] == ideas
+    assert steps[0]["speedup"] == 1.0
+    assert steps[1]["speedup"] > 1.5
+    assert steps[5]["predicted_s"] <= steps[4]["predicted_s"]
+    assert {step["measured_s"] for step in steps} == {None}
+    table = smesim("ablate", *where, "--chip", "server-spr-amx").out
+    assert "+ layout reuse" in table
+    assert "+ matrix unit" not in table
+
+
 def test_plan_without_a_file_writes_none(smesim: CommandLine) -> None:
     before = smesim.files() | {"model/config.json"}
     smesim(*plan_arguments(smesim, "--json")).json()

@@ -47,7 +47,11 @@ PLAN = {"--model": "tinyllama-1.1b", "--phase": "prefill:8", "--chip": "apple-m4
 UNKNOWN = {
     ("--model", "llama-3.2-3"): "unknown model 'llama-3.2-3' (did you mean llama-3.2-3b?)",
     ("--chip", "apple-m5"): "unknown chip 'apple-m5' (did you mean 'apple-m4'?)",
-    ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only",
+    ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only, roofline, search",
+    ("--force", "q_proj"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
+    ("--force", "q_proj=gpu"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
+    ("--force", "query=cpu"): "--force names operator 'query'; accepted: embed",
+    ("--force", "q_proj=matrix"): "this operator has no such mode with these workers; accepted: cpu",
     ("--phase", "prefill"): "accepted: prefill:TOKENS",
     ("--phase", "prefill:0"): "accepted: whole numbers from 1",
     ("--phase", "decode:2,past=1"): "unknown option 'past=1'",

@@ -158,7 +158,7 @@ def fitted(operator: Attention, pipeline: PipelinePlan) -> PipelinePlan:
 
 
 def pipelined(
-    entry: OperatorPlan, workers: Sequence[WorkerPlan], *, depth: int = 2, query_block: int = 64, key_block: int = 256,
+    entry: OperatorPlan, workers: Sequence[WorkerPlan], *, depth: int = 3, query_block: int = 64, key_block: int = 256,
     lanes: int | None = None, qk: Role = "matrix", softmax: Role = "cpu", pv: Role = "matrix",
     assignment: Assignment = "static",
 ) -> OperatorPlan:  # fmt: skip
@@ -166,7 +166,7 @@ def pipelined(
 
     By default there are as many lanes as the stage with the most workers has.
 
-    >>> entry = pipelined(plan.site("attention"), plan.workers, depth=2)
+    >>> entry = pipelined(plan.site("attention"), plan.workers, softmax="cpu", pv="cpu")
     """
     roles: set[Role] = {qk, softmax, pv}
     counts = [sum(worker.role == role for worker in workers) for role in roles]

@@ -9,7 +9,7 @@ Every entry says why: what bounds it, its predicted time, and the modes that wer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from smesim.errors import PlanError
@@ -18,8 +18,8 @@ from smesim.hwmodel.library import fingerprint
 from smesim.plan.choices import Choice, Choices
 from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
-from smesim.plan.schema import Mode, Plan, WorkerPlan
-from smesim.plan.teams import computes_f32, core_workers, matrix_workers, row_team
+from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
+from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import Operator
@@ -30,26 +30,27 @@ _KINDS_OF_UNITS: dict[Mode, int] = {"cpu": 0, "matrix": 1, "cooperative": 2}
 
 
 class Planner(Protocol):
-    """What all planners are: `forced` are modes by site that they must take, `options` fields of `Plan` that say how
+    """What all planners are: `forced` are modes by site that they must take, without `overlap` no attention runs in
+    stages on units and cores at once, `options` are fields of `Plan` that say how
     the graph was built (`last_layer_rows`, `lm_head_rows`), and `layout_reuse`."""
 
     def __call__(
         self, graph: OperatorGraph, chip: Chip, threads: int | None = None, *,
-        forced: Mapping[str, Mode] | None = None, **options: Any,
+        forced: Mapping[str, Mode] | None = None, overlap: bool = True, **options: Any,
     ) -> Plan: ...  # fmt: skip
 
 
 def cpu_only(
     graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
-    **options: Any,
+    overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """A plan that uses no matrix unit; PlanError if one is forced."""
-    return _plan("cpu_only", graph, chip, core_workers(chip, threads), _only("cpu"), forced, options)
+    return _plan("cpu_only", graph, chip, core_workers(chip, threads), _only("cpu"), forced, overlap, options)
 
 
 def matrix_only(
     graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
-    **options: Any,
+    overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """A plan that gives to the matrix units all products of matrices and attention to prompts.
 
@@ -60,23 +61,22 @@ def matrix_only(
     def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
         return _only("cpu" if operator.activation_rows == 1 else "matrix")(operator, choices)
 
-    return _plan("matrix_only", graph, chip, workers, choose, forced, options)
+    return _plan("matrix_only", graph, chip, workers, choose, forced, overlap, options)
 
 
 def roofline(
     graph: OperatorGraph, chip: Chip, threads: int | None = None, *, forced: Mapping[str, Mode] | None = None,
-    **options: Any,
+    overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """For each operator the mode that is predicted to end first; the simpler one where that saves little."""
-    has_units = any(computes_f32(instance.unit) for instance in chip.unit_instances)
-    workers = matrix_workers(chip, threads) if has_units and threads != 1 else core_workers(chip, threads)
+    workers = both_workers(chip, threads)
 
     def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
         limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
         good = [choice for choice in choices if choice.seconds <= limit]
         return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
 
-    return _plan("roofline", graph, chip, workers, choose, forced, options)
+    return _plan("roofline", graph, chip, workers, choose, forced, overlap, options)
 
 
 PLANNERS: dict[str, Planner] = {"cpu_only": cpu_only, "matrix_only": matrix_only, "roofline": roofline}
@@ -87,7 +87,20 @@ def planner(name: str) -> Planner:
     try:
         return PLANNERS[name]
     except KeyError:
-        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}") from None
+        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}, search") from None
+
+
+def parse_forced(text: str | None) -> dict[str, Mode]:
+    """Modes by site from "q_proj=cpu,attention=matrix"; PlanError says what is wrong with it."""
+    forced: dict[str, Mode] = {}
+    for item in text.split(",") if text else ():
+        site, _, word = item.strip().partition("=")
+        mode = next((mode for mode in _KINDS_OF_UNITS if mode == word), None)
+        if mode is None:
+            modes = ", ".join(_KINDS_OF_UNITS)
+            raise PlanError(f"--force {item!r}; accepted: OPERATOR=MODE,..., a mode of {modes}")
+        forced[site] = mode
+    return forced
 
 
 Chooser = Callable[[Operator, tuple[Choice, ...]], Choice]
@@ -102,53 +115,74 @@ def _only(mode: Mode) -> Chooser:
     return choose
 
 
+class Planning:
+    """All that planners of one graph, chip and workers have in common; `options` are fields of the plan.
+
+    PlanError for a graph that there are no plans for, or a forced mode that there is not.
+    """
+
+    def __init__(
+        self, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...], forced: Mapping[str, Mode] | None,
+        overlap: bool, options: dict[str, Any],
+    ) -> None:  # fmt: skip
+        dtypes = graph.dtypes
+        if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
+            raise PlanError(
+                f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
+            )
+        forced = dict(forced or {})
+        for site in forced:
+            if site not in graph.sites:
+                raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
+        self.graph, self.chip, self.workers, self.options = graph, chip, workers, options
+        self.rules = Rules(chip, graph, workers, row_team(chip, workers))
+        choices = Choices(chip, graph, workers)
+        self.possible: dict[str, tuple[Choice, ...]] = {}
+        for site, operators in graph.sites.items():
+            possible = tuple(c for c in choices.of(operators[0]) if overlap or c.pipeline is None)
+            self.possible[site] = _forced(site, forced[site], possible) if site in forced else possible
+
+    def entry(self, site: str, choice: Choice | None) -> OperatorPlan:
+        """A site's entry by a choice; by the rules alone for work row by row."""
+        operator = self.graph.sites[site][0]
+        return self.rules.row_entry(operator) if choice is None else self.rules.entry(
+            operator, choice, self.possible[site]
+        )  # fmt: skip
+
+    def plan(self, planner: str, entries: Iterable[OperatorPlan]) -> Plan:
+        return Plan(
+            model=self.graph.config,
+            phase=str(self.graph.phase),
+            weights_dtype=self.graph.dtypes.weights,
+            layers=self.graph.layers,
+            chip=self.chip.name,
+            chip_fingerprint=fingerprint(self.chip),
+            planner=planner,
+            stand_in=self.chip.has_stand_in,
+            workers=self.workers,
+            operators=with_out_layouts(self.graph, entries, self.options.get("layout_reuse", "full")),
+            **self.options,
+        )
+
+
 def _plan(
     planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...], choose: Chooser,
-    forced: Mapping[str, Mode] | None, options: dict[str, Any],
+    forced: Mapping[str, Mode] | None, overlap: bool, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
-    dtypes = graph.dtypes
-    if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
-        raise PlanError(
-            f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
-        )
-    forced = dict(forced or {})
-    for site in forced:
-        if site not in graph.sites:
-            raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
-    choices, rows = Choices(chip, graph, workers), row_team(chip, workers)
-    rules = Rules(chip, graph, workers, rows)
-    entries = []
-    for site, operators in graph.sites.items():
-        operator = operators[0]
-        possible = choices.of(operator)
-        if site in forced:
-            chosen = _forced(site, forced[site], possible)
-            entries.append(rules.entry(operator, chosen, possible) if chosen else rules.row_entry(operator))
-        else:
-            entries.append(
-                rules.entry(operator, choose(operator, possible), possible) if possible else rules.row_entry(operator)
-            )
-    return Plan(
-        model=graph.config,
-        phase=str(graph.phase),
-        weights_dtype=dtypes.weights,
-        layers=graph.layers,
-        chip=chip.name,
-        chip_fingerprint=fingerprint(chip),
-        planner=planner,
-        stand_in=chip.has_stand_in,
-        workers=workers,
-        operators=with_out_layouts(graph, entries, options.get("layout_reuse", "full")),
-        **options,
-    )
+    planning = Planning(graph, chip, workers, forced, overlap, options)
+    entries = [
+        planning.entry(site, choose(graph.sites[site][0], possible) if possible else None)
+        for site, possible in planning.possible.items()
+    ]
+    return planning.plan(planner, entries)
 
 
-def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> Choice | None:
-    """The choice of a forced mode; None for work row by row, which can only run on cores."""
+def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The choices of a forced mode; none for work row by row, which can only run on cores."""
     if not possible and mode == "cpu":
-        return None
-    for choice in possible:
-        if choice.mode == mode:
-            return choice
-    modes = ", ".join(sorted(choice.mode for choice in possible)) or "cpu"
+        return ()
+    of_mode = tuple(choice for choice in possible if choice.mode == mode)
+    if of_mode:
+        return of_mode
+    modes = ", ".join(sorted({choice.mode for choice in possible})) or "cpu"
     raise PlanError(f"--force {site}={mode}: this operator has no such mode with these workers; accepted: {modes}")

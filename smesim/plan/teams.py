@@ -103,6 +103,12 @@ def matrix_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
     )
 
 
+def both_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
+    """Workers on the first `threads` cores, of which some drive matrix units, if there are any and more than one."""
+    has_units = any(computes_f32(instance.unit) for instance in chip.unit_instances)
+    return matrix_workers(chip, threads) if has_units and threads != 1 else core_workers(chip, threads)
+
+
 def computes_f32(unit: MatrixUnit) -> bool:
     """Whether a unit multiplies f32, with kernels that packed f32 suits."""
     return "f32" in unit.flop_per_s and (unit.svl_bits is not None or "f32" in unit.tiles)

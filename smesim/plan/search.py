@@ -1,0 +1,137 @@
+"""A planner that asks the simulator: `search` improves a plan step by step.
+
+It starts from the choices of `choices.py` and varies what the analytic answer had to guess: which mode in company with
+the operators around it, how large a tile, fixed or drawn, and of a pipeline the sizes of its blocks and rings. What a
+variant is worth is the simulated time of the whole phase with two of its layers, since all layers are alike.
+
+The simulator comes in as a function, because plans do not know who predicts them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from smesim.errors import PlanError
+from smesim.hwmodel.chip import Chip
+from smesim.plan.planners import Planning, roofline
+from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape
+from smesim.plan.teams import both_workers
+from smesim.plan.tiles import NR
+from smesim.workload.graph import OperatorGraph
+from smesim.workload.operators import Attention, GroupedLinear, Linear
+
+Simulate = Callable[[Plan], float]
+"""Seconds that a plan is predicted to take; PlanError or ProgramError for one that cannot run."""
+Progress = Callable[[str, float], None]
+
+LAYERS_SEARCHED = 2
+DEFAULT_BUDGET_S = 30.0
+ROUNDS = 3
+WORTHWHILE = 1e-3
+"""Part of the whole time that a change must save to be taken."""
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+PIPELINES = {"depth": (1, 2, 3, 4), "query_block": (32, 64, 128), "key_block": (64, 128, 256, 512)}
+
+
+def _quiet(what: str, share: float) -> None:
+    return None
+
+
+def search(
+    graph: OperatorGraph, chip: Chip, threads: int | None = None, *, simulate: Simulate,
+    budget_s: float = DEFAULT_BUDGET_S, progress: Progress = _quiet, forced: Mapping[str, Mode] | None = None,
+    overlap: bool = True, **options: Any,
+) -> Plan:  # fmt: skip
+    """The plan of `roofline`, improved operator by operator, the longest first, by what makes the whole faster.
+
+    It stops when a round over all operators changed nothing, after a few rounds, or after `budget_s` seconds. Never
+    slower, by the simulator, than the plan of `roofline`.
+    """
+    planning = Planning(graph, chip, both_workers(chip, threads), forced, overlap, options)
+    start = roofline(graph, chip, threads, forced=forced, overlap=overlap, **options)
+    return _Search(planning, start, simulate, budget_s, progress).run()
+
+
+class _Search:
+    def __init__(
+        self, planning: Planning, start: Plan, simulate: Simulate, budget_s: float, progress: Progress
+    ) -> None:
+        self.planning = planning
+        self.start = start
+        self.simulate = simulate
+        self.progress = progress
+        self.deadline = time.monotonic() + budget_s
+        self.budget_s = budget_s
+        self.seen: dict[str, float] = {}
+
+    def run(self) -> Plan:
+        entries = {entry.site: entry for entry in self.start.operators}
+        best = self.seconds(entries)
+        sites = [site for site, possible in self.planning.possible.items() if possible]
+        sites.sort(key=lambda site: -_predicted_s(entries[site]))
+        for _ in range(ROUNDS):
+            before = best
+            for site in sites:
+                for variant in self.variants(site, entries[site]):
+                    if time.monotonic() > self.deadline:
+                        return self.plan(entries)
+                    self.progress(f"searching: {site}", 1 - (self.deadline - time.monotonic()) / self.budget_s)
+                    changed = entries | {site: variant}
+                    seconds = self.seconds(changed)
+                    if seconds < best * (1 - WORTHWHILE):
+                        entries, best = changed, seconds
+            if best == before:
+                break
+        return self.plan(entries)
+
+    def plan(self, entries: Mapping[str, OperatorPlan]) -> Plan:
+        return self.planning.plan("search", entries.values())
+
+    def seconds(self, entries: Mapping[str, OperatorPlan]) -> float:
+        """Of the phase with a few layers; infinite where the variant is none that can run."""
+        whole = self.plan(entries)
+        plan = whole.model_copy(update={"layers": min(LAYERS_SEARCHED, whole.layers)})
+        key = plan.fingerprint()
+        if key not in self.seen:
+            try:
+                self.seen[key] = self.simulate(plan)
+            except PlanError:
+                self.seen[key] = float("inf")
+        return self.seen[key]
+
+    def variants(self, site: str, current: OperatorPlan) -> Iterator[OperatorPlan]:
+        """Other modes first, then what can be varied of the mode that it has now."""
+        for choice in self.planning.possible[site]:
+            entry = self.planning.entry(site, choice)
+            if (entry.mode, entry.pipeline is None) != (current.mode, current.pipeline is None):
+                yield entry
+        yield from variations(self.planning.graph, current)
+
+
+def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPlan]:
+    """The entry with other tiles, another assignment, or other blocks of its pipeline; not the entry itself."""
+    operator = graph.sites[entry.site][0]
+    changes: list[dict[str, Any]] = []
+    if isinstance(operator, Linear | GroupedLinear):
+        panels = -(-operator.n // NR)
+        widths = {min(panels, max(1, round(entry.tile.n / NR * factor))) for factor in FACTORS}
+        changes += [{"tile": TileShape(m=entry.tile.m, n=NR * width)} for width in sorted(widths)]
+        kinds: tuple[Assignment, ...] = ("static", "shared", "static_then_shared")
+        changes += [{"assignment": kind} for kind in kinds if len(entry.workers) > 1]
+    elif isinstance(operator, Attention) and entry.pipeline is not None:
+        for name, values in PIPELINES.items():
+            changes += [{"pipeline": entry.pipeline.model_copy(update={name: value})} for value in values]
+    elif isinstance(operator, Attention) and operator.tokens > 1:
+        rows = {max(1, min(operator.tokens, round(entry.tile.m * factor))) for factor in FACTORS}
+        changes += [{"tile": TileShape(m=m, n=entry.tile.n)} for m in sorted(rows)]
+    for change in changes:
+        changed = entry.model_copy(update=change)
+        if changed != entry:
+            yield changed
+
+
+def _predicted_s(entry: OperatorPlan) -> float:
+    return 0.0 if entry.reason is None else entry.reason.predicted_s
+
