@@ -67,8 +67,9 @@ def ablate(
     tensors: Tensors | None = None
     for i, idea in enumerate(ideas):
         progress(idea.name, i / len(ideas))
-        options: dict[str, Any] = {"overlap": idea.overlap, "layout_reuse": idea.layout_reuse, "budget_s": budget_s}
-        options["weights"] = weights
+        options: dict[str, Any] = {
+            "overlap": idea.overlap, "layout_reuse": idea.layout_reuse, "weights": weights, "budget_s": budget_s,
+        }  # fmt: skip
         plan = make_plan(model, phase, chip, planner_name=idea.planner, threads=threads, layers=layers, **options)
         measured_s = spread_s = None
         if is_this_machine(chip):

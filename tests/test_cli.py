@@ -89,7 +89,7 @@ def test_one_chip_with_all_its_numbers(smesim: CommandLine) -> None:
     table = smesim("chips", "apple-m4").out
     for part in ("measured", "DRAM bandwidth", "sme2 peak f32"):
         assert part in table
-    assert ", host, or a path" in smesim("chips", "no-such-chip").refusal()
+    assert ", host, host-stand-in, or a path" in smesim("chips", "no-such-chip").refusal()
 
 
 def plan_arguments(smesim: CommandLine, *more: str | Path) -> list[str | Path]:

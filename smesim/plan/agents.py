@@ -23,7 +23,6 @@ from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
 from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
 
-F32_BYTES = 4
 SAMPLED_BLOCKS = 4
 
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smesim.errors import ProgramError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
+from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.probe.stand_in import joined
 from smesim.exec.tensors import Tensors
-from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
-from smesim.plan.planners import cpu_only, matrix_only
+from smesim.plan.pipeline import pipelined
+from smesim.plan.planners import Planner, cpu_only, matrix_only, roofline
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import Plan
 from smesim.sim import SimExecutor
-from smesim.workload import DType, DTypes, Phase, build_graph
+from smesim.workload import DType, DTypes, Phase, build_graph, catalog
 from smesim.workload.operators import Linear
 from tests.exec.native_models import Case, Cut, little, logits, make_case, reference
 from tests.sim.chips import two_core_chip
@@ -85,7 +85,9 @@ def test_a_cooperative_plan_gives_the_numbers_of_the_reference(weights: DType) -
     assert (np.abs(logits(case, tensors) - expected.value) <= expected.error).all()
     assert meta.stand_in
     assert plan.stand_in
-    assert set(meta.kernels["add"].split("+")) == {device.with_stand_in().isa}
+    both = {device.with_stand_in().matrix_isa or "", device.with_stand_in().isa}
+    expected_isas = both if weights is DType.F32 else {lowp_beside(isa).isa for isa in both}
+    assert set(meta.kernels["linear"].split("+")) == expected_isas
 
 
 def test_the_unit_runs_the_widest_kernels_and_the_cores_the_next_narrower_ones() -> None:
@@ -127,11 +129,47 @@ def test_a_prediction_depends_on_who_has_the_larger_share() -> None:
     assert times[2 / 3] < 0.75 * times[1 / 3]
 
 
-def test_what_else_a_plan_may_drive_has_no_costs_yet() -> None:
-    chip = library.load("apple-m4")
-    plan = matrix_only(build_graph(little(), Phase.prefill(9)), chip, 2)
-    with pytest.raises(ProgramError, match="accepted: 'cpu' workers and units of kind 'stand-in'"):
-        SimExecutor(chip).run(lower(plan), plan)
+def test_stages_that_multiply_on_a_stand_in_cost_what_its_kernels_cost() -> None:
+    plan = matrix_only(build_graph(little(d_model=256, d_ff=512), Phase.prefill(64)), CHIP, 2)
+    products = {}
+    for role in ("matrix", "cpu"):
+        roles = {"qk": role, "softmax": "cpu", "pv": role}
+        workers = tuple(i for i, worker in enumerate(plan.workers) if worker.role in roles.values())
+        entry = pipelined(
+            plan.site("attention").model_copy(update={"workers": workers}), plan.workers, depth=2, query_block=16,
+            key_block=16, **roles,
+        )  # fmt: skip
+        staged = plan.model_copy(
+            update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)}
+        )
+        tasks = SimExecutor(CHIP, {"kernel_efficiency", "edge_tiles"}).run(lower(staged), staged).tasks
+        products[role] = tasks[tasks["kind"].isin(["attention_qk", "attention_pv"])]["compute_s"].sum()
+    assert products["matrix"] == pytest.approx(products["cpu"] / FASTER, rel=1e-6)
+
+
+@pytest.mark.parametrize("weights", [DType.F32, DType.BF16])
+@pytest.mark.parametrize("planner", [cpu_only, matrix_only, roofline])
+def test_planners_predict_products_on_a_stand_in_about_as_the_simulator_does(planner: Planner, weights: DType) -> None:
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.prefill(128), DTypes(weights=weights), layers=1)
+    plan = planner(graph, CHIP, 2)
+    assert (plan.stand_in, plan.weights_dtype) == (True, weights)
+    tasks = SimExecutor(CHIP).run(lower(plan), plan).tasks
+    by_site = tasks[tasks["kind"] == "gemm"].groupby("site", observed=True)
+    spans = by_site["end_s"].max() - by_site["start_s"].min()
+    for site in ("q_proj", "gate_proj", "down_proj"):
+        reason = plan.site(site).reason
+        assert reason is not None
+        assert spans[site] == pytest.approx(reason.predicted_s, rel=0.25)
+
+
+@pytest.mark.parametrize("weights", [DType.F32, DType.BF16])
+def test_roofline_divides_products_by_the_speed_of_both_kinds_of_kernels(weights: DType) -> None:
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.prefill(128), DTypes(weights=weights), layers=1)
+    entry = roofline(graph, CHIP, 2).site("gate_proj")
+    assert (entry.mode, entry.workers) == ("cooperative", (0, 1))
+    assert entry.shares[0] / entry.shares[1] == pytest.approx(FASTER, rel=0.1)
+    assert entry.reason is not None
+    assert {other.mode for other in entry.reason.runners_up} == {"cpu", "matrix"}
 
 
 def test_strips_for_a_stand_in_are_as_high_as_its_kernels_take() -> None:

@@ -59,9 +59,19 @@ class WarmProduct:
         calls.append(lambda: product_s.append(yardstick.product_s()))
         *seconds, _ = (timing.median for timing in repeat_in_turn(calls, REPEATS))
         a_tile_s = (np.array(seconds) / np.array(tiles)).reshape(mr, len(DEPTHS))
-        kstep_s = (a_tile_s[:, 1] - a_tile_s[:, 0]) / (DEPTHS[1] - DEPTHS[0])
+        kstep_s = _ksteps(a_tile_s)
         tile_s = float(np.maximum(np.median(a_tile_s[:, 0] - DEPTHS[0] * kstep_s), 0.0))
         return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / float(np.median(product_s)))
+
+
+def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Seconds of a k-step by the height of the micro-tile, from those of whole ones, a column for each of `DEPTHS`.
+
+    A shallow product that took no less than a deep one was disturbed; then the steps are given all of the deep one's
+    time.
+    """
+    longer_s = a_tile_s[:, 1] - a_tile_s[:, 0]
+    return np.asarray(np.where(longer_s > 0, longer_s / (DEPTHS[1] - DEPTHS[0]), a_tile_s[:, 1] / DEPTHS[1]))
 
 
 @dataclass(frozen=True)
