@@ -65,6 +65,10 @@ class Agent:
             return self.core.gemv_s(panels, k)
         return self.unit.gemv(panels * NR, k).unit_s / self.rate
 
+    def pack_s(self, elements: int) -> float:
+        """Packing so much of a left operand: a core by its vectors, a unit by turning its tiles over."""
+        return self.core.pack_s(elements) if self.unit is None else self.unit.pack(elements).unit_s / self.rate
+
     def attention_s(self, operator: Attention, tokens: int) -> float:
         """A whole attention, in tasks of so many query tokens."""
         seconds = 0.0

@@ -35,6 +35,13 @@ class UnitCosting:
                 return self._gemv(row, op)
             case TaskKind.ATTENTION:
                 return self._attention(row, op)
+            case TaskKind.PACK_LHS:
+                m, count = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
+                rows = int(row["end0"]) * m // count - int(row["begin0"]) * m // count
+                n_bytes = float(rows * int(op["k"]) * F32_BYTES)
+                written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
+                work = self.costs.pack(rows * int(op["k"]))
+                return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
         return None
 
     def _slot(self, row: np.void, slot: str) -> str:
