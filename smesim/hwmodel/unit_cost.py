@@ -95,6 +95,11 @@ class UnitCosts:
         """Whether the unit has instructions for a matrix times one vector; where not, the core does that itself."""
         return self._unit.kind == "sme2" and dtype in self._unit.vector_flop_per_s
 
+    @staticmethod
+    def packs(dtype: str) -> bool:
+        """Whether there are kernels that pack a left operand on the unit; where not, the core does that itself."""
+        return dtype == "f32"
+
     def gemm(
         self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32"
     ) -> UnitWork:

@@ -92,6 +92,12 @@ class Agent:
             return self.core.gemv_s(panels, k, self.numbers.name)
         return self.unit.gemv(panels * NR, k, self.numbers.name).unit_s / self.rate
 
+    def pack_s(self, elements: int) -> float:
+        """Packing so much of a left operand: a core by its vectors, a unit by turning its tiles over."""
+        if self.unit is None or not self.unit.packs(self.numbers.name):
+            return self.core.pack_s(elements, self.numbers.name) / len(self.workers)
+        return self.unit.pack(elements).unit_s / self.rate
+
     def attention_s(self, operator: Attention, tokens: int) -> float:
         """A whole attention, in tasks of so many query tokens."""
         seconds = 0.0

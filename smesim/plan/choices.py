@@ -74,6 +74,13 @@ class Choices:
         real = [c for c in found if c.mode != "cooperative" or len({agent.role for agent in c.agents}) == 2]
         return tuple(sorted(real, key=lambda choice: choice.seconds))
 
+    def packers(self, operator: Linear) -> tuple[int, ...]:
+        """Who packs a left operand fastest where units take part: the cores, or those who drive the units."""
+        teams = [team for team in (self._cores, self._units) if team]
+        elements = operator.m * operator.k
+        best = min(teams, key=lambda team: 1 / sum(1 / agent.pack_s(elements) for agent in team))
+        return tuple(worker for agent in best for worker in agent.workers)
+
     def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
         match operator:
             case Linear():

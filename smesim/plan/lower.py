@@ -152,7 +152,10 @@ class _Lowering:
             return packed, False
         self.check_row_major(operator)
         reads = [self.buffers.of(name) for name in operator.inputs]
-        self.add_tasks(op, pack_tiles(operator, entry), entry, reads, [packed])
+        # Their parts are equal: shares are of the product's columns, and may be very different.
+        own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
+        own["assignment"] = "shared" if entry.assignment == "shared" else "static"
+        self.add_tasks(op, pack_tiles(operator, entry), entry.model_copy(update=own), reads, [packed])
         there.add(layout)
         return packed, True
 

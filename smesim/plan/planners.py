@@ -22,7 +22,7 @@ from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
 from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Operator
+from smesim.workload.operators import Linear, Operator
 
 WORTH_ANOTHER_UNIT = 0.02
 """A mode that uses more kinds of units must be predicted to save this part of the time of one that uses fewer."""
@@ -136,7 +136,7 @@ class Planning:
                 raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
         self.graph, self.chip, self.workers, self.options = graph, chip, workers, options
         self.rules = Rules(chip, graph, workers, row_team(chip, workers))
-        choices = Choices(chip, graph, workers)
+        self.choices = choices = Choices(chip, graph, workers)
         self.possible: dict[str, tuple[Choice, ...]] = {}
         for site, operators in graph.sites.items():
             possible = tuple(c for c in choices.of(operators[0]) if overlap or c.pipeline is None)
@@ -145,9 +145,12 @@ class Planning:
     def entry(self, site: str, choice: Choice | None) -> OperatorPlan:
         """A site's entry by a choice; by the rules alone for work row by row."""
         operator = self.graph.sites[site][0]
-        return self.rules.row_entry(operator) if choice is None else self.rules.entry(
-            operator, choice, self.possible[site]
-        )  # fmt: skip
+        if choice is None:
+            return self.rules.row_entry(operator)
+        entry = self.rules.entry(operator, choice, self.possible[site])
+        if entry.mode != "cpu" and isinstance(operator, Linear) and operator.m > 1:
+            entry = entry.model_copy(update={"packers": self.choices.packers(operator)})
+        return entry
 
     def plan(self, planner: str, entries: Iterable[OperatorPlan]) -> Plan:
         return Plan(

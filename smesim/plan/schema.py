@@ -103,6 +103,9 @@ class OperatorPlan(_Part):
     shares: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         default=(), description="share of the tiles per worker; empty means equal"
     )
+    packers: tuple[int, ...] = Field(
+        default=(), description="indices of the workers that pack its left operand; empty means its own workers"
+    )
     lhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$")
     rhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{RHS_PATTERN})$")
     out_layout: str = Field(
@@ -218,11 +221,12 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         at = f"{where}: operators[{operator.site}]"
         if not operator.workers:
             raise PlanError(f"{at}.workers is empty; name at least one of 0..{len(plan.workers) - 1}")
-        for worker in operator.workers:
-            if not 0 <= worker < len(plan.workers):
-                raise PlanError(f"{at}.workers has {worker}; the plan has workers 0..{len(plan.workers) - 1}")
-        if len(set(operator.workers)) != len(operator.workers):
-            raise PlanError(f"{at}.workers names a worker twice: {operator.workers}")
+        for key, workers in (("workers", operator.workers), ("packers", operator.packers)):
+            for worker in workers:
+                if not 0 <= worker < len(plan.workers):
+                    raise PlanError(f"{at}.{key} has {worker}; the plan has workers 0..{len(plan.workers) - 1}")
+            if len(set(workers)) != len(workers):
+                raise PlanError(f"{at}.{key} names a worker twice: {workers}")
         if operator.shares and len(operator.shares) != len(operator.workers):
             raise PlanError(
                 f"{at}.shares has {len(operator.shares)} values;"

@@ -228,14 +228,15 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
-    """The tasks that pack the left operand of a GEMM, cut by rows, or by experts, over the operator's workers."""
+    """The tasks that pack the left operand of a GEMM, cut by rows, or by experts, over those who pack it."""
+    packers = len(entry.packers or entry.workers)
     if isinstance(operator, GroupedLinear):
         experts = experts_with_rows(operator)
-        step = -(-experts // len(entry.workers))
+        step = -(-experts // packers)
         first = [first_row_of_expert(operator.m, experts, i) for i in range(experts + 1)]
         return [Tile(TaskKind.EXPERT_PACK, (first[b], first[e], 0, 0, b, e)) for b, e in ranges(experts, step)]
     strips = -(-operator.activation_rows // lhs_layout(entry.lhs_layout).mr)
-    step = -(-strips // len(entry.workers))
+    step = -(-strips // packers)
     return [Tile(TaskKind.PACK_LHS, (*rows, 0, 0, 0, 0)) for rows in ranges(strips, step)]
 
 

@@ -36,6 +36,8 @@ class UnitCosting:
                 return self._gemv(row, op)
             case TaskKind.ATTENTION:
                 return self._attention(row, op)
+            case TaskKind.PACK_LHS:
+                return self._pack(row, op)
         return None
 
     def _slot(self, row: np.void, slot: str) -> str:
@@ -69,6 +71,16 @@ class UnitCosting:
             Transfer(self._slot(row, "packed"), lhs_bytes),
             Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
         )
+
+    def _pack(self, row: np.void, op: np.void) -> TaskCost | None:
+        if not self.costs.packs(format_of_number(int(op["rhs_dtype"])).name):
+            return None
+        m, count = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
+        rows = int(row["end0"]) * m // count - int(row["begin0"]) * m // count
+        n_bytes = float(rows * int(op["k"]) * F32_BYTES)
+        written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
+        work = self.costs.pack(rows * int(op["k"]))
+        return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
 
     def _attention(self, row: np.void, op: np.void) -> TaskCost:
         begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))

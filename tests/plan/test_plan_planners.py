@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from smesim.errors import PlanError
@@ -11,7 +13,7 @@ from smesim.plan.choices import Choices
 from smesim.plan.diff import plan_differences
 from smesim.plan.lower import lower
 from smesim.plan.planners import Planner, cpu_only, matrix_only, roofline
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import ANY_WORKER, Program, TaskKind
 from smesim.plan.rules import Rules
 from smesim.plan.schema import OperatorPlan, Plan
 from smesim.plan.teams import computes_f32, row_team
@@ -195,3 +197,29 @@ def test_attention_of_a_prompt_runs_as_the_simulator_finds_fastest(name: str) ->
         assert choice.seconds == pytest.approx(simulated[-1], rel=0.3)
     assert simulated[0] <= 1.05 * min(simulated)
     assert entry_of(plan, "attention").pipeline == possible[0].pipeline
+
+
+def test_left_operands_are_packed_by_whoever_is_predicted_to_do_it_faster() -> None:
+    plan = roofline(LARGE, M4, layout_reuse="shared_packs")
+    cores = tuple(i for i, worker in enumerate(plan.workers) if worker.role == "cpu")
+    assert entry_of(plan, "o_proj").packers == cores
+    program = lower(plan)
+    packs = program.tasks[program.tasks["kind"] == TaskKind.PACK_LHS]
+    assert set(packs["worker"].tolist()) - {ANY_WORKER} <= set(cores)
+    data = M4.model_dump(mode="json", exclude_none=True)
+    for cluster in data["clusters"]:
+        cluster["core"]["flop_per_s"]["f32"]["value"] /= 1000  # so slow that a unit packs faster, whatever it takes
+    slow = Chip.model_validate_json(json.dumps(data))
+    drivers = tuple(i for i, worker in enumerate(plan.workers) if worker.role == "matrix")
+    assert entry_of(roofline(LARGE, slow, layout_reuse="shared_packs"), "o_proj").packers == drivers
+
+
+def test_packers_that_there_are_not_are_refused() -> None:
+    plan = roofline(LARGE, M4, 4)
+    wrong = {(9,): "packers has 9; the plan has workers 0..3", (1, 1): "packers names a worker twice"}
+    for packers, wanted in wrong.items():
+        entries = tuple(
+            e.model_copy(update={"packers": packers}) if e.site == "o_proj" else e for e in plan.operators
+        )
+        with pytest.raises(PlanError, match=wanted):
+            lower(plan.model_copy(update={"operators": entries}))

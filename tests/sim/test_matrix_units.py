@@ -176,3 +176,17 @@ def test_stages_of_attention_multiply_on_the_unit_while_cores_do_the_softmax() -
         for product in by_kind[kind].itertuples()
     ]
     assert sum(overlapping) > len(overlapping) / 2
+
+
+def test_a_driver_packs_by_turning_tiles_over_and_a_core_by_its_vectors() -> None:
+    chip = unit_chip()
+    program, _ = lowered("prefill:64", chip, 1)
+    costing = Costing(chip, program, ALL_EFFECTS)
+    task = next(i for i in range(program.n_tasks) if program.tasks["kind"][i] == TaskKind.PACK_LHS)
+    on_unit, on_core = costing.cost(task, 0), costing.cost(task, 3)
+    assert (on_unit.on_unit, on_core.on_unit) == (True, False)
+    row, op = program.tasks[task], program.ops[program.tasks["op"][task]]
+    strips = -(-int(op["m"]) // int(op["lhs_mr"]))
+    rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
+    written_s = 4 * rows * int(op["k"]) / 150e9
+    assert on_unit.compute_s == pytest.approx(written_s + 2 * 2e-8)
