@@ -133,12 +133,9 @@ def test_stages_that_multiply_on_a_stand_in_cost_what_its_kernels_cost() -> None
     plan = matrix_only(build_graph(little(d_model=256, d_ff=512), Phase.prefill(64)), CHIP, 2)
     products = {}
     for role in ("matrix", "cpu"):
-        roles = {"qk": role, "softmax": "cpu", "pv": role}
-        workers = tuple(i for i, worker in enumerate(plan.workers) if worker.role in roles.values())
         entry = pipelined(
-            plan.site("attention").model_copy(update={"workers": workers}), plan.workers, depth=2, query_block=16,
-            key_block=16, **roles,
-        )  # fmt: skip
+            plan.site("attention"), plan.workers, depth=2, query_block=16, key_block=16, qk=role, pv=role
+        )
         staged = plan.model_copy(
             update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)}
         )
