@@ -32,7 +32,7 @@ from tests.sim.chips import (
     PEAK_FLOP_PER_S,
     two_core_chip,
 )
-from tests.sim.test_matrix_units import UNIT_EFFECTS
+from tests.sim.test_unit_programs import UNIT_EFFECTS
 from tests.workload.workload_models import tiny_moe
 
 PHASES = ["prefill:45", "decode:33"]
