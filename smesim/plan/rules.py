@@ -123,7 +123,7 @@ class Rules:
     def _uneven_columns(self, operator: Linear, choice: Choice, fastest_s: float) -> int:
         """Columns of a tile where each worker has columns of its own: by the target time of the fastest, and whole
         steps of a unit. The slow have few columns anyway, and nobody waits for a part of them."""
-        together = max(agent.granule(operator.m) for agent in choice.agents)
+        together = max(PANELS_TOGETHER, *(agent.granule(operator.m) for agent in choice.agents))
         target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
         steps = max(1, round(target / max(fastest_s, 1e-12) / together))
         return NR * min(steps * together, -(-operator.n // NR))
