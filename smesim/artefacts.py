@@ -22,7 +22,7 @@ def what_is_shown(device: Device) -> str:
         return f"This machine: {device.summary()}. Its matrix unit is not used by this plan: what follows is CPU only."
     return (
         f"This machine has no SME ({device.summary()}): what follows predicts and measures the same plan on its CPU"
-        " cores. Matrix units are described in presets and seen in 'smesim roofline'; no plan uses one yet."
+        " cores. What a matrix unit would add on a published chip is predicted only: 'smesim ablate --chip apple-m4'."
     )
 
 

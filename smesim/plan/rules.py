@@ -89,11 +89,13 @@ class Rules:
         shares: tuple[float, ...] = ()
         if isinstance(operator, Linear) and not choice.is_even:
             slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
-            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, slowest_s))
+            fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
+            part = tile.m / operator.m  # of the rows in a tile
+            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, fastest_s * part))
             assignment = "static_then_shared" if slowest_s < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
-                part / len(agent.workers)
-                for agent, part in zip(choice.agents, choice.parts, strict=True)
+                panels / len(agent.workers)
+                for agent, panels in zip(choice.agents, choice.parts, strict=True)
                 for _ in agent.workers
             )
         elif not choice.is_even or choice.pipeline is not None:
@@ -121,12 +123,12 @@ class Rules:
             ),
         )
 
-    def _uneven_columns(self, operator: Linear, choice: Choice, slowest_s: float) -> int:
-        """Columns of a tile where each worker has columns of its own: by the target time of the slowest, and whole
-        steps of a unit."""
-        together = max(agent.granule(operator.m) for agent in choice.agents)
+    def _uneven_columns(self, operator: Linear, choice: Choice, fastest_s: float) -> int:
+        """Columns of a tile where each worker has columns of its own: by the target time of the fastest, and whole
+        steps of a unit. The slow have few columns anyway, and nobody waits for a part of them."""
+        together = max(PANELS_TOGETHER, *(agent.granule(operator.m) for agent in choice.agents))
         target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
-        steps = max(1, round(target / max(slowest_s, 1e-12) / together))
+        steps = max(1, round(target / max(fastest_s, 1e-12) / together))
         return NR * min(steps * together, -(-operator.n // NR))
 
     def _gemm_tile(self, operator: Linear, guess: Estimate, team: Team) -> TileShape:

@@ -95,7 +95,7 @@ def probe(
 ) -> Chip:  # fmt: skip
     """Measure this machine; a chip of one cluster of `threads` cores, by default all that this process may use.
 
-    `quick` runs fewer little models. Takes some 40 s quick and 90 s whole on two cores. Raises DeviceError.
+    `quick` runs fewer little models. Takes some 60 s quick on two cores, about twice as long whole. Raises DeviceError.
     """
     report = progress or (lambda what, done, total: None)
     count = len(device.cores) if threads is None else threads
