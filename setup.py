@@ -25,6 +25,7 @@ STREAMING = ["-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-fno-exce
 ISA_FLAGS = {
     "x86_64": {
         "avx2": X86_AVX2,
+        "fma128": [*X86_AVX2, "-mprefer-vector-width=128"],
         "avx512": X86_AVX512,
         "avx512vnni": [*X86_AVX512, "-mavx512vnni"],
         "avx512bf16": [*X86_AVX512, "-mavx512vnni", "-mavx512bf16"],

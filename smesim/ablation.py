@@ -18,7 +18,7 @@ from smesim.plan.schema import Plan
 from smesim.plan.search import DEFAULT_BUDGET_S
 from smesim.plan.teams import computes_f32
 from smesim.workflow import is_this_machine, make_plan, measure, simulated_s
-from smesim.workload import ModelConfig, Phase
+from smesim.workload import DType, ModelConfig, Phase
 
 Progress = Callable[[str, float], None]
 
@@ -57,7 +57,7 @@ class Step:
 
 def ablate(
     model: ModelConfig, phase: Phase, chip: Chip, *, threads: int | None = None, layers: int | None = None,
-    budget_s: float = DEFAULT_BUDGET_S, repeats: int = 5, seed: int = 0,
+    weights: DType = DType.F32, budget_s: float = DEFAULT_BUDGET_S, repeats: int = 5, seed: int = 0,
     progress: Progress = lambda what, share: None,
 ) -> tuple[Step, ...]:  # fmt: skip
     """All steps that the chip has units for, one after the other. Errors as of `workflow.make_plan` and `measure`."""
@@ -67,7 +67,9 @@ def ablate(
     tensors: Tensors | None = None
     for i, idea in enumerate(ideas):
         progress(idea.name, i / len(ideas))
-        options: dict[str, Any] = {"overlap": idea.overlap, "layout_reuse": idea.layout_reuse, "budget_s": budget_s}
+        options: dict[str, Any] = {
+            "overlap": idea.overlap, "layout_reuse": idea.layout_reuse, "weights": weights, "budget_s": budget_s,
+        }  # fmt: skip
         plan = make_plan(model, phase, chip, planner_name=idea.planner, threads=threads, layers=layers, **options)
         measured_s = spread_s = None
         if is_this_machine(chip):

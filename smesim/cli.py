@@ -27,7 +27,9 @@ from smesim.cli_options import (
     SeedOption,
     ThreadsOption,
     TraceOption,
+    WeightsOption,
     load_plan_file,
+    parse_weights,
 )
 from smesim.emulation import EmulatedDevice, Features, run_emulated
 from smesim.errors import SmesimError
@@ -85,6 +87,9 @@ def probe(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, half the time.")] = False,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
+    stand_in: Annotated[
+        bool, typer.Option("--stand-in", help="Wide kernels stand in for a matrix unit (--chip host-stand-in).")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Measure this machine and write its chip file (also used as --chip host from then on)."""
@@ -92,9 +97,11 @@ def probe(
     from smesim.files import check_writable
 
     check_writable(out)
-    check_writable(workflow.host_chip_path())
+    check_writable(workflow.host_chip_path(workflow.HOST_STAND_IN if stand_in else workflow.HOST))
     with show.progress() as report:
-        chip = workflow.probe_host(out, quick=quick, threads=threads, seed=seed, progress=report)
+        chip = workflow.probe_host(
+            out, quick=quick, threads=threads, seed=seed, stand_in=stand_in, progress=report
+        )
     show.chip(chip, out, json)
 
 
@@ -185,6 +192,7 @@ def compare(
     refresh: Annotated[
         bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
     ] = True,
+    weights: WeightsOption = "f32",
     layout_reuse: LayoutReuseOption = "full",
     json: JsonFlag = False,
 ) -> None:
@@ -194,7 +202,7 @@ def compare(
     from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
-    config = catalog.load(model)
+    config, numbers = catalog.load(model), parse_weights(weights)
     phases = [Phase.parse(text) for text in phase]
     if len(set(phases)) < len(phases):
         raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
@@ -205,7 +213,7 @@ def compare(
         described = workflow.resolve_chip(chip, report)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            layout_reuse=layout_reuse, refresh=refresh, progress=report,
+            layout_reuse=layout_reuse, refresh=refresh, weights=numbers, progress=report,
         )  # fmt: skip
     show.comparison(result, json)
     if out is not None:

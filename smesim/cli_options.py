@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from smesim.plan.schema import Plan
+    from smesim.workload import DType
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="A catalogue name, a config.json, or a .gguf file.")]
@@ -22,6 +23,7 @@ PlannerOption = Annotated[
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
+WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32 or bf16.")]
 LayoutReuseOption = Annotated[
     str, typer.Option(help="Packed operands: 'full', 'shared_packs' (nobody writes packed), or 'none' (each its own).")
 ]
@@ -37,3 +39,11 @@ def load_plan_file(path: Path) -> Plan:
     from smesim.plan.schema import load_plan
 
     return load_plan(path)
+
+
+def parse_weights(name: str) -> DType:
+    """The format of weights of that name; an error lists those that there are plans for."""
+    from smesim.plan.formats import product_format
+    from smesim.workload import DType
+
+    return product_format(DType.parse(name)).dtype

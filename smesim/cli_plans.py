@@ -21,7 +21,9 @@ from smesim.cli_options import (
     RepeatsOption,
     SeedOption,
     ThreadsOption,
+    WeightsOption,
     load_plan_file,
+    parse_weights,
 )
 
 
@@ -36,6 +38,7 @@ def plan(
     last_layer_rows: Annotated[
         str, typer.Option(help="Rows that the last layer computes: all, or only those whose 'logits' are wanted.")
     ] = "all",
+    weights: WeightsOption = "f32",
     force: ForceOption = None,
     budget: BudgetOption = 30.0,
     layout_reuse: LayoutReuseOption = "full",
@@ -49,12 +52,13 @@ def plan(
     from smesim.plan.planners import parse_forced
     from smesim.workload import Phase, catalog
 
-    forced = parse_forced(force)
+    forced, numbers = parse_forced(force), parse_weights(weights)
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
         made = workflow.make_plan(
             catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
-            last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, forced=forced, budget_s=budget, progress=report,
+            last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, forced=forced, weights=numbers, budget_s=budget,
+            progress=report,
         )  # fmt: skip
     if out is not None:
         made.save(out)
@@ -70,6 +74,7 @@ def ablate(
     chip: ChipOption,
     threads: ThreadsOption = None,
     layers: LayersOption = None,
+    weights: WeightsOption = "f32",
     budget: BudgetOption = 30.0,
     repeats: RepeatsOption = 5,
     seed: SeedOption = 0,
@@ -82,12 +87,12 @@ def ablate(
     from smesim import ablation, show, show_ablation, workflow
     from smesim.workload import Phase, catalog
 
-    config, wanted = catalog.load(model), Phase.parse(phase)
+    config, wanted, numbers = catalog.load(model), Phase.parse(phase), parse_weights(weights)
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
         steps = ablation.ablate(
-            config, wanted, described, threads=threads, layers=layers, budget_s=budget, repeats=repeats, seed=seed,
-            progress=report,
+            config, wanted, described, threads=threads, layers=layers, weights=numbers, budget_s=budget,
+            repeats=repeats, seed=seed, progress=report,
         )  # fmt: skip
     show_ablation.ablation(steps, json)
 

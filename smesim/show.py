@@ -82,6 +82,7 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
         "overrides": list(device.overrides),
         "isa": device.isa,
         "matrix_isa": device.matrix_isa,
+        "stand_in": dict(zip(("matrix_isa", "isa"), device.stand_in_isas, strict=True)),
         "kernels": [asdict(table) for table in device.kernels],
         "other_kernels": {numbers: list(isas) for numbers, isas in other_kernels().items()},
         "last_probe": str(probe_path) if probe_path.exists() else None,
@@ -107,7 +108,9 @@ def doctor(device: Device, probe_path: Path, json: bool) -> None:
     chosen = {device.isa: "chosen", device.matrix_isa: "chosen for matrix units"}
     for kernels in device.kernels:
         state = chosen.get(kernels.isa, "runs here" if kernels.supported else "this CPU lacks it")
-        table.add_row(f"kernels {kernels.isa}", f"{state}{', for tests only' if kernels.test_only else ''}")
+        purpose = ", for tests only" if kernels.test_only else ", for stand-ins only" if kernels.stand_in else ""
+        table.add_row(f"kernels {kernels.isa}", f"{state}{purpose}")
+    table.add_row("stand-in for a matrix unit", "{} kernels, beside cores with {}".format(*device.stand_in_isas))
     for numbers, isas in other_kernels().items():
         table.add_row(f"kernels for {numbers}", ", ".join(isas))
     table.add_row("last probe", facts["last_probe"] or "none; run 'smesim probe --out F'")
@@ -170,7 +173,7 @@ def chip(c: Chip, path: Path | None, json: bool) -> None:
         table.add_row(number.quantity, number.value, number.provenance)
     _console.print(table)
     if path is not None:
-        _console.print(f"written to {path}; '--chip host' means this machine from now on", highlight=False)
+        _console.print(f"written to {path}; '--chip {c.name}' means this machine from now on", highlight=False)
 
 
 def plan(made: Plan, path: Path | None, json: bool) -> None:
@@ -178,8 +181,8 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
         print(made.to_json(), end="")
         return
     title = (
-        f"{made.model.name}, {made.phase}, {made.layers} layers on {made.chip}:"
-        f" {made.planner}, {len(made.workers)} workers"
+        f"{made.model.name}, {made.phase}, {made.weights_dtype} weights, {made.layers} layers on {made.chip}:"
+        f" {made.planner}, {len(made.workers)} workers{', stand-in' if made.stand_in else ''}"
     )
     table = _table(title, "operator", "mode", "kernel", "tiles by", "tile", "bound", "estimate", text=4)
     for o in made.operators:
@@ -237,12 +240,14 @@ def run(trace: Trace, of: Plan, json: bool) -> None:
                 "phase": meta.phase, "layers": meta.layers, "model_layers": of.model.layers,
                 "planner": meta.planner, "workers": len(meta.workers),
                 "runs": meta.runs, "total_s": total_s, "tokens_per_s": phase.rows / total_s, "operators": rows,
-                "kernels": meta.kernels, "foreign_load": meta.foreign_load, "notes": list(meta.notes),
+                "kernels": meta.kernels, "foreign_load": meta.foreign_load,
+                "stand_in": meta.stand_in, "notes": list(meta.notes),
             }
         )  # fmt: skip
         return
     layers = f"{meta.layers} of {of.model.layers} layers"
-    title = f"{meta.model}, {meta.phase}, {layers}, {meta.source} on {meta.machine}"
+    stand_in = ", stand-in" if meta.stand_in else ""
+    title = f"{meta.model}, {meta.phase}, {layers}, {meta.source}{stand_in} on {meta.machine}"
     table = _table(title, "operator", "time", "spread", "FLOP/s", "bytes/s")
     for row in rows:
         uncertain = "-" if row["spread_s"] is None else format_seconds(row["spread_s"])

@@ -22,6 +22,7 @@ from smesim.errors import DeviceError, PlanError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.probe.drift import chip_of_now
+from smesim.exec.probe.stand_in import STAND_IN_CHIP
 from smesim.exec.probe.yardstick import MEMORY_BYTES, Reference, Yardstick
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel import library
@@ -43,13 +44,15 @@ from smesim.plan.schema import Mode, Plan
 from smesim.plan.search import DEFAULT_BUDGET_S, search
 from smesim.sim import ALL_EFFECTS, SimExecutor
 from smesim.trace import Comparison, ComparisonReport, Trace, compare
-from smesim.workload import ModelConfig, OperatorGraph, Phase, build_graph
+from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
 from smesim.workload.operators import GroupedLinear, Linear
 
 Progress = Callable[[str, float], None]
 """Called with (what is going on, share of it that is done)."""
 
 HOST = "host"
+HOST_STAND_IN = STAND_IN_CHIP
+"""This machine with wide kernels that stand in for a matrix unit, and narrow ones for its cores."""
 FEWEST_REPEATS, MOST_REPEATS = 5, 25
 LEAST_MEASURED_S = 2.0
 
@@ -58,41 +61,49 @@ def _quiet(what: str, share: float) -> None:
     return None
 
 
-def host_chip_path() -> Path:
-    """Where this machine's last probe is kept: $SMESIM_HOME, else the user's cache folder."""
+def host_chip_path(name: str = HOST) -> Path:
+    """Where this machine's last probe of that name is kept: $SMESIM_HOME, else the user's cache folder."""
     home = os.environ.get("SMESIM_HOME")
     cache = os.environ.get("XDG_CACHE_HOME")
     folder = Path(home) if home else (Path(cache) if cache else Path.home() / ".cache") / "smesim"
-    return folder / "host.toml"
+    return folder / f"{name}.toml"
 
 
 def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
-    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none."""
-    if name_or_path != HOST:
-        return library.load(name_or_path, also=(HOST,))
-    path = host_chip_path()
+    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none. So is
+    "host-stand-in", the machine with a stand-in for a matrix unit."""
+    if name_or_path not in (HOST, HOST_STAND_IN):
+        return library.load(name_or_path, also=(HOST, HOST_STAND_IN))
+    path = host_chip_path(name_or_path)
     if path.exists() and is_this_machine(kept := library.load(path)):
         return kept
-    return probe_host(path, quick=True, progress=progress)
+    return probe_host(path, quick=True, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
 
 
 def probe_host(
-    path: Path, *, quick: bool = False, threads: int | None = None, seed: int = 0, progress: Progress = _quiet
-) -> Chip:
+    path: Path, *, quick: bool = False, threads: int | None = None, seed: int = 0, stand_in: bool = False,
+    progress: Progress = _quiet,
+) -> Chip:  # fmt: skip
     """Measure this machine and write its chip file, there and as this machine's last probe."""
-    from smesim.exec.probe import probe
+    from smesim.exec.probe import probe, probe_with_stand_in
 
     Device.here().refuse_if_emulated("a probe")
-    command = "smesim probe --quick" if quick else "smesim probe"
-    chip = probe(
+    command = f"smesim probe{' --stand-in' if stand_in else ''}{' --quick' if quick else ''}"
+    kept = host_chip_path(HOST_STAND_IN if stand_in else HOST)
+    chip = (probe_with_stand_in if stand_in else probe)(
         Device.here(), threads=threads, quick=quick, seed=seed, command=command,
         progress=lambda what, done, total: progress(what, done / total),
     )  # fmt: skip
     library.save(chip, path)
     whole = chip.core_count == len(Device.here().cores)
-    if path != host_chip_path() and whole:  # a probe of some cores only does not stand for the machine
-        library.save(chip, host_chip_path())
+    if path != kept and whole:  # a probe of some cores only does not stand for the machine
+        library.save(chip, kept)
     return chip
+
+
+def _device_for(stand_in: bool) -> Device:
+    """This machine, with its kernels as they are or with wide ones that stand in for a matrix unit."""
+    return Device.here().with_stand_in() if stand_in else Device.here()
 
 
 def is_this_machine(chip: Chip) -> bool:
@@ -103,8 +114,8 @@ def is_this_machine(chip: Chip) -> bool:
 def make_plan(
     model: ModelConfig, phase: Phase, chip: Chip, *, planner_name: str = "cpu_only", threads: int | None = None,
     layers: int | None = None, last_layer_rows: str = "all", layout_reuse: str = "full",
-    forced: Mapping[str, Mode] | None = None, overlap: bool = True, budget_s: float = DEFAULT_BUDGET_S,
-    progress: Progress = _quiet,
+    forced: Mapping[str, Mode] | None = None, overlap: bool = True, weights: DType = DType.F32,
+    budget_s: float = DEFAULT_BUDGET_S, progress: Progress = _quiet,
 ) -> Plan:  # fmt: skip
     """Divide one phase of a model; see `smesim.plan.planners` and, with its time `budget_s`, `smesim.plan.search`.
 
@@ -114,7 +125,8 @@ def make_plan(
         raise PlanError(f"last-layer rows {last_layer_rows!r} asked for; accepted: all, logits")
     if layout_reuse not in LAYOUT_REUSES:
         raise PlanError(f"layout reuse {layout_reuse!r} asked for; accepted: {', '.join(LAYOUT_REUSES)}")
-    graph = build_graph(model, phase, layers=layers, last_layer_rows=last_layer_rows)  # type: ignore[arg-type]
+    dtypes = DTypes(weights=weights)
+    graph = build_graph(model, phase, dtypes, layers=layers, last_layer_rows=last_layer_rows)  # type: ignore[arg-type]
     options: dict[str, Any] = {
         "forced": forced, "overlap": overlap, "last_layer_rows": last_layer_rows, "layout_reuse": layout_reuse,
     }  # fmt: skip
@@ -211,10 +223,11 @@ def measure(
 ) -> Measurement:  # fmt: skip
     """Execute a plan on this machine with random weights. DeviceError before loading if it does not fit.
 
+    A plan for a chip with a stand-in runs on narrow kernels where it says cpu, whether or not a worker drives the unit.
     A `yardstick` is run between the runs, to see what the machine gives at the time.
     """
     program = program or lower(plan)
-    executor = NativeExecutor(Device.here(), isa)
+    executor = NativeExecutor(_device_for(plan.stand_in), isa)
     bill = executor.check(program, share)
     filled, runs = 0, 0
 
@@ -254,7 +267,7 @@ class Study:
 def study(
     model: ModelConfig, phases: Sequence[Phase], chip: Chip, *, planner_name: str = "cpu_only",
     threads: int | None = None, layers: int | None = None, repeats: int | None = None, seed: int = 0,
-    layout_reuse: str = "full", refresh: bool = True, progress: Progress = _quiet,
+    layout_reuse: str = "full", refresh: bool = True, weights: DType = DType.F32, progress: Progress = _quiet,
 ) -> Study:  # fmt: skip
     """Plan, predict and measure each phase on this machine with the same weights.
 
@@ -267,12 +280,14 @@ def study(
     if threads is None:
         threads = min(chip.core_count, len(Device.here().cores))
     if layers is None:
-        layers = fitting_layers(model, phases, chip, threads)
+        layers = fitting_layers(model, phases, chip, threads, weights)
     plans, chips, comparisons, tensors = [], [], [], None
-    yardstick = Yardstick(Device.here(), chip, threads) if refresh and is_this_machine(chip) else None
+    device = _device_for(chip.has_stand_in)
+    yardstick = Yardstick(device, chip, threads) if refresh and is_this_machine(chip) else None
     for phase in phases:
         plan = make_plan(
-            model, phase, chip, planner_name=planner_name, threads=threads, layers=layers, layout_reuse=layout_reuse
+            model, phase, chip, planner_name=planner_name, threads=threads, layers=layers, layout_reuse=layout_reuse,
+            weights=weights,
         )
         program = lower(plan)
         count = repeats or typical_repeats(float(predict(plan, chip, program=program).makespans_s()[0]))
@@ -299,12 +314,14 @@ def typical_repeats(run_s: float) -> int:
     return min(max(FEWEST_REPEATS, fitting), MOST_REPEATS) | 1
 
 
-def fitting_layers(model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None) -> int:
+def fitting_layers(
+    model: ModelConfig, phases: Sequence[Phase], chip: Chip, threads: int | None, weights: DType = DType.F32
+) -> int:
     """The most layers of a model whose phases fit into this machine's memory, or DeviceError with the bill for one."""
     executor = NativeExecutor(Device.here())
 
     def check(phase: Phase, layers: int) -> None:
-        plan = make_plan(model, phase, chip, threads=threads, layers=layers)
+        plan = make_plan(model, phase, chip, threads=threads, layers=layers, weights=weights)
         executor.check(lower(plan), reserve_bytes=MEMORY_BYTES if chip.host else 0)
 
     def fits(layers: int) -> bool:

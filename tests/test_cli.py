@@ -89,7 +89,7 @@ def test_one_chip_with_all_its_numbers(smesim: CommandLine) -> None:
     table = smesim("chips", "apple-m4").out
     for part in ("measured", "DRAM bandwidth", "sme2 peak f32"):
         assert part in table
-    assert ", host, or a path" in smesim("chips", "no-such-chip").refusal()
+    assert ", host, host-stand-in, or a path" in smesim("chips", "no-such-chip").refusal()
 
 
 def plan_arguments(smesim: CommandLine, *more: str | Path) -> list[str | Path]:
@@ -295,6 +295,18 @@ def test_roofline_of_quantised_weights(smesim: CommandLine) -> None:
     least = {w: roofs["roofs"]["matrix"]["total_s"] for w, roofs in found.items()}
     assert least["q4_0"] < least["f32"] / 3
     assert "unknown dtype 'f31'" in smesim(*arguments, "--weights", "f31").refusal()
+
+
+def test_weights_in_bf16_are_planned_predicted_and_executed(smesim: CommandLine) -> None:
+    arguments = ("plan", "--model", smesim.model(), "--phase", "prefill:9", "--chip", "apple-m4", "--threads", "1")
+    made = smesim(*arguments, "--weights", "bf16", "--out", "low.json", "--json").json()
+    assert made["weights_dtype"] == "bf16"
+    kernels = {entry["kernel"] for entry in made["operators"] if entry["kind"] in ("linear", "embed")}
+    assert kernels == {"gemm_bf16", "gemv_bf16", "embed_bf16"}
+    assert "bf16 weights" in smesim(*arguments, "--weights", "bf16").out
+    assert smesim("simulate", "low.json", "--chip", "apple-m4", "--json").json()["source"] == "simulated"
+    assert smesim("execute", "low.json", "--repeats", "1", "--json").json()["kernels"]["linear"]
+    assert "f16 asked for; accepted: f32, bf16" in smesim(*arguments, "--weights", "f16").refusal()
 
 
 def test_roofline_says_what_a_unit_does_not_compute(smesim: CommandLine) -> None:

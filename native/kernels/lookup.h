@@ -1,5 +1,6 @@
-/* How tables are looked up, for each kind of them. Its registry defines `tables`, fastest first, and `supported`, and
- * then SMS_LOOKUP(kind) for the functions that the header of struct sms_{kind} promises. */
+/* How tables are looked up, for each kind of them. Its registry defines `tables`, fastest first and those that are never
+ * the best behind the one that runs everywhere, and `supported`, and then SMS_LOOKUP(kind) for the functions that the
+ * header of struct sms_{kind} promises. */
 #ifndef SMESIM_LOOKUP_H
 #define SMESIM_LOOKUP_H
 

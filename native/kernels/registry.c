@@ -7,7 +7,7 @@ extern const struct sms_kernels sms_kernels_portable;
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-extern const struct sms_kernels sms_kernels_avx2, sms_kernels_avx512, sms_kernels_wide16;
+extern const struct sms_kernels sms_kernels_avx2, sms_kernels_avx512, sms_kernels_wide16, sms_kernels_fma128;
 
 /* Register state that the operating system saves (XCR0): x87 is bit 0, SSE 1, AVX 2, AVX-512 masks and uppers
  * 5 to 7. */
@@ -56,7 +56,8 @@ static int32_t supported(const struct sms_kernels *kernels) {
 }
 
 static const struct sms_kernels *const tables[] = {&sms_kernels_avx512, &sms_kernels_avx2,
-                                                   &sms_kernels_portable, &sms_kernels_wide16};
+                                                   &sms_kernels_portable, &sms_kernels_fma128,
+                                                   &sms_kernels_wide16};
 #elif defined(__aarch64__)
 #include "smesim/cpu.h"
 

@@ -2,6 +2,7 @@
 #include <stddef.h>
 
 #include "dispatch_attention.h"
+#include "embed_bf16.h"
 #include "experts.h"
 #include "smesim/runtime.h"
 
@@ -44,30 +45,49 @@ static void run_embed(const struct sms_run *run, const struct sms_kernels *k, co
                       const struct sms_task *t) {
     const int32_t *ids = (const int32_t *)run->buffers[op->input0] + t->begin0;
     float *to = buffer(run, op->output0) + (int64_t)t->begin0 * op->n;
-    const float *table = buffer(run, op->weight);
-    if (run->buffer_facts[op->weight].layout == SMS_RHS_PACKED)
-        k->embed_rhs(ids, t->end0 - t->begin0, table, op->n, to, op->n);
+    const int64_t rows = t->end0 - t->begin0;
+    const void *table = run->buffers[op->weight];
+    const int packed = run->buffer_facts[op->weight].layout == SMS_RHS_PACKED;
+    if (op->rhs_dtype == SMS_NUMBER_BF16) {
+        if (packed)
+            sms_embed_rhs_bf16(ids, rows, table, op->n, to, op->n);
+        else
+            sms_embed_rows_bf16(ids, rows, table, op->n, op->n, to, op->n);
+    } else if (packed)
+        k->embed_rhs(ids, rows, table, op->n, to, op->n);
     else
-        k->embed_rows(ids, t->end0 - t->begin0, table, op->n, op->n, to, op->n);
+        k->embed_rows(ids, rows, table, op->n, op->n, to, op->n);
 }
 
-static void run_gemm(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                     const struct sms_task *t) {
-    k->gemm(buffer(run, op->packed), op->m, op->k, op->lhs_mr, buffer(run, op->weight), op->n,
-            buffer(run, op->bias), buffer(run, op->output0), op->n, t->begin0, t->end0, t->begin1, t->end1);
+static void run_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    const void *lhs = run->buffers[op->packed], *rhs = run->buffers[op->weight];
+    const float *bias = buffer(run, op->bias);
+    float *c = buffer(run, op->output0);
+    if (op->rhs_dtype == SMS_NUMBER_BF16)
+        run->lowp[worker]->gemm_bf16(lhs, op->m, op->k, op->lhs_mr, rhs, op->n, bias, c, op->n, t->begin0, t->end0,
+                                     t->begin1, t->end1);
+    else
+        run->kernels[worker]->gemm(lhs, op->m, op->k, op->lhs_mr, rhs, op->n, bias, c, op->n, t->begin0, t->end0,
+                                   t->begin1, t->end1);
 }
 
-static void run_gemv(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                     const struct sms_task *t) {
+static void run_gemv(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    const float *x = activation(run, op->input0, op->m, op->k).data, *bias = buffer(run, op->bias);
+    const void *rhs = run->buffers[op->weight];
+    float *y = buffer(run, op->output0);
+    if (op->rhs_dtype == SMS_NUMBER_BF16)
+        run->lowp[worker]->gemv_bf16(x, rhs, op->n, op->k, bias, y, t->begin1, t->end1);
+    else
+        run->kernels[worker]->gemv(x, rhs, op->n, op->k, bias, y, t->begin1, t->end1);
+}
+
+static void run_pack(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
     struct rows x = activation(run, op->input0, op->m, op->k);
-    k->gemv(x.data, buffer(run, op->weight), op->n, op->k, buffer(run, op->bias), buffer(run, op->output0), t->begin1,
-            t->end1);
-}
-
-static void run_pack(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                     const struct sms_task *t) {
-    struct rows x = activation(run, op->input0, op->m, op->k);
-    k->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, buffer(run, op->packed));
+    void *packed = run->buffers[op->packed];
+    if (op->rhs_dtype == SMS_NUMBER_BF16)
+        run->lowp[worker]->pack_lhs_bf16(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
+    else
+        run->kernels[worker]->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
 }
 
 /* A norm or an activation whose output is the packed operand of the products that read it. */
@@ -126,11 +146,11 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_RMSNORM:
     case SMS_ADD:
     case SMS_SWIGLU: run_rowwise(run, k, op, t); return 0;
-    case SMS_PACK_LHS: run_pack(run, k, op, t); return 0;
+    case SMS_PACK_LHS: run_pack(run, worker, op, t); return 0;
     case SMS_RMSNORM_PACKED:
     case SMS_SWIGLU_PACKED: run_packed_rows(run, k, op, t); return 0;
-    case SMS_GEMM: run_gemm(run, k, op, t); return 0;
-    case SMS_GEMV: run_gemv(run, k, op, t); return 0;
+    case SMS_GEMM: run_gemm(run, worker, op, t); return 0;
+    case SMS_GEMV: run_gemv(run, worker, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;
     case SMS_KV_APPEND: run_kv_append(run, k, op, t); return 0;
     case SMS_ATTENTION:

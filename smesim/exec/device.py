@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,10 @@ MATRIX_ISA_VARIABLE = "SMESIM_MATRIX_ISA"
 NO_MATRIX = "none"
 """What SMESIM_MATRIX_ISA says to leave the matrix unit alone."""
 _VARIABLES = (ISA_VARIABLE, MATRIX_ISA_VARIABLE, COUNT_VARIABLE)
+
+PORTABLE = "portable"
+NARROWER = {"avx512": "avx2", "avx2": "fma128"}
+"""Kernels of half the width that run wherever these run; for all others it is the portable ones."""
 
 MATRIX_FLAGS = {"sme": "Arm SME", "sme2": "Arm SME2", "amx_tile": "Intel AMX"}
 """Processor flags (Linux, /proc/cpuinfo) that say a matrix extension is there, and what it is called."""
@@ -66,6 +70,8 @@ class KernelTable:
     test_only: bool
     matrix: bool = False
     """Drives a matrix unit; for workers that do."""
+    stand_in: bool = False
+    """Narrower than need be: for cores beside wider kernels that stand in for a matrix unit."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,8 @@ class Device:
     """Environment variables that were set to change what is chosen, as NAME=VALUE."""
     forced_isa: str | None = None
     forced_matrix_isa: str | None = None
+    stand_in: bool = False
+    """Wide kernels stand in for a matrix unit, and the cores run narrower ones (`with_stand_in`)."""
 
     @classmethod
     def here(cls) -> Device:
@@ -142,6 +150,19 @@ class Device:
         if self.forced_matrix_isa is not None:
             return None if self.forced_matrix_isa == NO_MATRIX else self.forced_matrix_isa
         return next((k.isa for k in self.kernels if k.supported and not k.test_only and k.matrix), None)
+
+    @property
+    def stand_in_isas(self) -> tuple[str, str]:
+        """What stands in for a matrix unit where there is none: the fastest kernels of a core as those of the unit, and
+        the next narrower ones as those of the cores."""
+        if self.stand_in and self.matrix_isa is not None:
+            return self.matrix_isa, self.isa
+        return self.isa, NARROWER.get(self.isa, PORTABLE)
+
+    def with_stand_in(self) -> Device:
+        """This machine with narrow kernels for its cores, and wide ones that stand in for matrix units."""
+        wide, narrow = self.stand_in_isas
+        return replace(self, forced_isa=narrow, forced_matrix_isa=wide, stand_in=True)
 
     def kernel_table(self, isa: str) -> KernelTable:
         """The kernels of that instruction set; DeviceError if they are unknown or do not run here."""
@@ -224,6 +245,7 @@ def _kernel_tables() -> list[KernelTable]:
                 supported=bool(lib.sms_kernels_supported(table)),
                 test_only=bool(table.test_only),
                 matrix=bool(table.matrix),
+                stand_in=bool(table.stand_in),
             )
         )
         index += 1
@@ -233,7 +255,7 @@ def _kernel_tables() -> list[KernelTable]:
 def other_kernels() -> dict[str, tuple[str, ...]]:
     """The numbers beside f32 that have kernels, and the instruction sets whose kernels run here, fastest first.
 
-    No plan uses them yet.
+    Of these plans use bf16.
     """
     ffi, lib = native()
     tables_of = {
@@ -244,7 +266,7 @@ def other_kernels() -> dict[str, tuple[str, ...]]:
     for numbers, (table_at, is_supported) in tables_of.items():
         isas, index = [], 0
         while (table := table_at(index)) != ffi.NULL:
-            if is_supported(table) and not table.test_only:
+            if is_supported(table) and not table.test_only and not getattr(table, "stand_in", 0):
                 isas.append(ffi.string(table.isa).decode())
             index += 1
         found[numbers] = tuple(isas)

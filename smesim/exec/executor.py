@@ -9,8 +9,6 @@ looks up a few times a second, so that Ctrl-C ends the run after the tasks in ha
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,19 +19,19 @@ import numpy.typing as npt
 
 from smesim import __version__
 from smesim.errors import DeviceError
+from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device, KernelTable, native
+from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Program, TaskKind
+from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
 
 SHORT_RUN_S = 0.05
 """A run shorter than this may live on what the one before it left in the caches."""
-OBSERVABLE_S = 0.2
-"""Below this, the system's count of busy time is too coarse to say what others took."""
 WAIT_MS = 200
 """How often the calling thread looks for Ctrl-C."""
 
@@ -103,8 +101,11 @@ class NativeExecutor:
                 raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
         if self._forced is not None:
             return (self._forced,) * program.n_workers
-        cores = self.device.kernel_table(self.device.isa)
-        units = self.device.kernel_table(self.device.matrix_isa or self.device.isa)
+        device = self.device
+        if device.matrix_isa is None and (program.workers["role"] != CPU_ROLE).any():
+            device = device.with_stand_in()
+        cores = device.kernel_table(device.isa)
+        units = device.kernel_table(device.matrix_isa or device.isa)
         return tuple(cores if role == CPU_ROLE else units for role in program.workers["role"])
 
     def run(
@@ -128,10 +129,10 @@ class NativeExecutor:
         team = self._team(program)
         run = _NativeRun(program, tensors, tables)
         counted: list[RunTimes] = []
-        before = _CpuTime.now()
+        before = CpuTime.now()
         for i in range(warmup + repeats):
             if i == warmup:
-                before = _CpuTime.now()
+                before = CpuTime.now()
             times = run.execute(team)
             if i >= warmup:
                 counted.append(times)
@@ -141,22 +142,20 @@ class NativeExecutor:
                 between()
                 if times.seconds < SHORT_RUN_S and i + 1 < warmup + repeats:
                     run.execute(team)
-        foreign_load = before.foreign_share(_CpuTime.now())
+        foreign_load = before.foreign_share(CpuTime.now())
         _check_finite(program, tensors)
         notes = [] if self._forced is None else _notes_of_forced(self._forced.isa, self.device.isa)
         stand_in = any(r != CPU_ROLE and not t.matrix for r, t in zip(program.workers["role"], tables, strict=True))
         if stand_in:
             notes.append("stand-in: what the plan gives to a matrix unit ran on cores")
-        strips = np.unique(program.ops["lhs_mr"][program.ops["lhs_mr"] > 0]).tolist()
-        for table in dict.fromkeys(tables):
-            if any(height != table.mr for height in strips):
-                heights = ", ".join(map(str, strips))
-                notes.append(f"the plan packs strips of {heights} rows; {table.mr} suit the {table.isa} kernels best")
+        elif self.device.stand_in:
+            notes.append("stand-in: the cores ran narrower kernels than they could")
+        notes += _notes_of_strips(program, tables)
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         head = {
             "warmup": warmup, "seed": tensors.seed, "foreign_load": foreign_load, "notes": tuple(notes),
-            "stand_in": stand_in,
+            "stand_in": stand_in or self.device.stand_in,
         }  # fmt: skip
         return self._trace(program, plan, counted, tables, head)
 
@@ -235,15 +234,34 @@ def _notes_of_forced(forced: str, best: str) -> list[str]:
     return [] if forced == best else [f"{forced} kernels, not {best}"]
 
 
+def _notes_of_strips(program: Program, tables: Sequence[KernelTable]) -> list[str]:
+    """Which strips are not as high as suits the kernels that read them best."""
+    notes = []
+    for number in (Number.F32, Number.BF16):
+        of_number = program.ops["lhs_mr"][program.ops["rhs_dtype"] == number]
+        strips = np.unique(of_number[of_number > 0]).tolist()
+        for table in dict.fromkeys(tables if strips else ()):
+            suits = table if number is Number.F32 else lowp_beside(table.isa)
+            if any(height != suits.mr for height in strips):
+                heights = ", ".join(map(str, strips))
+                notes.append(f"the plan packs strips of {heights} rows; {suits.mr} suit the {suits.isa} kernels best")
+    return notes
+
+
+_PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
+
+
 def _kernels_that_ran(program: Program, runs: Sequence[RunTimes], tables: Sequence[KernelTable]) -> dict[str, str]:
     """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
-    kinds = np.asarray(program.op_kinds, dtype=object)[program.tasks["op"]]
+    names = np.asarray(program.op_kinds, dtype=object)
+    low = np.isin(program.ops["kind"], _PRODUCTS) & (program.ops["rhs_dtype"] != Number.F32)
     found: dict[str, set[str]] = {}
     for run in runs:
-        ran = run.ran_on >= 0
-        for worker in np.unique(run.ran_on[ran]).tolist():
-            for kind in set(kinds[ran & (run.ran_on == worker)].tolist()):
-                found.setdefault(kind, set()).add(tables[worker].isa)
+        for worker in np.unique(run.ran_on[run.ran_on >= 0]).tolist():
+            ops = np.unique(program.tasks["op"][run.ran_on == worker])
+            isa = tables[worker].isa
+            for op in ops.tolist():
+                found.setdefault(names[op], set()).add(lowp_beside(isa).isa if low[op] else isa)
     return {kind: "+".join(sorted(found[kind])) for kind in sorted(found)}
 
 
@@ -291,6 +309,8 @@ class _NativeRun:
         run.buffers = pointers("void *", [ffi.from_buffer(a) for a in tensors.arrays])
         kernels = [lib.sms_kernels_find(table.isa.encode()) for table in tables]
         run.kernels = pointers("const struct sms_kernels *", kernels)
+        lowp = [lib.sms_lowp_find(lowp_beside(table.isa).isa.encode()) for table in tables]
+        run.lowp = pointers("const struct sms_lowp *", lowp)
         run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
         run.pending = pointer("int32_t", self.pending)
         run.cursors = pointer("int32_t", self.cursors)
@@ -312,38 +332,6 @@ class _NativeRun:
         if status != lib.SMS_DONE:
             raise DeviceError("the run stopped at a task that has no native kernel")
         return RunTimes(int(self.struct.begin_ns), self.start_ns.copy(), self.end_ns.copy(), self.ran_on.copy())
-
-
-@dataclass(frozen=True)
-class _CpuTime:
-    """Busy time of the machine and of this process, seconds."""
-
-    wall_s: float
-    machine_s: float | None
-    own_s: float
-
-    @classmethod
-    def now(cls) -> _CpuTime:
-        busy: float | None = None
-        try:
-            with open("/proc/stat", encoding="ascii") as file:
-                ticks = [int(t) for t in file.readline().split()[1:]]
-            idle = ticks[3] + ticks[4]
-            busy = (sum(ticks[:8]) - idle) / os.sysconf("SC_CLK_TCK")  # includes steal: time the host took
-        except (OSError, ValueError, IndexError):
-            busy = None
-        return cls(time.monotonic(), busy, time.process_time())
-
-    def foreign_share(self, later: _CpuTime) -> float | None:
-        """Share of all cores that others took between two readings, 0 .. 1.
-
-        None where the system does not say, or in so short a time that its clock of 100 ticks a second decides.
-        """
-        wall = later.wall_s - self.wall_s
-        if self.machine_s is None or later.machine_s is None or wall < OBSERVABLE_S:
-            return None
-        foreign = (later.machine_s - self.machine_s) - (later.own_s - self.own_s)
-        return float(np.clip(foreign / (wall * (os.cpu_count() or 1)), 0.0, 1.0))
 
 
 def _tile(values: Any, times: int) -> Any:

@@ -18,10 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError
+from smesim.exec import bf16
 from smesim.exec.device import Device, native
 from smesim.exec.routing import balanced_routing, routing_table
 from smesim.plan.buffers import ROPE_TABLES, is_routing
-from smesim.plan.program import BufferRole, Layout, Program, TaskKind
+from smesim.plan.formats import format_of_number
+from smesim.plan.program import BufferRole, Layout, Number, Program, TaskKind
 from smesim.workload.config import ModelConfig
 from smesim.workload.rope import inverse_frequencies
 
@@ -143,12 +145,17 @@ class Tensors:
         return self._arrays
 
     def read(self, name: str) -> npt.NDArray[Any]:
-        """A copy of a buffer in logical, row-major form."""
+        """A copy of a buffer in logical, row-major form, as f32 or int32."""
         index = self._program.buffer_index(name)
         facts = self._program.buffers[index]
         rows, columns = int(facts["rows"]), int(facts["columns"])
         if facts["role"] == BufferRole.INDEX:
             return self._arrays[index].view(np.int32).copy()
+        if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
+            bits = self._arrays[index].view(np.uint16)
+            if facts["layout"] == Layout.RHS_PACKED:
+                return bf16.unpacked_rhs(bits, rows, columns)
+            return bf16.widened(bits).reshape(rows, columns)
         flat = self._arrays[index].view(np.float32)
         match Layout(facts["layout"]):
             case Layout.ROW_MAJOR:
@@ -178,6 +185,11 @@ class Tensors:
             self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
             return
         values = np.ascontiguousarray(array, np.float32)
+        if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
+            packed = facts["layout"] == Layout.RHS_PACKED
+            bits = bf16.packed_rhs(values.reshape(rows, columns)) if packed else bf16.rounded(values.ravel())
+            self._arrays[index].view(np.uint16)[:] = bits
+            return
         flat = self._arrays[index].view(np.float32)
         match Layout(facts["layout"]):
             case Layout.ROW_MAJOR:
@@ -248,7 +260,8 @@ class Tensors:
         facts = self._program.buffers[index]
         if facts["layout"] != Layout.RHS_PACKED:
             return 1
-        return int(facts["n_bytes"]) // (4 * -(-int(facts["rows"]) // 16) * 16 * int(facts["columns"]))
+        numbers = format_of_number(int(facts["dtype"]))
+        return int(facts["n_bytes"]) // numbers.rhs_bytes(int(facts["rows"]), int(facts["columns"]))
 
     def _experts_reached(self, routing: int) -> int:
         """Experts to which the plan sends the rows of a routing."""
@@ -273,6 +286,9 @@ class Tensors:
         self, index: int, array: npt.NDArray[np.uint8], n: int, k: int, seed: int, scale: float
     ) -> list[Callable[[], int]]:
         ffi, lib = native()
+        if self._program.buffers[index]["dtype"] == Number.BF16:
+            packed = bool(self._program.buffers[index]["layout"] == Layout.RHS_PACKED)
+            return list(bf16.fill_jobs(array, n, k, packed=packed, isa=self._device.isa, seed=seed, scale=scale))
         kernels = lib.sms_kernels_find(self._device.isa.encode())
         pointer = ffi.from_buffer("float *", array, require_writable=True)
         packed = self._program.buffers[index]["layout"] == Layout.RHS_PACKED

@@ -3,7 +3,8 @@
 A **cluster** is a group of equal cores that share a cache level; a chip may have `count` equal clusters of
 one description. A **matrix unit** belongs to its cluster (Apple, Arm C1: shared by the cluster's cores) or to
 each core (`scope = "core"`: Intel AMX, LX2). A thread on a core *drives* a unit; data reach the unit through
-memory only. A **level** is a place where data can be: the caches of a cluster in the file's order, nearest
+memory only. A unit of kind "stand-in" is no such unit: it is the core itself with wider kernels, on a machine that has
+none. A **level** is a place where data can be: the caches of a cluster in the file's order, nearest
 first, and last "DRAM".
 
 Every fact is a `Quantity`; counts and geometry (`core_count`, `svl_bits`, tile shapes) are plain integers
@@ -103,6 +104,7 @@ class MatrixUnit(Record):
 
     name: Name
     kind: UnitKind
+    isa: Name | None = None
     structure: Evidence
     scope: Literal["cluster", "core"] = "cluster"
     count: Count = 1
@@ -113,8 +115,8 @@ class MatrixUnit(Record):
     flop_per_s: dict[DTypeName, FlopPerS] = Field(min_length=1)
     vector_flop_per_s: dict[DTypeName, FlopPerS] = Field(default_factory=dict)
     streaming_vector_flop_per_s: dict[DTypeName, FlopPerS] = Field(default_factory=dict)
-    accumulators: dict[DTypeName, Tiles]
-    latency_cycles: dict[DTypeName, Cycles]
+    accumulators: dict[DTypeName, Tiles] = Field(default_factory=dict)
+    latency_cycles: dict[DTypeName, Cycles] = Field(default_factory=dict)
     type_switch_cycles: Cycles | None = None
     load_bytes_per_s: dict[Name, BytesPerS]
     multi_driver_load_bytes_per_s: dict[Name, BytesPerS] = Field(default_factory=dict)
@@ -124,6 +126,11 @@ class MatrixUnit(Record):
     oversubscription: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
     multi_unit_factors: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
     kernels: Annotated[tuple[KernelModel, ...], Field(strict=False)] = ()
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether it is no matrix unit, but its core with wider kernels."""
+        return self.kind == "stand-in"
 
     def rate_flop_per_s(self, dtype: DTypeName, tiles_in_flight: int) -> float:
         """Rate with so many independent tiles: full from `accumulators` on, in proportion below."""
@@ -156,11 +163,24 @@ class MatrixUnit(Record):
             if self.svl_bits is not None:
                 raise ValueError(f"svl_bits given for kind {self.kind!r}; accepted: tiles instead")
             _same_keys("tiles", self.tiles, self.flop_per_s)
-        _same_keys("accumulators", self.accumulators, self.flop_per_s)
-        _same_keys("latency_cycles", self.latency_cycles, self.flop_per_s)
+        if self.is_stand_in:
+            self._check_stand_in()
+        else:
+            _same_keys("accumulators", self.accumulators, self.flop_per_s)
+            _same_keys("latency_cycles", self.latency_cycles, self.flop_per_s)
         _ascending("oversubscription", self.oversubscription)
         _ascending("multi_unit_factors", self.multi_unit_factors)
         return self
+
+    def _check_stand_in(self) -> None:
+        """A stand-in is its core with other kernels; they say what it costs, and whose they are."""
+        if self.scope != "core" or self.isa is None or "f32" not in self.flop_per_s:
+            raise ValueError(
+                f"scope {self.scope!r}, isa {self.isa!r} and rates of {', '.join(self.flop_per_s)} given for kind"
+                " 'stand-in'; accepted: scope 'core', the isa of its kernels, and a rate of f32 among others"
+            )
+        if self.accumulators or self.latency_cycles:
+            raise ValueError("accumulators or latency_cycles given for kind 'stand-in'; accepted: none")
 
 
 class Cluster(Record):
@@ -286,6 +306,11 @@ class Chip(Record):
     def core_count(self) -> int:
         """Cores of the whole chip."""
         return sum(cluster.count * cluster.core_count for cluster in self.clusters)
+
+    @property
+    def has_stand_in(self) -> bool:
+        """Whether one of its units is no matrix unit, but wider kernels of a core."""
+        return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
 
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""

@@ -3,24 +3,45 @@
 A task computes and moves data at the same time; it ends when both are done. This module says how much there is of
 each when nobody else is in the way; who shares which link is the simulator's business.
 
-Kernels are modelled by what their loops do, not by one efficiency. A GEMM tile of S strips and P panels over K steps
-is S x P micro-tiles; a micro-tile of height h takes K times the k-step of that height plus, for each block of K,
-the time to load and store its accumulators. The coefficients are a chip's `KernelModel` parameters, measured or
-fitted by `smesim probe`. A chip that was never probed has none: then they follow from its peak rate and the guessed
-efficiencies at the top of this file, and everything that depends on them is as good as the guess.
+Kernels are modelled by what their loops do, not by one efficiency; products, format by format, in `product_cost`. The
+coefficients are a chip's `KernelModel` parameters, measured or fitted by `smesim probe`. A chip that was never probed
+has none: then they follow from its peak rate and the guessed efficiencies at the top of these files, and everything
+that depends on them is as good as the guess.
 
 Effects that can be switched off here by name: see `COST_EFFECTS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
 from smesim.errors import ChipError
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.chip import Cluster, factor_at
+from smesim.hwmodel.product_cost import (
+    DEFAULT_KC,
+    GUESSED_GEMM_EFFICIENCY,
+    Kernels,
+    ProductCosts,
+    product_rate,
+    strip_heights,
+)
+
+__all__ = [
+    "COST_EFFECTS",
+    "DEFAULT_KC",
+    "GUESSED_GEMM_EFFICIENCY",
+    "AttentionShape",
+    "AttentionWork",
+    "CoreCosts",
+    "TaskCost",
+    "Transfer",
+    "attention_work",
+    "product_rate",
+    "strip_heights",
+]
 
 COST_EFFECTS: dict[str, str] = {
     "edge_tiles": "micro-tiles that are lower than the kernel's full height run at their own, lower rate",
@@ -36,7 +57,6 @@ COST_EFFECTS: dict[str, str] = {
 }
 
 # Guessed for chips without fitted kernels: what tuned CPU kernels usually reach of the core's peak.
-GUESSED_GEMM_EFFICIENCY = 0.85
 GUESSED_ATTENTION_EFFICIENCY = 0.6
 # Guessed: a softmax element costs about a degree-6 polynomial and its range reduction, an element of a norm or
 # activation about the same; counted as FLOP at the core's vector peak.
@@ -54,9 +74,6 @@ DO_BOTH = {
     "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
 }
 """Guessed: where a kernel was never measured, it costs as much as the two whose work it does."""
-DEFAULT_MR = 6
-DEFAULT_NR = 16
-DEFAULT_KC = 384
 
 
 @dataclass(frozen=True)
@@ -79,25 +96,6 @@ class TaskCost:
     serial_s: float
     transfers: tuple[Transfer, ...]
     on_unit: bool = False
-
-
-@lru_cache(maxsize=65536)
-def strip_heights(rows: int, mr: int, begin: int, end: int) -> tuple[tuple[int, int], ...]:
-    """How many strips of each height there are in strips begin..end of `rows` rows: ((height, count), ...).
-
-    Strips are balanced: with S = ceil(rows / mr) of them, strip s holds rows floor(s * rows / S) to
-    floor((s + 1) * rows / S).
-    """
-    strips = -(-rows // mr)
-    low, n_high = divmod(rows, strips)
-    counts: dict[int, int] = {}
-    if (begin, end) == (0, strips):
-        counts = {low: strips - n_high, low + 1: n_high}
-    else:
-        for s in range(begin, end):
-            height = (s + 1) * rows // strips - s * rows // strips
-            counts[height] = counts.get(height, 0) + 1
-    return tuple(sorted((h, c) for h, c in counts.items() if c))
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class CoreCosts:
         core = cluster.core
         many = "multi_core" in self._effects
         self._rate_factor = factor_at(cluster.multi_core_factors, busy_cores) if many else 1.0
-        self._kernels: Mapping[str, Mapping[str, float]] = {
+        self._kernels: Kernels = {
             kernel.name: {name: quantity.value for name, quantity in kernel.parameters.items()}
             for kernel in core.kernels
         }
@@ -169,38 +167,28 @@ class CoreCosts:
                 f"core {core.name}: flop_per_s has no f32 rate; accepted: one, f32 kernels are costed by it"
             )
         self._peak_flop_per_s = core.flop_per_s["f32"].value
-        gemm = self._kernels.get("gemm_f32", {})
-        self.mr = int(gemm.get("mr", DEFAULT_MR))
-        self.nr = int(gemm.get("nr", DEFAULT_NR))
-        self._kc = int(gemm.get("kc", DEFAULT_KC))
-        self._kstep_s = self._ksteps(gemm)
+        self._core = core
+        self._products: dict[str, ProductCosts] = {}
+        self.mr, self.nr = self.products("f32").mr, self.products("f32").nr
+        self._kstep_s = self.products("f32").kstep_s
 
-    def _ksteps(self, gemm: Mapping[str, float]) -> tuple[float, ...]:
-        """Time of one k-step of a micro-tile, by height 0..mr."""
-        ideal = [2.0 * h * self.nr / self._peak_flop_per_s for h in range(self.mr + 1)]
-        if "kernel_efficiency" not in self._effects:
-            return tuple(ideal)
-        if f"s_per_kstep_h{self.mr}" in gemm:
-            steps = [0.0, *(gemm[f"s_per_kstep_h{h}"] for h in range(1, self.mr + 1))]
-        else:
-            steps = [s / GUESSED_GEMM_EFFICIENCY for s in ideal]
-        if "edge_tiles" not in self._effects:
-            steps = [steps[self.mr] * h / self.mr for h in range(self.mr + 1)]
-        return tuple(steps)
+    def products(self, dtype: str) -> ProductCosts:
+        """The costs of products with weights of a format, on a core that has its full rate."""
+        if dtype not in self._products:
+            rate = product_rate(self._core, dtype)
+            self._products[dtype] = ProductCosts(dtype, self._kernels, rate, self._effects)
+        return self._products[dtype]
 
     def _parameter(self, kernel: str, name: str, guess: float) -> float:
-        return self._kernels.get(kernel, {}).get(name, guess)
+        """A coefficient; of a kernel that was not fitted in its format, what it is in f32."""
+        in_f32 = f"{kernel.rpartition('_')[0]}_f32"
+        return self._kernels.get(kernel, self._kernels.get(in_f32, {})).get(name, guess)
 
-    def gemm_s(self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int) -> float:
+    def gemm_s(
+        self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int, dtype: str = "f32"
+    ) -> float:
         """A tile of packed operands: strips begin..end of `rows` rows by `panels` panels of nr columns, K = k."""
-        blocks = -(-k // self._kc)
-        per_tile = self._parameter("gemm_f32", "s_per_tile", 0.0) if "tile_overhead" in self._effects else 0.0
-        seconds = 0.0
-        for height, count in strip_heights(rows, mr, *strips):
-            # A strip higher than the kernel's micro-tiles is as many of them as it takes, as even as they can be.
-            for part, parts in strip_heights(height, self.mr, 0, -(-height // self.mr)):
-                seconds += count * parts * (k * self._kstep_s[part] + blocks * per_tile)
-        return seconds * panels / self._rate_factor
+        return self.products(dtype).gemm_s(rows, mr, strips, panels, k) / self._rate_factor
 
     def exposed_s(self, kernel: str, streamed_bytes: float) -> float:
         """Time by which streaming from DRAM lengthens a kernel's arithmetic even when bandwidth is to spare."""
@@ -218,16 +206,14 @@ class CoreCosts:
             return 0.0
         return shared_bytes * self._parameter(kernel, "s_per_shared_byte", 0.0)
 
-    def gemv_s(self, panels: int, k: int) -> float:
+    def gemv_s(self, panels: int, k: int, dtype: str = "f32") -> float:
         """One row times `panels` panels: two FLOP a weight."""
-        guess = 2.0 / self._peak_flop_per_s
-        seconds = panels * self.nr * k * self._parameter("gemv_f32", "s_per_element", guess)
-        return seconds / self._rate_factor
+        return self.products(dtype).gemv_s(panels, k) / self._rate_factor
 
-    def pack_s(self, elements: int) -> float:
+    def pack_s(self, elements: int, dtype: str = "f32") -> float:
         """Packing so many elements of a left operand, where that is part of another task."""
         guess = 2.0 / self._peak_flop_per_s
-        return elements * self._parameter("pack_lhs_f32", "s_per_element", guess) / self._rate_factor
+        return elements * self._parameter(f"pack_lhs_{dtype}", "s_per_element", guess) / self._rate_factor
 
     def router_s(self, rows: int, experts: int, k: int, is_gemv: bool) -> float:
         """Scores of all experts for each row, and the choice of the best.

@@ -78,19 +78,27 @@ class UnitCosts:
         self._efficiency = GUESSED_UNIT_EFFICIENCY if "kernel_efficiency" in self._effects else 1.0
         self._switch_s = unit.mode_switch_s.value * SWITCHES_A_LEAF if "mode_switch" in self._effects else 0.0
 
-    def columns_together(self, rows: int) -> int:
+    def multiplies(self, dtype: str) -> bool:
+        """Whether the unit has instructions for products in a format; where not, the core does them itself."""
+        return dtype in self._unit.flop_per_s
+
+    def columns_together(self, rows: int, dtype: DTypeName = "f32") -> int:
         """Columns that the tiles in flight cover side by side: two tiles, or four where there are few rows."""
-        tile = self._unit.tile("f32")
+        tile = self._unit.tile(dtype)
         return (2 if rows > tile.rows else TILES_IN_FLIGHT) * tile.columns
 
-    @property
-    def rows_together(self) -> int:
+    def rows_together(self, dtype: DTypeName = "f32") -> int:
         """Rows of a block of many: two tiles below each other."""
-        return 2 * self._unit.tile("f32").rows
+        return 2 * self._unit.tile(dtype).rows
 
-    def multiplies_vectors(self, dtype: DTypeName) -> bool:
+    def multiplies_vectors(self, dtype: str) -> bool:
         """Whether the unit has instructions for a matrix times one vector; where not, the core does that itself."""
         return self._unit.kind == "sme2" and dtype in self._unit.vector_flop_per_s
+
+    @staticmethod
+    def packs(dtype: str) -> bool:
+        """Whether there are kernels that pack a left operand on the unit; where not, the core does that itself."""
+        return dtype == "f32"
 
     def gemm(
         self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32"

@@ -16,19 +16,23 @@ from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
 from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path, max_min_rates
+from smesim.hwmodel.stand_in import computing_core
 from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
+from smesim.plan.formats import ProductFormat
 from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
 from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
 
-F32_BYTES = 4
 SAMPLED_BLOCKS = 4
 
 
 @dataclass(frozen=True)
 class Agent:
     """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
-    together get of its time."""
+    together get of its time; `numbers` is the format of the weights that it multiplies with.
+
+    Of a stand-in for a matrix unit `core` has the costs, and there is no `unit`.
+    """
 
     name: str
     kind: str
@@ -39,6 +43,28 @@ class Agent:
     rate: float
     path: Path
     cap_bytes_per_s: float
+    numbers: ProductFormat
+
+    @property
+    def product_unit(self) -> UnitCosts | None:
+        """What multiplies with weights if not the core: a unit that has instructions for their format."""
+        return self.unit if self.unit is not None and self.unit.multiplies(self.numbers.name) else None
+
+    @property
+    def multiplies_matrices(self) -> bool:
+        """Whether it multiplies with weights itself, and does not leave that to the core that drives it."""
+        return self.unit is None or self.product_unit is not None
+
+    @property
+    def multiplies_vectors(self) -> bool:
+        """The same of one row."""
+        return self.unit is None or self.unit.multiplies_vectors(self.numbers.name)
+
+    @property
+    def strip_height(self) -> int:
+        """Rows of packed strips that suit it."""
+        unit, numbers = self.product_unit, self.numbers.name
+        return self.core.products(numbers).mr if unit is None else unit.rows_together(numbers)
 
     @property
     def strength(self) -> float:
@@ -47,27 +73,30 @@ class Agent:
 
     def granule(self, rows: int) -> int:
         """Panels that cost no more together than one: what a unit's tiles in flight cover side by side."""
-        return 1 if self.unit is None else max(1, self.unit.columns_together(rows) // NR)
+        unit = self.product_unit
+        return 1 if unit is None else max(1, unit.columns_together(rows, self.numbers.name) // NR)
 
     def columns_s(self, rows: int, mr: int, panels: int, k: int) -> float:
         """All rows of a packed left operand times some panels of weights; one row is a matrix times a vector."""
         if rows == 1:
             return self.vector_s(panels, k)
-        strips = -(-rows // mr)
-        if self.unit is None:
-            return self.core.gemm_s(rows, mr, (0, strips), panels, k)
-        work = self.unit.gemm(rows, mr, (0, strips), panels * NR, k)
+        strips, unit, numbers = -(-rows // mr), self.product_unit, self.numbers.name
+        if unit is None:
+            return self.core.gemm_s(rows, mr, (0, strips), panels, k, numbers)
+        work = unit.gemm(rows, mr, (0, strips), panels * NR, k, numbers)
         return work.unit_s / self.rate + work.core_s
 
     def vector_s(self, panels: int, k: int) -> float:
         """One row times some panels, by the kernels for one row."""
-        if self.unit is None or not self.unit.multiplies_vectors("f32"):
-            return self.core.gemv_s(panels, k)
-        return self.unit.gemv(panels * NR, k).unit_s / self.rate
+        if self.unit is None or not self.multiplies_vectors:
+            return self.core.gemv_s(panels, k, self.numbers.name)
+        return self.unit.gemv(panels * NR, k, self.numbers.name).unit_s / self.rate
 
     def pack_s(self, elements: int) -> float:
         """Packing so much of a left operand: a core by its vectors, a unit by turning its tiles over."""
-        return self.core.pack_s(elements) if self.unit is None else self.unit.pack(elements).unit_s / self.rate
+        if self.unit is None or not self.unit.packs(self.numbers.name):
+            return self.core.pack_s(elements, self.numbers.name) / len(self.workers)
+        return self.unit.pack(elements).unit_s / self.rate
 
     def attention_s(self, operator: Attention, tokens: int) -> float:
         """A whole attention, in tasks of so many query tokens."""
@@ -123,12 +152,16 @@ def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     return [(begin, end, weight) for begin, end in chosen]
 
 
-def agents_of(chip: Chip, workers: Sequence[WorkerPlan]) -> tuple[Agent, ...]:
+def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat) -> tuple[Agent, ...]:
     """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
     network = LinkNetwork(chip)
     clusters = [chip.instance_of(worker.core) for worker in workers]
     busy = Counter(cluster.name for cluster in clusters)
-    costs = {c.name: CoreCosts(c.cluster, COST_EFFECTS, busy[c.name]) for c in clusters}
+    cores = [computing_core(chip, worker.core, worker.unit) for worker in workers]
+    costs = {
+        name: CoreCosts(core, COST_EFFECTS, busy[cluster.name])
+        for (name, core), cluster in zip(cores, clusters, strict=True)
+    }
     drivers: dict[int, list[int]] = {}
     for i, worker in enumerate(workers):
         if worker.unit is not None:
@@ -137,9 +170,10 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan]) -> tuple[Agent, ...]:
     found = []
     for index, who in drivers.items():
         instance = chip.unit_instances[index]
+        is_stand_in = instance.unit.is_stand_in
         first = workers[who[0]].core
-        core = costs[clusters[who[0]].name]
-        route = network.route(network.agent(first, unit=index), DRAM)
+        core = costs[cores[who[0]][0]]
+        route = network.route(network.agent(first, unit=None if is_stand_in else index), DRAM)
         together, alone = rates[instance.name]
         found.append(
             Agent(
@@ -148,20 +182,19 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan]) -> tuple[Agent, ...]:
                 role="matrix",
                 workers=tuple(who),
                 core=core,
-                unit=UnitCosts(chip, instance, core, COST_EFFECTS),
+                unit=None if is_stand_in else UnitCosts(chip, instance, core, COST_EFFECTS),
                 rate=min(together, alone * len(who)),
                 path=route.links,
                 cap_bytes_per_s=route.cap_bytes_per_s * len(who),
+                numbers=numbers,
             )
         )
     for i, worker in enumerate(workers):
         if worker.unit is None:
             route = network.route(network.agent(worker.core), DRAM)
-            core = costs[clusters[i].name]
-            kind = clusters[i].cluster.name
-            found.append(
-                Agent(f"core{worker.core}", kind, "cpu", (i,), core, None, 1.0, route.links, route.cap_bytes_per_s)
-            )
+            name, cap = f"core{worker.core}", route.cap_bytes_per_s
+            kind, core = clusters[i].cluster.name, costs[cores[i][0]]
+            found.append(Agent(name, kind, "cpu", (i,), core, None, 1.0, route.links, cap, numbers))
     return tuple(found)
 
 

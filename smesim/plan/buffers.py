@@ -11,12 +11,20 @@ import re
 
 import numpy as np
 
+from smesim.plan.formats import weights_format
 from smesim.plan.layout import LhsLayout
-from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout
+from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
 from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope, Router
+
+_Row = tuple[int, int, int, int, int, int]
+"""A row of `BUFFER_DTYPE`."""
+
+_NUMBERS = {
+    DType.F32: Number.F32, DType.BF16: Number.BF16, DType.F16: Number.F16, DType.S8: Number.S8, DType.I32: Number.F32,
+}  # fmt: skip
 
 _LAYER_PREFIX = re.compile(r"^layers\.\d+\.")
 
@@ -46,9 +54,10 @@ class BufferTable:
 
     def __init__(self, graph: OperatorGraph) -> None:
         self._graph = graph
+        self._products = weights_format(graph)
         self._index: dict[str, int] = {}
         self._names: list[str] = []
-        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._rows: list[_Row] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
         products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
@@ -73,16 +82,16 @@ class BufferTable:
         """Index of the buffer for an activation packed as a left operand. There need be none of it row major."""
         name = f"{self.name(tensor)}.{layout.name}"
         if name not in self._index:
-            _, role, _, rows, columns = self._row(tensor, self._graph.tensors[tensor])
-            self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
+            _, role, _, rows, columns, _ = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, _packed_row(role, layout, rows, columns))
         return self._index[name]
 
     def packed_by_expert(self, tensor: str, layout: LhsLayout, rows: int) -> int:
         """Index of the buffer for the rows of an activation as experts read them: packed, one expert after another."""
         name = f"{self.name(tensor)}.{layout.name}.by_expert"
         if name not in self._index:
-            _, role, _, _, columns = self._row(tensor, self._graph.tensors[tensor])
-            self._add(name, (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns))
+            _, role, _, _, columns, _ = self._row(tensor, self._graph.tensors[tensor])
+            self._add(name, _packed_row(role, layout, rows, columns))
         return self._index[name]
 
     def routing(self, of_router: str) -> int:
@@ -91,7 +100,7 @@ class BufferTable:
         if name not in self._index:
             rows = int(np.prod(self._graph.tensors[of_router].shape))
             n_bytes = rows * ROUTING_COLUMNS * DType.I32.bytes_for(1)
-            self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows))
+            self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows, Number.F32))
         return self._index[name]
 
     def name(self, tensor: str) -> str:
@@ -107,7 +116,8 @@ class BufferTable:
         """The buffer for what the tasks of one operator hand to each other: so many places of f32 elements."""
         name = f"{site}.handover[{places}x{elements}]"
         if name not in self._index:
-            self._add(name, (4 * places * elements, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements))
+            n_bytes = places * elements * Number.F32.n_bytes
+            self._add(name, (n_bytes, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements, Number.F32))
         return self._index[name]
 
     def array(self) -> Array:
@@ -116,7 +126,7 @@ class BufferTable:
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
 
-    def _add(self, name: str, row: tuple[int, int, int, int, int]) -> None:
+    def _add(self, name: str, row: _Row) -> None:
         self._index[name] = len(self._names)
         self._names.append(name)
         self._rows.append(row)
@@ -125,20 +135,26 @@ class BufferTable:
         if name not in self._index:
             ropes = [o for o in self._graph.operators if isinstance(o, Rope)]
             rows, columns = max(o.past + o.tokens for o in ropes), ropes[0].head_dim // 2
-            self._add(name, (rows * columns * 4, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns))
+            n_bytes = rows * columns * Number.F32.n_bytes
+            self._add(name, (n_bytes, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns, Number.F32))
         return self._index[name]
 
-    def _row(self, tensor: str, spec: TensorSpec) -> tuple[int, int, int, int, int]:
+    def _row(self, tensor: str, spec: TensorSpec) -> _Row:
         role = _ROLES[spec.role]
+        number = _NUMBERS[spec.dtype]
         if tensor in self._packed_weights:
             *experts, n, k = spec.shape
-            padded = -(-n // NR) * NR
             copies = int(np.prod(experts, dtype=np.int64))
-            return (copies * spec.dtype.bytes_for(padded * k), role, Layout.RHS_PACKED, n, k)
+            return (copies * self._products.rhs_bytes(n, k), role, Layout.RHS_PACKED, n, k, number)
         if tensor in self._caches:
             layout, heads, capacity, head_dim = self._caches[tensor]
             # Panels of K are positions, which fill them; panels of V are elements of a head, which may not.
             columns = head_dim if layout is Layout.K_PACKED else -(-head_dim // NR) * NR
-            return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim)
+            return (spec.dtype.bytes_for(heads * capacity * columns), role, layout, capacity, head_dim, number)
         rows = int(np.prod(spec.shape[:-1], dtype=np.int64))
-        return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1])
+        return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1], number)
+
+
+def _packed_row(role: int, layout: LhsLayout, rows: int, columns: int) -> _Row:
+    """The row of a packed left operand."""
+    return (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns, layout.numbers.number)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from smesim.hwmodel.chip import Chip
-from smesim.plan.agents import F32_BYTES, Agent, agents_of, streaming_rates
+from smesim.plan.agents import Agent, agents_of, streaming_rates
+from smesim.plan.formats import weights_format
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
@@ -50,7 +51,8 @@ class Choices:
     def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
         self._chip = chip
         self._graph = graph
-        self.agents = agents_of(chip, workers)
+        self._numbers = weights_format(graph)
+        self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
         self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
 
@@ -59,8 +61,9 @@ class Choices:
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
         teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", self._cores), ("matrix", self._units)]
-        if isinstance(operator, Linear) and operator.m == 1:
-            able = tuple(u for u in self._units if u.unit is not None and u.unit.multiplies_vectors("f32"))
+        if isinstance(operator, Linear):
+            one_row = operator.m == 1
+            able = tuple(u for u in self._units if (u.multiplies_vectors if one_row else u.multiplies_matrices))
             teams = [("cpu", self._cores), ("matrix", able)]
         if all(team for _, team in teams):
             teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
@@ -78,11 +81,6 @@ class Choices:
         best = min(teams, key=lambda team: 1 / sum(1 / agent.pack_s(elements) for agent in team))
         return tuple(worker for agent in best for worker in agent.workers)
 
-    def strip_height(self, agents: Sequence[Agent]) -> int:
-        """The height of packed strips that suits those who read them: a unit's, where one takes part."""
-        units = [agent.unit for agent in agents if agent.unit is not None]
-        return units[0].rows_together if units else agents[0].core.mr
-
     def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
         match operator:
             case Linear():
@@ -96,7 +94,7 @@ class Choices:
                 longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
             case GroupedLinear():
-                mr, experts = self.strip_height(agents), experts_with_rows(operator)
+                mr, experts = strip_height(agents), experts_with_rows(operator)
                 alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
             case _:
@@ -130,8 +128,8 @@ class Choices:
         self, agents: tuple[Agent, ...], operator: Linear
     ) -> tuple[tuple[Agent, ...], list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
-        panels, mr = -(-operator.n // NR), self.strip_height(agents)
-        panel_bytes = float(NR * operator.k * F32_BYTES)
+        panels, mr = -(-operator.n // NR), strip_height(agents)
+        panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
         steps: dict[str, tuple[int, float]] = {}
         for agent in agents:
             if agent.kind not in steps:
@@ -169,6 +167,11 @@ class Choices:
         transfer_s = streamed / sum(streaming_rates(self._chip, chosen))
         bound = "compute" if seconds >= transfer_s else "bandwidth"
         return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+
+
+def strip_height(agents: Sequence[Agent]) -> int:
+    """The height of packed strips that suits those who read them: a unit's, where one takes part."""
+    return next((agent for agent in agents if agent.role == "matrix"), agents[0]).strip_height
 
 
 def _by_kind(agents: Sequence[Agent], seconds: Callable[[Agent], float]) -> list[float]:

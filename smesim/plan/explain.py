@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.layout import ROW_MAJOR, read_layouts, writes_packed
-from smesim.plan.program import NO_BUFFER, PACKING, BufferRole, Layout, Program, TaskKind
+from smesim.plan.layout import ROW_MAJOR, can_write, read_layouts, writes_packed
+from smesim.plan.program import NO_BUFFER, PACKING, BufferRole, Layout, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import task_bytes
 from smesim.workload.graph import OperatorGraph, Role
@@ -106,7 +106,7 @@ def layout_report(plan: Plan, program: Program) -> LayoutReport:
         elif read != NO_BUFFER:
             site, words = written_by[read]
             add(operator, operator.inputs[0], entry.lhs_layout, SAVED, f"{words} {site}", mine & is_pack)
-            packings[-1] = replace(packings[-1], n_bytes=2 * int(program.buffers["n_bytes"][read]))
+            packings[-1] = replace(packings[-1], n_bytes=_packing_bytes(program, read))
         if written != NO_BUFFER:
             add(operator, operator.outputs[0], entry.out_layout, WRITTEN, "all that read it want it so", mine)
             written_by[written] = operator.site, "written packed by"
@@ -137,10 +137,19 @@ class _Reasons:
             return "every expert reads rows of its own"
         if not writes_packed(writer):
             return f"{writer.site} writes {ROW_MAJOR} only"
+        if not can_write(writer, readers[operator.site]):
+            return f"{writer.site} writes {ROW_MAJOR} or packed f32"
         if others:
             wanted = ", ".join(f"{site} reads {layout}" for site, layout in others.items())
             return f"{writer.site} writes {ROW_MAJOR}: {wanted}"
         return f"{writer.site} writes {ROW_MAJOR}: so says the plan (layout_reuse {self._reuse})"
+
+
+def _packing_bytes(program: Program, packed: int) -> int:
+    """What packing a left operand reads, which is f32, and writes."""
+    facts = program.buffers[packed]
+    element_bytes = Number.F32.n_bytes + Number(int(facts["dtype"])).n_bytes
+    return int(facts["rows"]) * int(facts["columns"]) * element_bytes
 
 
 def _once(program: Program) -> tuple[Once, ...]:

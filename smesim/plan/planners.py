@@ -126,10 +126,9 @@ class Planning:
         overlap: bool, options: dict[str, Any],
     ) -> None:  # fmt: skip
         dtypes = graph.dtypes
-        if (dtypes.weights, dtypes.activations, dtypes.kv) != (DType.F32,) * 3:
+        if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
             raise PlanError(
-                f"dtypes {dtypes.weights}/{dtypes.activations}/{dtypes.kv} (weights/activations/KV) asked for;"
-                " planners make plans for f32"
+                f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
             )
         forced = dict(forced or {})
         for site in forced:
@@ -157,10 +156,12 @@ class Planning:
         return Plan(
             model=self.graph.config,
             phase=str(self.graph.phase),
+            weights_dtype=self.graph.dtypes.weights,
             layers=self.graph.layers,
             chip=self.chip.name,
             chip_fingerprint=fingerprint(self.chip),
             planner=planner,
+            stand_in=self.chip.has_stand_in,
             workers=self.workers,
             operators=with_out_layouts(self.graph, entries, self.options.get("layout_reuse", "full")),
             **self.options,

@@ -94,6 +94,19 @@ class EntryKind(IntEnum):
     POOL = 1
 
 
+class Number(IntEnum):
+    """Formats of the numbers that products multiply; the values are those of `enum sms_number_format` in C."""
+
+    F32 = 0
+    BF16 = 1
+    F16 = 2
+    S8 = 3
+
+    @property
+    def n_bytes(self) -> int:
+        return {Number.F32: 4, Number.BF16: 2, Number.F16: 2, Number.S8: 1}[self]
+
+
 class BufferRole(IntEnum):
     """What a buffer holds: it decides where its bytes are found (cache or DRAM) and how it is filled."""
 
@@ -133,6 +146,7 @@ OP_DTYPE = np.dtype(
         ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
         ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
+        ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups, and of what is packed for them
         ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
         ("key_block", "<i4"),
         ("eps", "<f4"),
@@ -181,7 +195,15 @@ WORKER_DTYPE = np.dtype(
 ENTRY_DTYPE = np.dtype([("kind", "<i4"), ("index", "<i4")], align=True)
 POOL_DTYPE = np.dtype([("begin", "<i4"), ("end", "<i4")], align=True)
 BUFFER_DTYPE = np.dtype(
-    [("n_bytes", "<i8"), ("role", "<i4"), ("layout", "<i4"), ("rows", "<i4"), ("columns", "<i4")], align=True
+    [
+        ("n_bytes", "<i8"),
+        ("role", "<i4"),
+        ("layout", "<i4"),
+        ("rows", "<i4"),
+        ("columns", "<i4"),
+        ("dtype", "<i4"),  # Number; an INDEX buffer has int32 instead
+    ],
+    align=True,
 )
 SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Number, Program, TaskKind
 from smesim.plan.tiles import NR, PACKED_KINDS
 
 F32_BYTES = 4
@@ -37,7 +37,14 @@ ROW_KERNELS = {
     TaskKind.RMSNORM_PACKED: "rms_norm_packed_f32",
     TaskKind.SWIGLU_PACKED: "swiglu_packed_f32",
 }
-"""Kernels that work row by row: the names by which the probe fits them and the simulator costs them."""
+"""Kernels that work row by row: the names by which the probe fits them and the simulator costs them, in f32."""
+
+
+def row_kernel(program: Program, task: int) -> str:
+    """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
+    row = program.tasks[task]
+    number = Number(int(program.ops["rhs_dtype"][row["op"]]))
+    return f"{ROW_KERNELS[TaskKind(row['kind'])].rpartition('_')[0]}_{number.name.lower()}"
 
 
 def reuse_distances(program: Program) -> dict[str, Int64s]:
@@ -123,6 +130,7 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     row = program.tasks[task]
     op = program.ops[row["op"]]
     kind = TaskKind(row["kind"])
+    number_bytes = Number(int(op["rhs_dtype"])).n_bytes
     rows = rows_of(program, task)
     read, written = ["input0"], ["output0"]
     width = int(op["n"])
@@ -143,7 +151,8 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
         case TaskKind.EMBED:
             read = ["weight"]
             if program.buffers["layout"][op["weight"]] == Layout.RHS_PACKED:
-                width *= LINE_BYTES // F32_BYTES  # a packed table is read a cache line an element
+                # A packed table is read a cache line a group of elements, as many as fill the bytes of an f32.
+                number_bytes = LINE_BYTES * number_bytes // F32_BYTES
         case TaskKind.ARGMAX:
             written = []
         case TaskKind.EXPERT_COMBINE:
@@ -154,10 +163,12 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
             )
     n_bytes = float(F32_BYTES * rows * width)
     in_place = op["input0"] == op["output0"]  # lines that were just read need not be read again to be written
-    out_bytes = float(F32_BYTES * rows * int(op["n"])) if kind is TaskKind.EMBED else n_bytes
+    of_number = float(number_bytes * rows * width)
+    read_bytes = of_number if kind is TaskKind.EMBED else n_bytes
+    written_bytes = of_number if kind is TaskKind.PACK_LHS else n_bytes
     return (
-        *(Operand(slot, n_bytes, False) for slot in read),
-        *(Operand(slot, out_bytes, not in_place) for slot in written),
+        *(Operand(slot, read_bytes, False) for slot in read),
+        *(Operand(slot, written_bytes, not in_place) for slot in written),
     )
 
 

@@ -17,11 +17,13 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
 from smesim.plan.estimate import Estimate, estimate
+from smesim.plan.formats import weights_format
+from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
 from smesim.plan.teams import Team, team_of
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
+from smesim.workload.operators import Attention, Embed, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -41,6 +43,7 @@ class Rules:
         self.graph = graph
         self.workers = workers
         self.rows = rows
+        self.numbers = weights_format(graph)
 
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""
@@ -56,11 +59,11 @@ class Rules:
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
-            kernel=f"{operator.kind}_f32",
+            kernel=self.numbers.embed if isinstance(operator, Embed) else f"{operator.kind}_f32",
             tile=tile,
             assignment="shared" if guess.seconds >= SHARED_FROM_S else "static",
             workers=team.workers[:1] if alone else team.workers,
-            rhs_layout="rhs_f32_n16" if isinstance(operator, Router) else "row_major",
+            rhs_layout=self.numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
             reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
         )
 
@@ -68,15 +71,15 @@ class Rules:
         """A product or attention in the mode of a choice; `possible` are all choices, for the reasons."""
         team = team_of(self.chip, self.workers, choice)
         guess = Estimate(choice.seconds, choice.bound)
-        kernel, lhs, rhs = f"{operator.kind}_f32", "row_major", "row_major"
+        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, self.numbers
         match operator:
             case Linear():
-                kernel = "gemv_f32" if operator.m == 1 else "gemm_f32"
-                lhs = "row_major" if operator.m == 1 else f"lhs_f32_m{team.mr}"
-                rhs = "rhs_f32_n16"
+                kernel = numbers.gemv if operator.m == 1 else numbers.gemm
+                lhs = ROW_MAJOR if operator.m == 1 else numbers.lhs_layout(team.mr)
+                rhs = numbers.rhs_layout
                 tile = self._gemm_tile(operator, guess, team)
             case GroupedLinear():
-                kernel, lhs, rhs = "gemm_f32", f"lhs_f32_m{team.mr}", "rhs_f32_n16"
+                kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
                 tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, matrices))
             case _:
@@ -129,7 +132,8 @@ class Rules:
         return NR * min(steps * together, -(-operator.n // NR))
 
     def _gemm_tile(self, operator: Linear, guess: Estimate, team: Team) -> TileShape:
-        most_rows = max(team.mr, int(team.cache_bytes / 2 / (4 * min(operator.k, DEFAULT_KC))))
+        row_bytes = self.numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
+        most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
         row_tiles = -(-operator.m // most_rows)
         rows = -(-operator.m // row_tiles)
         return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team))

@@ -20,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
-from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, writes_packed
+from smesim.plan.formats import RHS_PATTERN, ProductFormat, weights_format
+from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, can_write, writes_packed
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator, Router
+from smesim.workload.operators import Attention, Embed, GroupedLinear, Linear, Operator, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -95,7 +96,7 @@ class OperatorPlan(_Part):
     site: str
     kind: str
     mode: Mode = "cpu"
-    kernel: str = Field(description="kernel family, e.g. 'gemm_f32', 'gemv_f32', 'attention_f32'")
+    kernel: str = Field(description="kernel family, e.g. 'gemm_f32', 'gemv_bf16', 'attention_f32'")
     tile: TileShape
     assignment: Assignment = "static"
     workers: tuple[int, ...] = Field(description="indices into Plan.workers")
@@ -106,7 +107,7 @@ class OperatorPlan(_Part):
         default=(), description="indices of the workers that pack its left operand; empty means its own workers"
     )
     lhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$")
-    rhs_layout: str = Field(default="row_major", pattern=r"^(row_major|rhs_f32_n16)$")
+    rhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{RHS_PATTERN})$")
     out_layout: str = Field(
         default=ROW_MAJOR,
         pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$",
@@ -133,6 +134,9 @@ class Plan(_Part):
     chip: str
     chip_fingerprint: str
     planner: str
+    stand_in: bool = Field(
+        default=False, description="the chip's matrix unit is a stand-in, and its cores run narrow kernels beside it"
+    )
     workers: tuple[WorkerPlan, ...] = Field(min_length=1)
     operators: tuple[OperatorPlan, ...]
 
@@ -192,7 +196,11 @@ def load_plan(path: Path) -> Plan:
 
 def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
-    for key in ("weights_dtype", "activations_dtype", "kv_dtype"):
+    try:
+        numbers = weights_format(graph)
+    except PlanError as error:
+        raise PlanError(f"{where}: weights_dtype: {error}") from None
+    for key in ("activations_dtype", "kv_dtype"):
         if getattr(plan, key) is not DType.F32:
             raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")
     cores = [worker.core for worker in plan.workers]
@@ -234,7 +242,7 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
             )
-        _check_kernel(operator, graph.sites[operator.site][0], at)
+        _check_kernel(operator, graph.sites[operator.site][0], numbers, at)
         if plan.layout_reuse != "full" and operator.out_layout != ROW_MAJOR:
             raise PlanError(
                 f"{at}.out_layout is {operator.out_layout!r}; accepted with layout_reuse {plan.layout_reuse!r}:"
@@ -243,27 +251,34 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         _check_stages(operator, graph.sites[operator.site][0], roles, at)
 
 
-def _check_kernel(entry: OperatorPlan, operator: Operator, at: str) -> None:
-    """The kernel of an entry must be one of its kind of operator, and the layouts those that the kernel reads."""
+def _check_kernel(entry: OperatorPlan, operator: Operator, numbers: ProductFormat, at: str) -> None:
+    """The kernel of an entry must be one of its kind of operator and of the format of the weights, and the layouts
+    those that the kernel reads."""
     if entry.kind != operator.kind:
         raise PlanError(f"{at}.kind is {entry.kind!r}; accepted: {operator.kind!r}")
     match operator:
         case Linear():
-            kernels: tuple[str, ...] = ("gemm_f32", "gemv_f32") if operator.m == 1 else ("gemm_f32",)
+            kernels: tuple[str, ...] = (numbers.gemm, numbers.gemv) if operator.m == 1 else (numbers.gemm,)
         case GroupedLinear():
-            kernels = ("gemm_f32",)
+            kernels = (numbers.gemm,)
+        case Embed():
+            kernels = (numbers.embed,)
         case _:
             kernels = (f"{operator.kind}_f32",)
     if entry.kernel not in kernels:
         raise PlanError(f"{at}.kernel is {entry.kernel!r}; accepted: {', '.join(kernels)}")
-    if entry.lhs_layout.startswith("lhs_") != (entry.kernel == "gemm_f32"):
-        accepted = "'lhs_f32_m<strip height>', e.g. 'lhs_f32_m6'" if entry.kernel == "gemm_f32" else "'row_major'"
+    is_gemm = entry.kernel == numbers.gemm
+    packed = numbers.strip_height(entry.lhs_layout) is not None
+    if packed != is_gemm or (entry.lhs_layout == ROW_MAJOR) == is_gemm:
+        names = f"'{numbers.lhs_layout('<strip height>')}', e.g. '{numbers.lhs_layout(6)}'"
+        accepted = names if is_gemm else "'row_major'"
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
-    rhs = "rhs_f32_n16" if isinstance(operator, Linear | GroupedLinear | Router) else "row_major"
+    rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear | Router) else ROW_MAJOR
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
-    if entry.out_layout != ROW_MAJOR and not writes_packed(operator):
-        raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {ROW_MAJOR!r}")
+    if not can_write(operator, entry.out_layout):
+        accepted = f"{ROW_MAJOR!r}, or packed f32" if writes_packed(operator) else f"{ROW_MAJOR!r}"
+        raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {accepted}")
 
 
 def _check_stages(entry: OperatorPlan, operator: Operator, roles: set[Role], at: str) -> None:

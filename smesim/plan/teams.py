@@ -12,7 +12,7 @@ from math import ceil
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, MatrixUnit
 from smesim.hwmodel.cost import CoreCosts
-from smesim.plan.choices import Choice
+from smesim.plan.choices import Choice, strip_height
 from smesim.plan.schema import Mode, WorkerPlan
 
 SMALLEST_CACHE_BYTES = 256 * 1024.0
@@ -40,9 +40,7 @@ def team_of(chip: Chip, workers: Sequence[WorkerPlan], choice: Choice) -> Team:
     """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
     smallest of the caches."""
     chosen = tuple(worker for agent in choice.agents for worker in agent.workers)
-    units = [agent.unit for agent in choice.agents if agent.unit is not None]
-    team = _core_team(chip, workers, chosen, choice.mode)
-    return team if not units else replace(team, mr=units[0].rows_together)
+    return replace(_core_team(chip, workers, chosen, choice.mode), mr=strip_height(choice.agents))
 
 
 def _core_team(chip: Chip, workers: Sequence[WorkerPlan], chosen: tuple[int, ...], mode: Mode) -> Team:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import PlanError
+from smesim.plan import formats
+from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import OperatorPlan
@@ -33,8 +35,7 @@ from smesim.workload.operators import (
     SwiGlu,
 )
 
-NR = 16
-"""Columns of a packed RHS panel; every kernel of every ISA reads panels of this width."""
+NR = formats.NR
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,16 @@ def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
 
 
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
-    if entry.kernel == "gemv_f32":
+    numbers = format_of_kernel(entry.kernel)
+    if entry.kernel == numbers.gemv:
         if operator.m != 1:
-            raise PlanError(f"operators[{entry.site}].kernel is 'gemv_f32' for {operator.m} rows; accepted: 'gemm_f32'")
+            at = f"operators[{entry.site}].kernel"
+            raise PlanError(f"{at} is {entry.kernel!r} for {operator.m} rows; accepted: {numbers.gemm!r}")
         return [Tile(TaskKind.GEMV, (0, 1, b, e, 0, 0), worker=who) for b, e, who in _column_ranges(operator, entry)]
-    if entry.kernel != "gemm_f32":
-        raise PlanError(f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: gemm_f32, gemv_f32")
+    if entry.kernel != numbers.gemm:
+        raise PlanError(
+            f"operators[{entry.site}].kernel is {entry.kernel!r}; accepted: {numbers.gemm}, {numbers.gemv}"
+        )
     mr = lhs_layout(entry.lhs_layout).mr
     strips = -(-operator.m // mr)
     strip_step = max(1, -(-entry.tile.m // mr))
@@ -246,8 +251,10 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
 def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     match operator:
         case Linear():
+            numbers = format_of_kernel(entry.kernel)
             facts: dict[str, float] = {"kind": TaskKind.GEMM, "m": operator.m, "n": operator.n, "k": operator.k}
-            if entry.kernel == "gemv_f32":
+            facts["rhs_dtype"] = numbers.number
+            if entry.kernel == numbers.gemv:
                 facts["kind"] = TaskKind.GEMV
             else:
                 facts["lhs_mr"] = lhs_layout(entry.lhs_layout).mr
@@ -287,7 +294,8 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case Sample():
             return {"kind": TaskKind.ARGMAX, "m": operator.rows, "n": operator.vocab}
         case Embed():
-            return {"kind": TaskKind.EMBED, "m": operator.rows, "n": operator.dim}
+            number = format_of_kernel(entry.kernel).number
+            return {"kind": TaskKind.EMBED, "m": operator.rows, "n": operator.dim, "rhs_dtype": number}
         case Add():
             return {"kind": TaskKind.ADD, "m": operator.rows, "n": operator.dim}
         case SwiGlu():

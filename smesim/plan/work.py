@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import PACKING, Program, TaskKind
+from smesim.plan.program import PACKING, Number, Program, TaskKind
 from smesim.plan.tiles import NR, PACKED_KINDS
 
 Int64s = npt.NDArray[np.int64]
@@ -110,7 +110,8 @@ def task_bytes(program: Program) -> Int64s:
     begin, end = (program.tasks[name].astype(np.int64) for name in ("begin0", "end0"))
     m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
     rows = np.where(kind == TaskKind.PACK_LHS, strip_row(end, m, mr) - strip_row(begin, m, mr), end - begin)
-    parts = np.where(np.isin(kind, PACKING), 2 * 4 * rows * facts["k"], parts)
+    number_bytes = np.array([number.n_bytes for number in Number])[facts["rhs_dtype"]]
+    parts = np.where(np.isin(kind, PACKING), (Number.F32.n_bytes + number_bytes) * rows * facts["k"], parts)
     heads, kv_heads, d = (np.maximum(facts[name], 1).astype(np.int64) for name in ("heads", "kv_heads", "head_dim"))
     scores = block_pairs(program.tasks, facts["past"].astype(np.int64)) * (heads // kv_heads)
     parts = np.where(kind == TaskKind.ATTENTION_SOFTMAX, 2 * 4 * scores, parts)

@@ -12,12 +12,14 @@ from collections.abc import Collection
 import numpy as np
 
 from smesim.errors import ProgramError
-from smesim.hwmodel.chip import DRAM, Chip
+from smesim.hwmodel.chip import DRAM, Chip, Cluster
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.stand_in import computing_core
 from smesim.hwmodel.unit_cost import UnitCosts
+from smesim.plan.formats import format_of_number
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_operands, rows_of, shared_bytes
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UnitCosting
@@ -39,8 +41,11 @@ class Costing:
         self._program = program
         self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
         busy = self._busy = Counter(instance.name for instance in self._instances)
+        cores = [_computing_core(chip, worker) for worker in program.workers]
+        self._core_names = [name for name, _ in cores]
         self._costs = {
-            instance.name: CoreCosts(instance.cluster, effects, busy[instance.name]) for instance in self._instances
+            name: CoreCosts(cluster, effects, busy[instance.name])
+            for (name, cluster), instance in zip(cores, self._instances, strict=True)
         }
         self._places = Places(chip, program, self._instances, effects)
         self._staged = AttentionCosting(program, self._places)
@@ -49,11 +54,14 @@ class Costing:
         self._units = [self._unit_costing(worker, effects) for worker in program.workers]
 
     def _unit_costing(self, worker: np.void, effects: Collection[str]) -> UnitCosting | None:
-        """For a worker that drives a matrix unit; every unit has its own entry, so equal units are costed alike."""
+        """For a worker that drives a matrix unit, no stand-in; every unit has its own entry, so equal units are costed
+        alike."""
         if worker["role"] == CPU_ROLE:
             return None
         cluster = self._chip.instance_of(int(worker["core"])).name
         unit = self._chip.unit_instances[int(worker["unit"])]
+        if unit.unit.is_stand_in:
+            return None
         if "f32" not in unit.unit.flop_per_s:
             raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
         costs = UnitCosts(self._chip, unit, self._costs[cluster], effects)
@@ -62,14 +70,15 @@ class Costing:
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.tasks[task]
-        cluster, unit = self._instances[worker].name, int(self._program.workers["unit"][worker])
-        key = (cluster, unit, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
+        cluster, core = self._instances[worker].name, self._core_names[worker]
+        unit = -1 if self._units[worker] is None else int(self._program.workers["unit"][worker])
+        key = (core, unit, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
         if key not in self._memo:
             op, costing = self._program.ops[row["op"]], self._units[worker]
             on_unit = None if costing is None else costing.cost(row, op)
             if costing is not None and TaskKind(row["kind"]) in STAGED_KINDS:
-                on_unit = self._staged.cost(row, cluster, self._costs[cluster], costing.costs)
-            self._memo[key] = on_unit or self._cost(task, row, op, cluster)
+                on_unit = self._staged.cost(row, cluster, self._costs[core], costing.costs)
+            self._memo[key] = on_unit or self._cost(task, row, op, cluster, self._costs[core])
         return self._memo[key]
 
     def _shape_keys(self) -> list[bytes]:
@@ -88,9 +97,8 @@ class Costing:
         rest = zip(keys, shapes, distances, foreign, strict=True)
         return [key + shape + far.tobytes() + shares.tobytes() for key, shape, far, shares in rest]
 
-    def _cost(self, task: int, row: np.void, op: np.void, cluster: str) -> TaskCost:
+    def _cost(self, task: int, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         kind = TaskKind(row["kind"])
-        costs = self._costs[cluster]
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 # An expert with one row is multiplied with as a vector.
@@ -105,7 +113,7 @@ class Costing:
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
             case _ if kind in ROW_KERNELS:
-                return self._by_rows(task, kind, cluster, costs)
+                return self._by_rows(task, cluster, costs)
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
     @staticmethod
@@ -130,8 +138,9 @@ class Costing:
         panels = int(row["end1"]) - int(row["begin1"])
         count = -(-m // mr)
         rows = strips[1] * m // count - strips[0] * m // count
-        weight_bytes = float(panels * NR * k * F32_BYTES)
-        lhs_bytes, out_bytes = float(rows * k * F32_BYTES), float(rows * panels * NR * F32_BYTES)
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        weight_bytes = float(panels * NR * k * numbers.number.n_bytes)
+        lhs_bytes, out_bytes = float(rows * k * numbers.number.n_bytes), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
             weights = Transfer(self._places.slot_level(cluster, index, "weight"), weight_bytes)
@@ -139,16 +148,18 @@ class Costing:
             weights = Transfer(self._places.level(cluster, 2 * weight_bytes + lhs_bytes), weight_bytes)
         lhs = Transfer(self._places.slot_level(cluster, index, "packed"), lhs_bytes)
         out_level = self._places.slot_level(cluster, index, "output0")
-        compute_s = costs.gemm_s(m, mr, strips, panels, k)
+        compute_s = costs.gemm_s(m, mr, strips, panels, k, numbers.name)
         if weights.level == DRAM:
-            compute_s += costs.exposed_s("gemm_f32", weight_bytes)
+            compute_s += costs.exposed_s(numbers.gemm, weight_bytes)
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._places.write_factor * out_bytes)))
 
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
-        weight_bytes = float(panels * NR * int(op["k"]) * F32_BYTES)
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        weight_bytes = float(panels * NR * int(op["k"]) * numbers.number.n_bytes)
         level = self._places.slot_level(cluster, int(row["op"]), "weight")
-        return TaskCost(costs.gemv_s(panels, int(op["k"])), 0.0, (Transfer(level, weight_bytes),))
+        compute_s = costs.gemv_s(panels, int(op["k"]), numbers.name)
+        return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         index = int(row["op"])
@@ -174,7 +185,7 @@ class Costing:
         serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
-    def _by_rows(self, task: int, kind: TaskKind, cluster: str, costs: CoreCosts) -> TaskCost:
+    def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
         row = self._program.tasks[task]
         operands = row_operands(self._program, task)
@@ -187,7 +198,12 @@ class Costing:
             n_bytes = operand.n_bytes * (self._places.write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
-        kernel = ROW_KERNELS[kind]
+        kernel = row_kernel(self._program, task)
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
         compute_s += costs.shared_s(kernel, shared_bytes(operands, self._busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))
+
+
+def _computing_core(chip: Chip, worker: np.void) -> tuple[str, Cluster]:
+    unit = None if worker["role"] == CPU_ROLE else int(worker["unit"])
+    return computing_core(chip, int(worker["core"]), unit)

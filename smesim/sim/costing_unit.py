@@ -10,6 +10,7 @@ import numpy as np
 
 from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
+from smesim.plan.formats import format_of_number
 from smesim.plan.program import Program, TaskKind
 from smesim.plan.reuse import F32_BYTES
 from smesim.plan.tiles import NR, rows_of_expert
@@ -36,41 +37,50 @@ class UnitCosting:
             case TaskKind.ATTENTION:
                 return self._attention(row, op)
             case TaskKind.PACK_LHS:
-                m, count = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
-                rows = int(row["end0"]) * m // count - int(row["begin0"]) * m // count
-                n_bytes = float(rows * int(op["k"]) * F32_BYTES)
-                written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
-                work = self.costs.pack(rows * int(op["k"]))
-                return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
+                return self._pack(row, op)
         return None
 
     def _slot(self, row: np.void, slot: str) -> str:
         return self._places.slot_level(self._cluster, int(row["op"]), slot)
 
     def _gemv(self, row: np.void, op: np.void) -> TaskCost | None:
-        if not self.costs.multiplies_vectors("f32"):
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        if not self.costs.multiplies_vectors(numbers.name):
             return None
         columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
-        weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * F32_BYTES))
-        return _task(self.costs.gemv(columns, int(op["k"])), self.costs.nearest, weights)
+        weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * numbers.number.n_bytes))
+        return _task(self.costs.gemv(columns, int(op["k"]), numbers.name), self.costs.nearest, weights)
 
-    def _gemm(self, row: np.void, op: np.void) -> TaskCost:
+    def _gemm(self, row: np.void, op: np.void) -> TaskCost | None:
+        numbers = format_of_number(int(op["rhs_dtype"]))
+        if not self.costs.multiplies(numbers.name):
+            return None
         m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
         if row["kind"] == TaskKind.EXPERT_GEMM:
             m = _expert_rows(row, op)
         begin, end, count = int(row["begin0"]), int(row["end0"]), -(-m // mr)
         rows = end * m // count - begin * m // count
         columns = (int(row["end1"]) - int(row["begin1"])) * NR
-        weight_bytes, lhs_bytes = float(columns * k * F32_BYTES), float(rows * k * F32_BYTES)
+        weight_bytes, lhs_bytes = (float(n * k * numbers.number.n_bytes) for n in (columns, rows))
         first = begin == 0  # the tile of the first rows brings the weights in
         near = self._places.level(self._cluster, 2 * weight_bytes + lhs_bytes)
         return _task(
-            self.costs.gemm(m, mr, (begin, end), columns, k),
+            self.costs.gemm(m, mr, (begin, end), columns, k, numbers.name),
             self.costs.nearest,
             Transfer(self._slot(row, "weight") if first else near, weight_bytes),
             Transfer(self._slot(row, "packed"), lhs_bytes),
             Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
         )
+
+    def _pack(self, row: np.void, op: np.void) -> TaskCost | None:
+        if not self.costs.packs(format_of_number(int(op["rhs_dtype"])).name):
+            return None
+        m, count = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
+        rows = int(row["end0"]) * m // count - int(row["begin0"]) * m // count
+        n_bytes = float(rows * int(op["k"]) * F32_BYTES)
+        written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
+        work = self.costs.pack(rows * int(op["k"]))
+        return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
 
     def _attention(self, row: np.void, op: np.void) -> TaskCost:
         begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))

@@ -95,6 +95,7 @@ class SimExecutor:
             program_fingerprint=program.fingerprint(),
             planner=plan.planner,
             workers=tuple(f"{worker.role}{i}" for i, worker in enumerate(plan.workers)),
+            stand_in=plan.stand_in or self._chip.has_stand_in,
             notes=tuple(f"without {name}" for name in sorted(ALL_EFFECTS - self._effects)),
         )
         columns = trace_columns(program)

@@ -17,7 +17,7 @@ from smesim.hwmodel import library
 from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
 from smesim.plan.schema import Plan
-from smesim.workload import Phase, build_graph
+from smesim.workload import DType, DTypes, Phase, build_graph
 from tests.emulated.conftest import EmulatedPython, Run
 from tests.emulated.plan_outputs import outputs, target_of
 from tests.plan.plans import with_entry
@@ -33,17 +33,21 @@ DEVICES = (
 COOPERATIVE = ("q_proj", "up_proj", "lm_head")
 MATRIX = ("k_proj", "gate_proj")
 CPU = ("v_proj", "down_proj")
-PHASES = ("prefill:45", "decode:37")
 EXPERTS = "prefill:9"
 """A phase of a mixture of experts; the others are of a dense model."""
-CASES = (*PHASES, EXPERTS)
-LARGEST_ERROR = 1e-5
-"""Of an output, as a share of its largest number: a machine may round a multiply-add once or twice."""
+CASES = (
+    ("prefill:45", DType.F32), ("decode:37", DType.F32), (EXPERTS, DType.F32), ("prefill:45", DType.BF16),
+)  # fmt: skip
+LARGEST_ERROR = {DType.F32: 1e-5, DType.BF16: 2e-2}
+"""Of an output, as a share of its largest number: a machine may round a multiply-add once or twice, and with weights in
+bf16 that decides to which side a number is rounded that is packed for the next product."""
+
+Case = tuple[str, DType]
 
 Outputs = dict[str, NDArray[Any]]
 
 
-def mixed(phase: str) -> Plan:
+def mixed(phase: str, weights: DType) -> Plan:
     """A plan for one worker that drives a unit and one that does not, with products in every mode.
 
     Attention of the prompt is a pipeline: the unit multiplies, the core does the softmax. That of one token is divided
@@ -52,7 +56,8 @@ def mixed(phase: str) -> Plan:
     if phase == EXPERTS:
         return mixture_of_experts(phase)
     model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
-    plan = matrix_only(build_graph(model, Phase.parse(phase), layers=2), library.load("apple-m4"), threads=2)
+    graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights), layers=2)
+    plan = matrix_only(graph, library.load("apple-m4"), threads=2)
     for site in COOPERATIVE:
         plan = with_entry(plan, site, mode="cooperative", workers=(0, 1), assignment="shared")
     for site in MATRIX:
@@ -82,8 +87,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected() -> dict[str, Outputs]:
-    return {phase: outputs(mixed(phase), "portable") for phase in CASES}
+def expected() -> dict[Case, Outputs]:
+    return {case: outputs(mixed(*case), "portable") for case in CASES}
 
 
 @pytest.fixture(scope="module")
@@ -92,30 +97,34 @@ def runs(emulated_python: EmulatedPython, folder: Path) -> Iterator[dict[Emulate
     pool = ThreadPoolExecutor(os.cpu_count())
 
     def execute(device: EmulatedDevice) -> Run:
-        for phase in CASES:
-            mixed(phase).save(plan_file(folder, device, phase))
-        files = (str(plan_file(folder, device, phase)) for phase in CASES)
+        for case in CASES:
+            mixed(*case).save(plan_file(folder, device, case))
+        files = (str(plan_file(folder, device, case)) for case in CASES)
         return emulated_python(device, "-m", "tests.emulated.plan_outputs", "best", *files)
 
     yield {device: pool.submit(execute, device) for device in DEVICES}
     pool.shutdown(cancel_futures=True)
 
 
-def plan_file(folder: Path, device: EmulatedDevice, phase: str) -> Path:
-    return folder / f"{device.features}-{device.svl_bits}-{device.sve}-{phase.replace(':', '-')}.json"
+def plan_file(folder: Path, device: EmulatedDevice, case: Case) -> Path:
+    phase, weights = case
+    return folder / f"{device.features}-{device.svl_bits}-{device.sve}-{phase.replace(':', '-')}-{weights}.json"
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_a_plan_with_every_mode_gives_the_numbers_of_the_portable_kernels(
-    device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]], folder: Path, expected: dict[str, Outputs]
+    device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]], folder: Path, expected: dict[Case, Outputs]
 ) -> None:
     ended = runs[device].result()
     assert (ended.returncode, ended.stderr) == (0, "")
-    # The unit's worker runs the unit's kernels; where there is none the cores' stand in.
-    unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "neon"}[device.features]
-    assert [set(ran.split()) for ran in ended.stdout.splitlines()] == [{"neon", unit}] * len(CASES)
-    for phase in CASES:
-        there = np.load(target_of(plan_file(folder, device, phase), "best"))
-        assert set(there) == set(expected[phase])
-        for name, numbers in expected[phase].items():
-            assert np.abs(there[name] - numbers).max() <= LARGEST_ERROR * np.abs(numbers).max(), (phase, name)
+    # The unit's worker runs the unit's kernels; where there is none the cores' stand in, beside narrower ones.
+    unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "portable"}[device.features]
+    for (_, weights), ran in zip(CASES, ended.stdout.splitlines(), strict=True):
+        # Beside NEON's kernels there may be those of BFMMLA, for bf16.
+        assert {isa for isa in ran.split() if weights is DType.F32 or isa != "neonmm"} == {"neon", unit}
+    for case in CASES:
+        there = np.load(target_of(plan_file(folder, device, case), "best"))
+        assert set(there) == set(expected[case])
+        for name, numbers in expected[case].items():
+            largest = LARGEST_ERROR[case[1]] * np.abs(numbers).max()
+            assert np.abs(there[name] - numbers).max() <= largest, (case, name)

@@ -13,13 +13,14 @@ from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.tensors import Tensors
 from smesim.plan.buffers import is_routing
+from smesim.plan.formats import product_format
 from smesim.plan.layout import LayoutReuse, with_out_layouts
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Program
 from smesim.plan.schema import OperatorPlan, Plan, TileShape
 from smesim.trace.schema import Trace
-from smesim.workload import ModelConfig, Phase, build_graph
+from smesim.workload import DType, DTypes, ModelConfig, Phase, build_graph
 from smesim.workload.config import Llama3RopeScaling
 from tests.oracles.reference_model import Result, Shapes, forward
 from tests.sim.chips import two_core_chip
@@ -80,8 +81,8 @@ def little_phases(draw: st.DrawFn) -> Phase:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a plan is cut: tile sizes (0: the planner's), assignment, threads, strip height, rows of the last layer, and
-    how layouts are reused."""
+    """How a plan is cut: tile sizes (0: the planner's), assignment, threads, strip height, rows of the last layer, the
+    format of its weights, and how layouts are reused."""
 
     m: int = 0
     n: int = 0
@@ -89,6 +90,7 @@ class Cut:
     threads: int = 1
     mr: int = STRIPS[DEVICE.isa]
     last_layer_rows: str = "all"
+    weights: DType = DType.F32
     reuse: LayoutReuse = "full"
 
 
@@ -101,13 +103,15 @@ def cuts(draw: st.DrawFn, isa: str = DEVICE.isa) -> Cut:
         threads=draw(st.integers(1, CORES)),
         mr=STRIPS[isa],
         last_layer_rows=draw(st.sampled_from(["all", "logits"])),
+        weights=draw(st.sampled_from([DType.F32, DType.BF16])),
         reuse=draw(st.sampled_from(["full", "shared_packs", "none"])),
     )
 
 
 def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
     """The planner's plan with its tiles, assignments and strips replaced; all workers share every operator."""
-    graph = build_graph(model, phase, last_layer_rows=cut.last_layer_rows)  # type: ignore[arg-type]
+    dtypes = DTypes(weights=cut.weights)
+    graph = build_graph(model, phase, dtypes, last_layer_rows=cut.last_layer_rows)  # type: ignore[arg-type]
     plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows, layout_reuse=cut.reuse)
 
     def replaced(entry: OperatorPlan) -> OperatorPlan:
@@ -117,7 +121,7 @@ def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
                 "tile": TileShape(m=cut.m or entry.tile.m, n=cut.n or entry.tile.n),
                 "assignment": cut.assignment,
                 "workers": tuple(range(cut.threads)),
-                "lhs_layout": f"lhs_f32_m{cut.mr}" if packed else "row_major",
+                "lhs_layout": product_format(cut.weights).lhs_layout(cut.mr) if packed else "row_major",
             }
         )
 
@@ -188,7 +192,7 @@ def reference(case: Case) -> Result:
     )  # fmt: skip
     past = {kind: [case.arrays[f"layers.{layer}.{kind}_cache"] for layer in range(model.layers)] for kind in ("k", "v")}
     tokens = case.arrays["tokens"].reshape(phase.batch, phase.tokens)
-    return forward(shapes, case.arrays, tokens, past["k"], past["v"])
+    return forward(shapes, case.arrays, tokens, past["k"], past["v"], bf16=case.plan.weights_dtype is DType.BF16)
 
 
 def logits(case: Case, tensors: Tensors) -> NDArray[np.float32]:

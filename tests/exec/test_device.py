@@ -208,19 +208,19 @@ def test_a_system_that_says_nothing_has_no_known_caches(tmp_path: Path, monkeypa
 
 
 def test_foreign_load_is_what_the_machine_did_beyond_us(monkeypatch: pytest.MonkeyPatch) -> None:
-    from smesim.exec import executor
+    from smesim.exec import cpu_time
 
-    monkeypatch.setattr(executor.os, "cpu_count", lambda: 2)
-    before = executor._CpuTime(wall_s=10.0, machine_s=100.0, own_s=1.0)
-    assert before.foreign_share(executor._CpuTime(12.0, 102.0, 2.0)) == pytest.approx(0.25)  # 1 s of 2 s on 2 cores
-    assert before.foreign_share(executor._CpuTime(12.0, 101.0, 2.5)) == 0.0
-    assert before.foreign_share(executor._CpuTime(12.0, 199.0, 1.0)) == 1.0
+    monkeypatch.setattr(cpu_time.os, "cpu_count", lambda: 2)
+    before = cpu_time.CpuTime(wall_s=10.0, machine_s=100.0, own_s=1.0)
+    assert before.foreign_share(cpu_time.CpuTime(12.0, 102.0, 2.0)) == pytest.approx(0.25)  # 1 s of 2 s on 2 cores
+    assert before.foreign_share(cpu_time.CpuTime(12.0, 101.0, 2.5)) == 0.0
+    assert before.foreign_share(cpu_time.CpuTime(12.0, 199.0, 1.0)) == 1.0
 
 
 def test_a_system_without_accounts_has_no_foreign_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    from smesim.exec import executor
+    from smesim.exec import cpu_time
 
-    monkeypatch.setattr(executor, "open", lambda *args, **kwargs: io.StringIO("nonsense"), raising=False)
-    now = executor._CpuTime.now()
+    monkeypatch.setattr(cpu_time, "open", lambda *args, **kwargs: io.StringIO("nonsense"), raising=False)
+    now = cpu_time.CpuTime.now()
     assert now.machine_s is None
     assert now.foreign_share(dataclasses.replace(now, wall_s=now.wall_s + 10.0)) is None

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
+from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.tensors import Tensors
 from smesim.plan.lower import lower
 from smesim.plan.program import TaskKind
 from smesim.plan.schema import WorkerPlan
 from smesim.trace import read_trace, write_trace
-from smesim.workload import ModelConfig, Phase
+from smesim.workload import DType, ModelConfig, Phase
 from tests.exec.native_models import (
     CORES,
     DEVICE,
@@ -69,9 +70,30 @@ def test_invariant_7_every_instruction_set_equals_the_reference(model: str, phas
     assert set(trace.meta.kernels.values()) == {isa}
 
 
-def test_the_references_bound_is_tight_enough_to_find_a_mistake() -> None:
-    expected = reference(make_case(MODELS["qwen3"], Phase.parse(PHASES[1]), Cut(), seed=3))
-    assert expected.logits.error.max() < 0.01 * np.abs(expected.logits.value).max()
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("phase", [PHASES[0], PHASES[2]])
+def test_invariant_7_weights_in_bf16_equal_the_reference_that_rounds_as_they_are_packed(phase: str, isa: str) -> None:
+    for model in ("llama", "llama3-scaling-untied"):
+        cut = Cut(m=7, n=20, assignment="shared", threads=CORES, mr=STRIPS[isa], weights=DType.BF16)
+        case = make_case(MODELS[model], Phase.parse(phase), cut, seed=3)
+        trace, tensors = execute(case, isa)
+        assert_equals_the_reference(case, tensors)
+        assert trace.meta.kernels["linear"] == lowp_beside(isa).isa
+
+
+@pytest.mark.parametrize(
+    ("model", "phase", "weights", "share"),
+    [
+        ("qwen3", PHASES[1], DType.F32, 0.01),
+        ("llama", PHASES[0], DType.BF16, 0.1),
+        ("llama", PHASES[2], DType.BF16, 0.001),
+    ],
+)
+def test_the_references_bound_is_tight_enough_to_find_a_mistake(
+    model: str, phase: str, weights: DType, share: float
+) -> None:
+    expected = reference(make_case(MODELS[model], Phase.parse(phase), Cut(weights=weights), seed=3))
+    assert expected.logits.error.max() < share * np.abs(expected.logits.value).max()
 
 
 @pytest.mark.parametrize("assignment", ["static", "shared"])

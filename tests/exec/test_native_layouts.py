@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smesim.plan.program import TaskKind
-from smesim.workload import ModelConfig, Phase
+from smesim.workload import DType, ModelConfig, Phase
 from tests.exec.native_models import Cut, cuts, execute, little_models, little_phases, logits, make_case
 
 
@@ -25,8 +25,10 @@ def test_all_ways_of_reusing_layouts_give_the_same_bits(
         found.append(logits(case, tensors))
         kinds = case.program.tasks["kind"]
         packed = np.isin(kinds, [TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED])
-        assert packed.any() == (reuse == "full" and phase.rows > 1)
+        writes_packed = cut.weights is DType.F32 and phase.rows > 1  # there are no kernels that write packed bf16
+        assert packed.any() == (reuse == "full" and writes_packed)
         moved.append(int(trace.tasks["bytes"].sum()))
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
-    assert moved[0] > moved[1] > moved[2] if phase.rows > 1 else moved[0] == moved[1] == moved[2]
+    assert moved[0] > moved[1] if phase.rows > 1 else moved[0] == moved[1]
+    assert moved[1] > moved[2] if writes_packed else moved[1] == moved[2]

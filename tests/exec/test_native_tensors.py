@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smesim.errors import DeviceError
+from smesim.exec import bf16
 from smesim.exec.device import Device, native
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.memory import HEADROOM, MemoryBill, check_fits, memory_bill
@@ -17,7 +18,7 @@ from smesim.exec.tensors import HUGE_PAGE_BYTES, Tensors, allocate
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Layout, Program
-from smesim.workload import ModelConfig, Phase, build_graph, catalog
+from smesim.workload import DType, ModelConfig, Phase, build_graph, catalog
 from smesim.workload.graph import Role
 from tests.exec.native_models import (
     CHIP,
@@ -31,6 +32,7 @@ from tests.exec.native_models import (
     little_phases,
     make_case,
 )
+from tests.oracles.reference_model import to_bf16
 
 ffi, lib = native()
 
@@ -56,6 +58,19 @@ def test_buffers_have_the_sizes_that_the_kernels_count_with(model: ModelConfig, 
                 assert floats == heads * lib.sms_v_cache_size(rows, columns)
             case _:
                 assert floats == rows * columns, name
+
+
+def test_weights_and_packed_activations_in_bf16_have_the_sizes_that_the_kernels_count_with() -> None:
+    program = lower(cut_plan(little(), Phase.prefill(9), Cut(weights=DType.BF16)))
+    for name, facts in zip(program.buffer_names, program.buffers, strict=True):
+        rows, columns, n_bytes = int(facts["rows"]), int(facts["columns"]), int(facts["n_bytes"])
+        match Layout(facts["layout"]):
+            case Layout.RHS_PACKED:
+                assert n_bytes == 2 * lib.sms_rhs_grouped_size(rows, columns, lib.SMS_BF16_GROUP)
+            case Layout.LHS_PACKED:
+                assert n_bytes == 2 * lib.sms_lhs_grouped_size(rows, columns, lib.SMS_BF16_GROUP)
+            case Layout.ROW_MAJOR if name != "embed.weight":
+                assert n_bytes == 4 * rows * columns, name
 
 
 @settings(max_examples=25, deadline=None)
@@ -153,6 +168,21 @@ def test_random_weights_do_not_depend_on_their_layout() -> None:
     tied, untied = (little(tied_embeddings=t) for t in (True, False))
     one, other = (random(program_of(m, "prefill:3"), m).read("embed.weight") for m in (tied, untied))
     np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("piece_bytes", [1, bf16.PIECE_BYTES])
+def test_random_weights_in_bf16_are_those_in_f32_rounded(
+    tied: bool, piece_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = little(tied_embeddings=tied)
+    monkeypatch.setattr(bf16, "PIECE_BYTES", piece_bytes)
+    plans = (cut_plan(model, Phase.prefill(3), Cut(weights=weights)) for weights in (DType.F32, DType.BF16))
+    exact, rounded = (random(lower(plan), model) for plan in plans)
+    for name in weights(program_of(model, "prefill:3")):
+        expected = exact.read(name).astype(np.float64)
+        expected = to_bf16(expected) if expected.shape[0] > 1 else expected
+        np.testing.assert_array_equal(rounded.read(name), expected)
 
 
 def test_another_seed_gives_other_weights_and_tensors_of_one_seed_differ() -> None:

@@ -11,15 +11,17 @@ import pytest
 
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
+from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.probe import chipfile, little_models, loops, probe, warm, yardstick
 from smesim.exec.probe.little_models import MIXED, NARROW, WIDE, planned_runs
 from smesim.exec.probe.loops import lowp_isas
+from smesim.exec.probe.stand_in import joined
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
-from smesim.plan.planners import cpu_only
+from smesim.plan.planners import cpu_only, matrix_only
 from smesim.sim import SimExecutor
-from smesim.workload import ModelConfig, Phase, build_graph, catalog
+from smesim.workload import DType, DTypes, ModelConfig, Phase, build_graph, catalog
 from smesim.workload.operators import GroupedLinear, Linear, Router
 
 HERE = Device.here()
@@ -73,7 +75,11 @@ def test_the_chip_is_this_machine(probed) -> None:
     assert chip.machine == HERE.processor
     assert chip.core_count == len(HERE.cores)
     models = chip.clusters[0].core.kernels
-    assert {model.isa for model in models if model.name != "fma_peak"} == {HERE.isa}
+    assert {model.isa for model in models if model.name != "fma_peak"} == {HERE.isa, lowp_beside(HERE.isa).isa}
+    fitted = {model.name for model in models if any(q.provenance == "fitted" for q in model.parameters.values())}
+    for dtype in ("f32", "bf16"):
+        assert {f"gemm_{dtype}", f"pack_lhs_{dtype}", f"embed_{dtype}"} <= fitted
+        assert f"gemv_{dtype}" in {model.name for model in models}
     peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
     assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())
     assert all({"f32_flop_per_s", "f64_flop_per_s"} <= peaks[k.isa] for k in HERE.kernels if k.isa in peaks)
@@ -98,6 +104,23 @@ def test_the_chip_predicts_a_model(probed) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("weights", [DType.F32, DType.BF16])
+def test_two_probes_make_a_chip_with_a_stand_in_that_predicts_plans_for_both_roles(
+    probed, weights: DType, tmp_path: Path
+) -> None:
+    chip = joined(probed[0], probed[0])
+    library.save(chip, tmp_path / "stand-in.toml")
+    assert library.load(tmp_path / "stand-in.toml") == chip
+    assert chip.has_stand_in
+    assert "stand-in" in chip.description
+    assert "stand-in" in chip.provenance_note
+    if chip.core_count > 1:
+        graph = build_graph(catalog.load("smollm2-135m"), Phase.prefill(16), DTypes(weights=weights), layers=2)
+        plan = matrix_only(graph, chip)
+        assert SimExecutor(chip).run(lower(plan), plan).meta.stand_in
+
+
+@pytest.mark.slow
 def test_progress_counts_to_its_end(probed) -> None:
     _, steps = probed
     done = [count for _, count, _ in steps]
@@ -116,8 +139,9 @@ def test_a_number_of_threads_that_this_machine_has_not_is_refused(threads: int) 
 def test_the_quick_runs_are_part_of_the_whole() -> None:
     quick, whole = planned_runs(True, 2), planned_runs(False, 2)
     assert set(quick) < set(whole)
-    assert {threads for _, _, threads in quick} == {1, 2}
-    assert {threads for _, _, threads in planned_runs(True, 1)} == {1}
+    assert {run.threads for run in quick} == {1, 2}
+    assert {run.threads for run in planned_runs(True, 1)} == {1}
+    assert {run.weights for run in quick} == {DType.F32, DType.BF16}
 
 
 def products(model: ModelConfig) -> set[tuple[int, int]]:

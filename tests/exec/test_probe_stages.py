@@ -49,15 +49,15 @@ def made_up_run(program: Program, threads: int) -> Any:
 @pytest.fixture(scope="module")
 def runs() -> list[Any]:
     made = []
-    for model, phase, threads, keys in planned_stages(2):
+    for model, phase, threads, _, keys in planned_stages(2):
         plan = in_stages(cpu_only(build_graph(model, Phase.parse(phase)), CHIP, threads), keys)
         made.append(made_up_run(lower(plan), threads))
     return made
 
 
 def test_each_stage_is_run_with_one_thread_and_with_all() -> None:
-    assert sorted(threads for _, _, threads, _ in planned_stages(2)) == [1] * len(STAGED_RUNS) + [2] * len(STAGED_RUNS)
-    assert {threads for _, _, threads, _ in planned_stages(1)} == {1}
+    assert sorted(run.threads for run in planned_stages(2)) == [1] * len(STAGED_RUNS) + [2] * len(STAGED_RUNS)
+    assert {run.threads for run in planned_stages(1)} == {1}
 
 
 def test_exact_times_give_the_coefficients_back(runs: list[Any]) -> None:

@@ -277,7 +277,7 @@ def test_wrong_chips_are_refused_in_one_line(
 
 
 def test_other_kinds_state_their_tiles(small_data: Data) -> None:
-    unit_of(small_data)["kind"] = "stand-in"
+    unit_of(small_data)["kind"] = "intel-amx"
     del unit_of(small_data)["svl_bits"]
     unit_of(small_data)["tiles"] = {
         "f32": {"rows": 14, "columns": 32, "depth": 1},
@@ -292,6 +292,22 @@ def test_other_kinds_need_a_tile_for_each_dtype(small_data: Data) -> None:
     del unit_of(small_data)["svl_bits"]
     with pytest.raises(ValidationError, match="tiles: s8 given; accepted: one for each of f32, s8"):
         MatrixUnit.model_validate(unit_of(small_data))
+
+
+def test_a_stand_in_is_a_core_with_kernels_of_its_own(small_data: Data) -> None:
+    unit = unit_of(small_data)
+    del unit["svl_bits"]
+    tiles = {dtype: {"rows": 6, "columns": 16, "depth": 1} for dtype in unit["flop_per_s"]}
+    unit |= {"kind": "stand-in", "tiles": tiles}
+    with pytest.raises(ValidationError, match=r"scope 'cluster', isa None .* accepted: scope 'core', the isa"):
+        MatrixUnit.model_validate(unit)
+    unit |= {"scope": "core", "isa": "avx2"}
+    with pytest.raises(ValidationError, match="accumulators or latency_cycles given for kind 'stand-in'"):
+        MatrixUnit.model_validate(unit)
+    del unit["accumulators"], unit["latency_cycles"]
+    assert MatrixUnit.model_validate(unit).tile("f32").rows == 6
+    assert Chip.model_validate(small_data).has_stand_in
+    assert not library.load("apple-m4").has_stand_in
 
 
 def test_a_copy_with_other_clusters_has_their_instances() -> None:

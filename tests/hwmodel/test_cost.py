@@ -152,6 +152,35 @@ def test_each_effect_can_be_switched_off(cluster: Cluster, off: str, expected: f
     assert costs.gemm_s(8, MR, (0, 2), panels=1, k=600) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_format_that_was_fitted_has_its_own_coefficients_and_shape(cluster: Cluster) -> None:
+    parameters = {f"s_per_kstep_h{h}": quantity(h * 1e-9, "s") for h in (1, 2)}
+    parameters |= {"mr": quantity(2, "1"), "nr": quantity(NR, "1"), "kc": quantity(128, "1")}
+    parameters |= {"s_per_tile": quantity(TILE_S, "s")}
+    models = (
+        KernelModel(name="gemm_bf16", isa="neonmm", parameters=parameters),
+        KernelModel(name="gemv_bf16", isa="neonmm", parameters={"s_per_element": quantity(3e-11, "s/element")}),
+    )
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, *models)})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    assert costs.products("bf16").mr == 2
+    # A strip of 3 rows is micro-tiles of 1 and 2; 300 is three blocks of 128.
+    expected = 5 * (300 * 3e-9 + 2 * 3 * TILE_S)
+    assert costs.gemm_s(3, MR, (0, 1), panels=5, k=300, dtype="bf16") == pytest.approx(expected, rel=1e-12)
+    assert costs.gemv_s(4, 300, "bf16") == pytest.approx(4 * NR * 300 * 3e-11, rel=1e-12)
+    assert costs.gemm_s(3, MR, (0, 1), panels=5, k=300) == pytest.approx(5 * (300 * KSTEP_S[3] + 2 * TILE_S), rel=1e-12)
+
+
+@pytest.mark.parametrize(("rate", "like_f32"), [(None, 1.0), (300e9, 2.0)])
+def test_a_format_that_was_not_fitted_follows_from_its_rate_or_that_of_f32(
+    cluster: Cluster, rate: float | None, like_f32: float
+) -> None:
+    rates = {"f32": quantity(150e9, "FLOP/s")} | ({} if rate is None else {"bf16": quantity(rate, "FLOP/s")})
+    core = cluster.core.model_copy(update={"kernels": (), "flop_per_s": rates})
+    costs = CoreCosts(cluster.model_copy(update={"core": core}), COST_EFFECTS)
+    in_f32, in_bf16 = (costs.gemm_s(12, MR, (0, 2), 4, 512, dtype) for dtype in ("f32", "bf16"))
+    assert in_bf16 == pytest.approx(in_f32 / like_f32, rel=1e-12)
+
+
 def test_exposed_latency_goes_with_streamed_bytes_and_its_effect(cluster: Cluster) -> None:
     assert CoreCosts(cluster, COST_EFFECTS).exposed_s("gemm_f32", 1e9) == pytest.approx(1e-3)
     assert CoreCosts(cluster, set(COST_EFFECTS) - {"exposed_latency"}).exposed_s("gemm_f32", 1e9) == 0.0

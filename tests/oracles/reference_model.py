@@ -11,6 +11,10 @@ Nothing here comes from smesim but the configuration's numbers: no operator, no 
 - Qwen2 adds biases to q, k and v; Qwen3 normalises each head of q and k before the rotation (transformers,
   `modeling_qwen2`, `modeling_qwen3`).
 
+With weights in bf16 the products of several rows take both factors rounded to bf16, as engines do that pack them so;
+one row is multiplied as it is. Sums stay f32. An error may then decide to which side a number is rounded; such steps
+are few and large, so the sum of two must fit.
+
 Beside every value the model carries how far an f32 computation may be from it: to first order, the errors of the inputs
 pass through each step, and each step adds its own rounding, growing with the square root of what it sums. Errors of
 different elements are independent, so their squares add.
@@ -86,7 +90,24 @@ class Result:
     v_caches: list[Approximate]
 
 
-def linear(x: Approximate, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None) -> Approximate:
+def to_bf16(x: F64) -> F64:
+    """The nearest bf16, ties to even: 8 bits of significand, at the exponents of f32."""
+    step = np.exp2(np.maximum(np.frexp(x)[1] - 8, -133))
+    return np.asarray(np.round(x / step) * step)
+
+
+def packed_in_bf16(x: Approximate) -> Approximate:
+    """What may come out when anything between value - error and value + error is rounded."""
+    value = to_bf16(x.value)
+    return Approximate(value, np.maximum(to_bf16(x.value + x.error) - value, value - to_bf16(x.value - x.error)))
+
+
+def linear(
+    x: Approximate, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, *, bf16: bool = False
+) -> Approximate:
+    packed = bf16 and x.value.size > x.value.shape[-1]
+    if packed:
+        x = packed_in_bf16(x)
     w = weight.astype(np.float64)
     value = x.value @ w.T
     size = np.abs(x.value) @ np.abs(w).T
@@ -94,7 +115,8 @@ def linear(x: Approximate, weight: NDArray[np.float32], bias: NDArray[np.float32
         value = value + bias
         size = size + np.abs(bias)
     own = ROOM * np.sqrt(w.shape[1] + 1) * EPSILON * size
-    return Approximate(value, together(passed_on(x.error, w.T), own))
+    passed = (2.0 if packed else 1.0) * passed_on(x.error, w.T)
+    return Approximate(value, together(passed, own))
 
 
 def rms_norm(x: Approximate, weight: NDArray[np.float32], eps: float) -> Approximate:
@@ -219,12 +241,19 @@ def forward(
     tokens: NDArray[np.integer],
     past_k: list[NDArray[np.float32]],
     past_v: list[NDArray[np.float32]],
+    *,
+    bf16: bool = False,
 ) -> Result:
     """One pass over tokens [batch][token] behind the cached keys and values, [layer] of [batch][kv head][past][d].
 
     `weights` are by name, as the operator graph names them; a bias, a q/k norm, a router is applied where there is one.
-    A layer's "routing" may be of the last tokens only: then the others go no further than its attention.
+    A layer's "routing" may be of the last tokens only: then the others go no further than its attention. With `bf16`
+    all matrices are rounded to that, and so is what several rows of them are multiplied with.
     """
+    if bf16:
+        weights = {
+            name: to_bf16(w.astype(np.float64)).astype(np.float32) if w.ndim == 2 else w for name, w in weights.items()
+        }
     batch, n_tokens = tokens.shape
     past = past_k[0].shape[2]
     x = Approximate.exact(weights["embed.weight"][tokens])
@@ -233,7 +262,7 @@ def forward(
         own = {name.split(".", 2)[2]: w for name, w in weights.items() if name.startswith(f"layers.{layer}.")}
 
         def project(x: Approximate, node: str, own: Mapping[str, NDArray[np.float32]] = own) -> Approximate:
-            return linear(x, own[f"{node}.weight"], own.get(f"{node}.bias"))
+            return linear(x, own[f"{node}.weight"], own.get(f"{node}.bias"), bf16=bf16)
 
         def heads(x: Approximate, count: int, norm: str, own: Mapping[str, NDArray[np.float32]] = own) -> Approximate:
             split = x.reshape(batch, n_tokens, count, shapes.head_dim)
@@ -257,7 +286,7 @@ def forward(
         x = x + project(swiglu(project(normed, "gate_proj"), project(normed, "up_proj")), "down_proj")
     last = rms_norm(x[:, -1], weights["final_norm.weight"], shapes.rms_eps)
     head = weights["embed.weight" if shapes.tied_embeddings else "lm_head.weight"]
-    return Result(linear(last, head), k_caches, v_caches)
+    return Result(linear(last, head, bf16=bf16), k_caches, v_caches)
 
 
 def _appended(past: NDArray[np.float32], new: Approximate) -> Approximate:

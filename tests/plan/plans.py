@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import LayoutReuse, with_out_layouts
 from smesim.plan.planners import cpu_only
 from smesim.plan.schema import OperatorPlan, PipelinePlan, Plan, Role, TileShape
-from smesim.workload import ModelConfig, Phase, build_graph
+from smesim.workload import DType, DTypes, ModelConfig, Phase, build_graph
 from tests.sim.chips import two_core_chip
 from tests.workload.workload_models import models, phases, tiny
 
@@ -72,7 +73,8 @@ def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int, 
         "shares": tuple(draw(st.one_of(st.just([]), shares))),
     }
     if entry.lhs_layout.startswith("lhs_"):
-        changes["lhs_layout"] = f"lhs_f32_m{strips or draw(st.integers(1, 14))}"
+        height = strips or draw(st.integers(1, 14))
+        changes["lhs_layout"] = format_of_kernel(entry.kernel).lhs_layout(height)
     if entry.kind == "attention":
         changes |= draw(_stages(tokens))
     return entry.model_copy(update=changes)
@@ -83,7 +85,8 @@ def plans(draw: st.DrawFn) -> Plan:
     model, phase, threads = draw(models()), draw(phases(largest=30)), draw(st.integers(1, 4))
     options = {"last_layer_rows": draw(st.sampled_from(["all", "logits"]))}
     options["lm_head_rows"] = draw(st.sampled_from(["last", "all"]))
-    graph = build_graph(model, phase, **options)
+    formats = [DType.F32] if model.is_moe else [DType.F32, DType.BF16]
+    graph = build_graph(model, phase, DTypes(weights=draw(st.sampled_from(formats))), **options)
     plan = cpu_only(graph, CHIP, threads, layout_reuse=draw(st.sampled_from(REUSE)), **options)
     strips = draw(st.integers(0, 14))  # all alike, so that much is written packed, or each its own
     entries = tuple(draw(_entries(e, threads, strips, phase.tokens)) for e in plan.operators)

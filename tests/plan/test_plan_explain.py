@@ -29,7 +29,7 @@ def test_what_is_explained_adds_up_to_the_programs_tasks_and_buffers(plan: Plan)
         groups = by_site(found)
         assert sum(g.n_bytes for g in groups) == moved[chosen].sum()
         assert sum(g.count for g in groups) == len(found)
-    products = [o for o in plan.graph().operators if "linear" in o.kind and plan.site(o.site).kernel == "gemm_f32"]
+    products = [o for o in plan.graph().operators if "linear" in o.kind and plan.site(o.site).kernel[:4] == "gemm"]
     assert [p.operator for p in report.packings if p.how != WRITTEN] == [o.name for o in products]
     assert sum(report.layout_bytes.values()) == program.buffers["n_bytes"].sum()
     packed_once = {Layout[once.layout.upper()]: once.n_bytes for once in report.once}

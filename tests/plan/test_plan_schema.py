@@ -123,7 +123,7 @@ def with_driver(plan: Plan) -> Plan:
 
 @pytest.mark.parametrize("key", ["weights_dtype", "activations_dtype", "kv_dtype"])
 def test_a_dtype_without_kernels_is_refused(key: str) -> None:
-    with pytest.raises(PlanError, match=rf"{key} is f16; accepted: f32"):
+    with pytest.raises(PlanError, match=rf"{key}.* f16.*; accepted: f32"):
         lower(small_plan().model_copy(update={key: DType.F16}))
 
 
@@ -263,5 +263,5 @@ def test_planners_refuse_formats_that_they_have_no_kernels_for() -> None:
     from tests.workload.workload_models import tiny
 
     graph = build_graph(tiny(), Phase.prefill(4), DTypes(weights=DType.Q4_0))
-    with pytest.raises(SmesimError, match="q4_0/f32/f32"):
+    with pytest.raises(SmesimError, match="weights of q4_0 asked for; accepted: f32, bf16"):
         cpu_only(graph, two_core_chip())

@@ -17,6 +17,7 @@ from smesim.plan.program import (
     WORKER_DTYPE,
     EntryKind,
     Layout,
+    Number,
     TaskKind,
 )
 from smesim.plan.tiles import NR
@@ -48,6 +49,7 @@ ENUMS = [
     (TaskKind, "SMS_", "enum sms_task_kind"),
     (EntryKind, "SMS_ENTRY_", "enum sms_entry_kind"),
     (Layout, "SMS_", "enum sms_layout"),
+    (Number, "SMS_NUMBER_", "enum sms_number_format"),
 ]
 
 

@@ -9,7 +9,7 @@ from smesim.plan.lower import lower
 from smesim.plan.program import PACKING, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import ADDED_KINDS, dependency_pairs, task_bytes, task_flop, trace_columns
-from smesim.workload import catalog
+from smesim.workload import DType, catalog
 from smesim.workload.operators import causal_pairs
 from tests.plan.plans import plans, small_plan
 
@@ -39,9 +39,10 @@ def test_packing_reads_and_writes_the_whole_operand_once(plan: Plan) -> None:
     program = lower(plan)
     moved = task_bytes(program)
     packing = np.isin(program.tasks["kind"], PACKING)
+    width = {DType.F32: 4, DType.BF16: 2}[plan.weights_dtype]
     for op in np.unique(program.tasks["op"][packing]):
         facts = program.ops[op]
-        assert moved[packing & (program.tasks["op"] == op)].sum() == 2 * 4 * int(facts["m"]) * int(facts["k"])
+        assert moved[packing & (program.tasks["op"] == op)].sum() == (4 + width) * int(facts["m"]) * int(facts["k"])
 
 
 @drawn

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
 from smesim.errors import ProgramError
@@ -15,7 +18,7 @@ from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor, without
 from smesim.sim.costing import Costing
 from smesim.trace.schema import Trace
-from smesim.workload import catalog
+from smesim.workload import DType, DTypes, catalog
 from smesim.workload.graph import build_graph
 from smesim.workload.phase import Phase
 from tests.sim.chips import UNIT_FLOP_PER_S, unit_chip
@@ -110,6 +113,40 @@ def test_a_decode_step_is_drawn_through_the_unit_where_it_multiplies_vectors() -
     assert cost.on_unit
     trace = SimExecutor(chip).run(program, plan)
     assert (trace.tasks["end_s"] > trace.tasks["start_s"]).all()
+
+
+def in_bf16(plan: Plan, chip: Chip) -> Program:
+    """The same products with weights in bf16."""
+    graph = build_graph(plan.model, Phase.parse(plan.phase), DTypes(weights=DType.BF16), layers=plan.layers)
+    return lower(matrix_only(graph, chip, len(plan.workers)))
+
+
+@pytest.mark.parametrize("phase", ["prefill:64", "decode:32"])
+@pytest.mark.parametrize("rate", [None, 2 * UNIT_FLOP_PER_S])
+def test_products_in_bf16_run_on_a_unit_with_a_rate_for_it_and_else_on_the_core(
+    phase: str, rate: float | None
+) -> None:
+    chip = unit_chip()
+    if rate is not None:
+        data = chip.model_dump(mode="json", exclude_none=True)
+        unit = data["clusters"][0]["matrix_units"][0]
+        for table in ("flop_per_s", "vector_flop_per_s", "accumulators", "latency_cycles"):
+            unit[table]["bf16"] = dict(unit[table]["f32"])
+        for table in ("flop_per_s", "vector_flop_per_s"):
+            unit[table]["bf16"]["value"] *= 2
+        chip = Chip.model_validate_json(json.dumps(data))
+    in_f32, plan = lowered(phase, chip, 1)
+    costs = []
+    for program in (in_f32, in_bf16(plan, chip)):
+        products = np.isin(program.tasks["kind"], [TaskKind.GEMM, TaskKind.GEMV])
+        costing = Costing(chip, program, ALL_EFFECTS)
+        costs.append([costing.cost(int(task), 0) for task in np.flatnonzero(products)])
+    assert all(cost.on_unit for cost in costs[0])
+    assert {cost.on_unit for cost in costs[1]} == {rate is not None}
+    first_touch = [sum(t.n_bytes for cost in some for t in cost.transfers if t.level == "DRAM") for some in costs]
+    assert first_touch[1] < 0.6 * first_touch[0]
+    if rate is not None:
+        assert sum(cost.compute_s for cost in costs[1]) < 0.7 * sum(cost.compute_s for cost in costs[0])
 
 
 def test_a_unit_without_a_rate_for_f32_is_refused() -> None:

@@ -33,6 +33,8 @@ struct sms_kernels {
     int32_t kc;        /* depth of a block */
     int32_t test_only; /* wide code on narrow hardware, to check its numbers; never the best */
     int32_t matrix;    /* drives a matrix unit: for the workers of a plan that do; never the best of a core */
+    int32_t stand_in;  /* narrower than need be: for cores beside wider kernels that stand in for a matrix unit; never
+                        * the best */
     int32_t fma_flop;  /* FLOP of one iteration of fma_peak */
     int32_t fma_flop_f64;
 

@@ -20,6 +20,8 @@ struct sms_lowp {
     int32_t kc_groups;      /* depth of a block, in groups of k */
     int32_t test_only;      /* instructions acted out by others, to check their numbers; never the best */
     int32_t matrix;         /* drives a matrix unit: for the workers of a plan that do; never the best of a core */
+    int32_t stand_in;  /* narrower than need be: for cores beside wider kernels that stand in for a matrix unit; never
+                        * the best */
     int32_t bf16_peak_flop; /* FLOP of one iteration of bf16_peak */
     int32_t f16_peak_flop;
     int32_t s8_peak_op;     /* operations of one iteration of s8_peak; a multiply-add is 2 */

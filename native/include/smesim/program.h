@@ -44,6 +44,14 @@ enum sms_layout {
     SMS_V_PACKED = 4
 };
 
+/* Formats of numbers: of weights, and of what is packed for their products. */
+enum sms_number_format {
+    SMS_NUMBER_F32 = 0,
+    SMS_NUMBER_BF16 = 1,
+    SMS_NUMBER_F16 = 2,
+    SMS_NUMBER_S8 = 3
+};
+
 struct sms_op {
     int32_t kind, layer;
     int32_t m, n, k;
@@ -51,6 +59,7 @@ struct sms_op {
     int32_t heads, kv_heads, head_dim;
     int32_t experts, experts_per_token, gathers, normalised;
     int32_t lhs_mr;
+    int32_t rhs_dtype;
     int32_t query_block, key_block;
     float eps;
     int64_t flop, n_bytes;
@@ -79,7 +88,7 @@ struct sms_pool {
 
 struct sms_buffer {
     int64_t n_bytes;
-    int32_t role, layout, rows, columns;
+    int32_t role, layout, rows, columns, dtype;
 };
 
 #endif

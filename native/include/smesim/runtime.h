@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "smesim/kernels.h"
+#include "smesim/lowp.h"
 #include "smesim/program.h"
 
 /* One run. Every array belongs to the caller and must outlive the run; the last block is written by the team. */
@@ -25,6 +26,7 @@ struct sms_run {
     const struct sms_buffer *buffer_facts;
     void *const *buffers;                      /* one pointer a buffer */
     const struct sms_kernels *const *kernels;  /* one table a worker */
+    const struct sms_lowp *const *lowp;        /* one table a worker: products with weights of low precision */
     void *const *scratch;                      /* one block a worker, sms_scratch_bytes() long */
 
     int32_t *pending;   /* [n_tasks] predecessors that have not ended */

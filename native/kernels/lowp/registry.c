@@ -9,7 +9,7 @@ extern const struct sms_lowp sms_lowp_portable;
 #include <cpuid.h>
 
 extern const struct sms_lowp sms_lowp_avx2, sms_lowp_avx512vnni, sms_lowp_avx512bf16;
-extern const struct sms_lowp sms_lowp_wide16vnni, sms_lowp_wide16bf16;
+extern const struct sms_lowp sms_lowp_wide16vnni, sms_lowp_wide16bf16, sms_lowp_fma128;
 
 enum {
     LEAF1_ECX_F16C = 1u << 29,
@@ -45,7 +45,8 @@ static int32_t supported(const struct sms_lowp *lowp) {
 
 static const struct sms_lowp *const tables[] = {&sms_lowp_avx512bf16, &sms_lowp_avx512vnni,
                                                 &sms_lowp_avx2,       &sms_lowp_portable,
-                                                &sms_lowp_wide16vnni, &sms_lowp_wide16bf16};
+                                                &sms_lowp_fma128,     &sms_lowp_wide16vnni,
+                                                &sms_lowp_wide16bf16};
 #elif defined(__aarch64__)
 #include "matrix.h"
 #include "smesim/cpu.h"

@@ -11,7 +11,8 @@
  *   SMS_GROUP          panels, a multiple of SMS_PANELS, for which the lhs is prepared once
  *   SMS_KC_WORDS       depth of a block, in words
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
- *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+ *   SMS_TEST_ONLY      1 for a table that only tests may choose
+ *   SMS_STAND_IN       defined for a table that is narrower than need be */
 #include "../name.h"
 #include "pack.h"
 #include "peak.h"
@@ -31,6 +32,9 @@ const struct sms_lowp SMS_JOIN(sms_lowp_, SMS_ISA) = {
     .panels = SMS_PANELS,
     .kc_groups = SMS_KC_WORDS,
     .test_only = SMS_TEST_ONLY,
+#if defined(SMS_STAND_IN)
+    .stand_in = 1,
+#endif
     .bf16_peak_flop = SMS_PEAK_OPERATIONS(SMS_PEAK_HALF_WORDS(SMS_BF16_DOT), SMS_BF16_GROUP),
     .f16_peak_flop = SMS_PEAK_OPERATIONS(1, SMS_F16_GROUP),
     .s8_peak_op = SMS_PEAK_OPERATIONS(SMS_PEAK_HALF_WORDS(SMS_S8_DOT), SMS_S8_GROUP),

@@ -131,6 +131,8 @@ SMS_INLINE vf v_fma(vf a, vf b, vf c) {
     return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif SMS_LANES == 8 && defined(__FMA__)
     return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif SMS_LANES == 4 && defined(__FMA__)
+    return (vf)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
 #elif SMS_IS_NEON
     return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #elif SMS_LANES == 1
@@ -146,6 +148,8 @@ SMS_INLINE vf v_fma(vf a, vf b, vf c) {
 SMS_INLINE vi w_multiply_pairs(vi a, vi b) {
 #if SMS_LANES == 8 && defined(__AVX2__)
     return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#elif SMS_LANES == 4 && defined(__AVX2__)
+    return (vi)_mm_madd_epi16((__m128i)a, (__m128i)b);
 #else
     const vi a_low = (vi)((vu)a << 16) >> 16, b_low = (vi)((vu)b << 16) >> 16;
     return a_low * b_low + (a >> 16) * (b >> 16);

@@ -6,7 +6,8 @@
  *   SMS_PANELS         panels of a micro-kernel's tile
  *   SMS_KC             depth of a block: its panels stay in the L1 cache while the strips go by
  *   SMS_LHS_BLOCK_BYTES the block of the lhs that stays in the L2 cache
- *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+ *   SMS_TEST_ONLY      1 for a table that only tests may choose
+ *   SMS_STAND_IN       defined for a table that is narrower than need be */
 #include "../name.h"
 #include "attention.h"
 #include "attention_fused.h"
@@ -26,6 +27,9 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .panels = SMS_PANELS,
     .kc = SMS_KC,
     .test_only = SMS_TEST_ONLY,
+#if defined(SMS_STAND_IN)
+    .stand_in = 1,
+#endif
     .fma_flop = 2 * SMS_LANES * SMS_MR * SMS_FMA_VECTORS,
     .fma_flop_f64 = 2 * (int)(sizeof(vd) / sizeof(double)) * SMS_MR * SMS_FMA_VECTORS_F64,
     .pack_lhs = sms_pack_lhs,

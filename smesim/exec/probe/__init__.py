@@ -12,5 +12,6 @@ measurement.
 """
 
 from smesim.exec.probe.chipfile import probe
+from smesim.exec.probe.stand_in import probe_with_stand_in
 
-__all__ = ["probe"]
+__all__ = ["probe", "probe_with_stand_in"]

@@ -10,20 +10,20 @@ import numpy as np
 from smesim import __version__
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
+from smesim.exec.lowp_tables import lowp_beside
 from smesim.exec.probe import topology
-from smesim.exec.probe.coefficients import Coefficients, FittedKernel, fit_coefficients
+from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
     Bandwidth,
-    gemv_seconds_per_element,
     peak_flop_per_s,
     read_bandwidth,
 )
 from smesim.exec.probe.timing import Timing
-from smesim.exec.probe.warm import WarmProduct
+from smesim.exec.probe.warm import WarmProduct, gemv_seconds_per_element, product_kernel
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.hwmodel.chip import (
     DRAM,
@@ -38,6 +38,7 @@ from smesim.hwmodel.chip import (
     Sync,
 )
 from smesim.hwmodel.quantity import Evidence, Quantity
+from smesim.plan.program import Number
 
 Peaks = dict[str, dict[str, Timing]]
 """Peak rates by instruction set and dtype."""
@@ -46,6 +47,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is measured, steps done, steps in all)."""
 
 CLUSTER = "host"
+NUMBERS = (Number.F32, Number.BF16)
+"""The formats of weights whose products are fitted."""
 LOW_PRECISION: tuple[DTypeName, ...] = ("bf16", "s8")
 SOURCE = f"smesim probe {__version__} on this machine"
 PROVISIONAL_S = 1e-6  # hand-over costs before they are measured; they only guide tile sizes
@@ -100,7 +103,6 @@ def probe(
         raise DeviceError(
             f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine"
         )
-    table = device.kernel_table(device.isa)
     steps = 4 + len(planned_runs(quick, count)) + len(planned_stages(count))
     done = 0
 
@@ -120,13 +122,20 @@ def probe(
     step("k-steps of the micro-kernels")
     one = Yardstick(device, sketch, 1)
     yardsticks = {1: one} | ({count: Yardstick(device, sketch, count, share=one)} if count > 1 else {})
-    warm, gemv = WarmProduct.measure(device, one), gemv_seconds_per_element(device)
+    warm = [_warm(device, one, number) for number in NUMBERS]
     runs = list(run_all(device, sketch, quick, yardsticks, seed, lambda: step("little models")))
     step("fitting the cost function")
     last = float(max((cache.size_bytes for cache in levels), default=0))
-    coefficients = fit_coefficients(runs, warm, gemv.median, table.mr, table.nr, table.kc, count, last)
+    coefficients = fit_coefficients(runs, warm[0], warm[1:], count, last)
     report("done", steps, steps)
     return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
+
+
+def _warm(device: Device, yardstick: Yardstick, number: Number) -> WarmNumbers:
+    kernels = product_kernel(device, number)
+    product = WarmProduct.measure(device, yardstick, number)
+    gemv = gemv_seconds_per_element(device, number)
+    return WarmNumbers(number, product, gemv.median, kernels.mr, kernels.nr, kernels.kc)
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:
@@ -154,14 +163,8 @@ def _chip(
     dram_all = dram_all if dram_all.median >= dram_one.median else dram_one
     loads = {level: stamp.measured(b.one_thread, "B/s") for level, b in bandwidths.items() if level != DRAM}
     loads[DRAM] = stamp.measured(dram_one, "B/s")
-    table = device.kernel_table(device.isa)
-    facts = {"mr": table.mr, "nr": table.nr, "kc": table.kc}
     # Not yet what products cost, but how high their strips are: the planner lays out by that.
-    kernels: tuple[KernelModel, ...] = (
-        KernelModel(
-            name="gemm_f32", isa=device.isa, parameters={n: stamp.constant(float(v)) for n, v in facts.items()}
-        ),
-    )
+    kernels = tuple(_blocks(stamp, device, number) for number in NUMBERS)
     factors: tuple[FactorPoint, ...] = ()
     dispatch, barrier = Timing(PROVISIONAL_S, 0.0, 1), Timing(PROVISIONAL_S, 0.0, 1)
     if fitted:
@@ -169,7 +172,7 @@ def _chip(
         kernels = tuple(
             KernelModel(
                 name=k.name,
-                isa=device.isa,
+                isa=device.isa if k.name.endswith("_f32") else lowp_beside(device.isa).isa,
                 parameters={name: stamp.fitted(value, unit, k) for name, (value, unit) in k.parameters.items()},
             )
             for k in fitted.kernels
@@ -210,11 +213,23 @@ def _chip(
     )
 
 
+def _blocks(stamp: _Stamp, device: Device, number: Number) -> KernelModel:
+    kernel = product_kernel(device, number)
+    sizes = {"mr": kernel.mr, "nr": kernel.nr, "kc": kernel.kc}
+    return KernelModel(
+        name=f"gemm_{number.name.lower()}",
+        isa=kernel.isa,
+        parameters={name: stamp.constant(float(size)) for name, size in sizes.items()},
+    )
+
+
 def _core_peaks(stamp: _Stamp, isa: str, peaks: Peaks) -> dict[DTypeName, Quantity]:
-    """What the core gives in each dtype: f32 and f64 by the kernels in use, low precision by the fastest there are."""
+    """What the core gives in each dtype: by the kernels in use, or by the fastest where those have no peak."""
     best: dict[DTypeName, Timing] = {"f32": peaks[isa]["f32"], "f64": peaks[isa]["f64"]}
     for dtype in LOW_PRECISION:
-        best[dtype] = max((by_dtype[dtype] for by_dtype in peaks.values() if dtype in by_dtype), key=lambda t: t.median)
+        rates = {name: by_dtype[dtype] for name, by_dtype in peaks.items() if dtype in by_dtype}
+        fastest = max(rates.values(), key=lambda t: t.median)
+        best[dtype] = rates.get(lowp_beside(isa).isa, fastest)
     return {dtype: stamp.measured(timing, "FLOP/s") for dtype, timing in best.items()}
 
 

@@ -30,7 +30,7 @@ from smesim.exec.probe.samples import (
 from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.warm import WarmProduct
 from smesim.exec.probe.yardstick import Reference, typical
-from smesim.plan.program import TaskKind
+from smesim.plan.program import Number, TaskKind
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS
 
 COMPUTE_BOUND_SHARE = 0.5
@@ -55,6 +55,18 @@ class FittedKernel:
 
 
 @dataclass(frozen=True)
+class WarmNumbers:
+    """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks."""
+
+    number: Number
+    product: WarmProduct
+    gemv_element_s: float
+    mr: int
+    nr: int
+    kc: int
+
+
+@dataclass(frozen=True)
 class Coefficients:
     """Everything that the little models tell about the machine."""
 
@@ -68,19 +80,27 @@ class Coefficients:
 
 
 def fit_coefficients(
-    runs: Sequence[LittleRun], warm: WarmProduct, gemv_element_s: float, mr: int, nr: int, kc: int, threads: int,
+    runs: Sequence[LittleRun], warm_f32: WarmNumbers, others: Sequence[WarmNumbers], threads: int,
     last_cache_bytes: float,
 ) -> Coefficients:  # fmt: skip
     """Fit all kernels, as they are while the yardstick takes its median over the runs."""
+    mr, kc = warm_f32.mr, warm_f32.kc
     runs = quiet_runs(runs)
     references = {t: typical([run.reference for run in runs if run.threads == t]) for t in {1, threads}}
-    warm = warm.at(references[1].product.median)
+    warm = warm_f32.product.at(references[1].product.median)
     one = Timing.of([references[1].memory.median * share for share in stream_rates(runs, 1)])
     many = Timing.of([references[threads].memory.median * share for share in stream_rates(runs, threads)])
-    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, mr, nr, kc)
+    gemm_fit, gemm = _fit_gemm(runs, warm, one.median, warm_f32)
     factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
-    kernels = [gemm, FittedKernel("gemv_f32", {"s_per_element": (gemv_element_s, "s/element")}, 0.0, 0)]
+    kernels = [gemm, _gemv(warm_f32)]
+    for low in others:
+        steady = low.product.at(references[1].product.median)
+        kernels += [_fit_gemm(runs, steady, one.median, low)[1], _gemv(low)]
+        kernels += [
+            _fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads, low.number)
+            for kind in (TaskKind.PACK_LHS, TaskKind.EMBED)
+        ]
     kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}, references[1]))
     kernels += _fit_stages(runs, in_place, mr, threads, factor.median, references[1])
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
@@ -89,7 +109,7 @@ def fit_coefficients(
     ]
     pack = next(kernel for kernel in kernels if kernel.name == ROW_KERNELS[TaskKind.PACK_LHS])
     pack_element_s = pack.parameters["s_per_element"][0]
-    kernels.append(_fit_router(runs, gemm, gemv_element_s, pack_element_s, references[1]))
+    kernels.append(_fit_router(runs, gemm, warm_f32.gemv_element_s, pack_element_s, references[1]))
     dispatch, barrier = handover_gaps(runs)
     return Coefficients(
         kernels=tuple(kernels),
@@ -136,10 +156,11 @@ def _needed_ratios(ratios: list[float]) -> list[float]:
 
 
 def _fit_gemm(
-    runs: Sequence[LittleRun], warm: WarmProduct, bytes_per_s: float, mr: int, nr: int, kc: int
+    runs: Sequence[LittleRun], warm: WarmProduct, bytes_per_s: float, of: WarmNumbers
 ) -> tuple[Fit, FittedKernel]:
     """How much longer than warm products those of a model take, and what each byte from DRAM adds."""
-    samples = samples_of(runs, TaskKind.GEMM, 1, warm.product_flop_per_s)
+    mr, kc = of.mr, of.kc
+    samples = samples_of(runs, TaskKind.GEMM, 1, warm.product_flop_per_s, of.number)
     rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
     rows = [(f, s) for f, s in rows if f[1] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
     _needed([s for _, s in rows], "compute-bound GEMM tasks")
@@ -147,8 +168,13 @@ def _fit_gemm(
     stretch, per_byte = fit.coefficients
     parameters = {f"s_per_kstep_h{h}": (stretch * warm.kstep_s[h], "s") for h in range(1, mr + 1)}
     parameters |= {"s_per_tile": (stretch * warm.tile_s, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
-    parameters |= {"mr": (float(mr), "1"), "nr": (float(nr), "1"), "kc": (float(kc), "1")}
-    return fit, FittedKernel("gemm_f32", parameters, fit.residual, fit.samples)
+    parameters |= {"mr": (float(mr), "1"), "nr": (float(of.nr), "1"), "kc": (float(kc), "1")}
+    return fit, FittedKernel(f"gemm_{of.number.name.lower()}", parameters, fit.residual, fit.samples)
+
+
+def _gemv(of: WarmNumbers) -> FittedKernel:
+    parameters = {"s_per_element": (of.gemv_element_s, "s/element")}
+    return FittedKernel(f"gemv_{of.number.name.lower()}", parameters, 0.0, 0)
 
 
 def _all_threads_factor(
@@ -267,10 +293,12 @@ def _fit_router(
 
 
 def _fit_rows(
-    runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float, threads: int
-) -> FittedKernel:
-    """With one thread and with all: only the latter read what another core wrote."""
-    samples = [s for count in {1, threads} for s in samples_of(runs, kind, count)]
+    runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float, threads: int,
+    number: Number = Number.F32,
+) -> FittedKernel:  # fmt: skip
+    """With one thread and with all: only the latter read what another core wrote. `name` is the kernel's in f32."""
+    name = f"{name.removesuffix('_f32')}_{number.name.lower()}"
+    samples = [s for count in {1, threads} for s in samples_of(runs, kind, count, number=number)]
     samples = _needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])
     fit = _fit(features, samples)

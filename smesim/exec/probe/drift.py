@@ -8,7 +8,7 @@ that is to be predicted goes in.
 from __future__ import annotations
 
 from smesim.exec.probe.yardstick import Reference
-from smesim.hwmodel.chip import DRAM, Chip, Cluster, FactorPoint, factor_at
+from smesim.hwmodel.chip import DRAM, Chip, Cluster, FactorPoint, MatrixUnit, factor_at
 from smesim.hwmodel.quantity import Quantity
 
 REFERENCE_KERNEL = "yardstick"
@@ -43,14 +43,26 @@ def _cluster_of_now(cluster: Cluster, threads: int, memory_drift: float, compute
     loads = dict(cluster.core.load_bytes_per_s)
     loads[DRAM] = _scaled(loads[DRAM], memory_drift, "decode step") if threads == 1 else loads[DRAM]
     core = cluster.core.model_copy(update={"load_bytes_per_s": loads})
-    known = {point.threads: point for point in cluster.multi_core_factors}
-    value = factor_at(cluster.multi_core_factors, threads)
-    base = known[threads].factor if threads in known else _one(core.clock_hz)
-    known[threads] = FactorPoint(
-        threads=threads, factor=_scaled(base.model_copy(update={"value": value}), compute_drift, "prompt")
-    )
-    factors = tuple(known[count] for count in sorted(known))
-    return cluster.model_copy(update={"core": core, "multi_core_factors": factors})
+    factors = _factors_of_now(cluster.multi_core_factors, core.clock_hz, threads, compute_drift)
+    # A stand-in is the same core with other kernels: it drifts as the core does.
+    units = tuple(_unit_of_now(unit, threads, compute_drift) for unit in cluster.matrix_units)
+    return cluster.model_copy(update={"core": core, "multi_core_factors": factors, "matrix_units": units})
+
+
+def _unit_of_now(unit: MatrixUnit, threads: int, compute_drift: float) -> MatrixUnit:
+    factors = _factors_of_now(unit.multi_unit_factors, unit.clock_hz, threads, compute_drift)
+    return unit.model_copy(update={"multi_unit_factors": factors})
+
+
+def _factors_of_now(
+    points: tuple[FactorPoint, ...], like: Quantity, threads: int, drift: float
+) -> tuple[FactorPoint, ...]:
+    """Rate factors with that of so many threads scaled."""
+    known = {point.threads: point for point in points}
+    base = known[threads].factor if threads in known else _one(like)
+    now = base.model_copy(update={"value": factor_at(points, threads)})
+    known[threads] = FactorPoint(threads=threads, factor=_scaled(now, drift, "prompt"))
+    return tuple(known[count] for count in sorted(known))
 
 
 def _one(like: Quantity) -> Quantity:

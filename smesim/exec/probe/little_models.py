@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
@@ -23,7 +23,8 @@ from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.trace.schema import Trace
 from smesim.workload.config import ModelConfig
-from smesim.workload.graph import build_graph
+from smesim.workload.dtypes import DType
+from smesim.workload.graph import DTypes, build_graph
 from smesim.workload.phase import Phase
 
 REPEATS = 5
@@ -69,6 +70,20 @@ STAGED_RUNS = ((WIDE, "prefill:130", 48), (NARROW, "prefill:100,past=150", 192))
 STAGED_QUERY_BLOCK = 32
 
 
+BF16_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
+"""With weights in bf16: only products and what packs for them are not as in f32."""
+
+
+class PlannedRun(NamedTuple):
+    """One run of a little model; with attention in stages in blocks of `key_block` keys, or fused where that is 0."""
+
+    model: ModelConfig
+    phase: str
+    threads: int
+    weights: DType = DType.F32
+    key_block: int = 0
+
+
 @dataclass(frozen=True)
 class LittleRun:
     """What was run, what was seen, and what the machine gave meanwhile to the yardstick on as many threads."""
@@ -79,17 +94,25 @@ class LittleRun:
     reference: Reference
 
 
-def planned_runs(quick: bool, threads: int) -> list[tuple[ModelConfig, str, int]]:
-    """(model, phase, threads) of every run: each with all threads and with one."""
-    groups = QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS)
+def planned_runs(quick: bool, threads: int) -> list[PlannedRun]:
+    """Every run: each with all threads and with one."""
+    groups = [(DType.F32, *group) for group in (QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS))]
+    groups += [(DType.BF16, *group) for group in BF16_RUNS]
     counts = (1,) if threads == 1 else (threads, 1)
-    return [(model, phase, count) for model, phases in groups for count in counts for phase in phases]
+    return [
+        PlannedRun(model, phase, count, weights)
+        for weights, model, phases in groups
+        for count in counts
+        for phase in phases
+    ]
 
 
-def planned_stages(threads: int) -> list[tuple[ModelConfig, str, int, int]]:
-    """(model, phase, threads, keys of a block) of every run with attention in stages: with all threads and with one."""
+def planned_stages(threads: int) -> list[PlannedRun]:
+    """Every run with attention in stages: with all threads and with one."""
     counts = (1,) if threads == 1 else (threads, 1)
-    return [(model, phase, count, keys) for model, phase, keys in STAGED_RUNS for count in counts]
+    return [
+        PlannedRun(model, phase, count, key_block=keys) for model, phase, keys in STAGED_RUNS for count in counts
+    ]
 
 
 def in_stages(plan: Plan, key_block: int) -> Plan:
@@ -111,9 +134,9 @@ def run_all(
     """
     executor = NativeExecutor(device)
     tensors: Tensors | None = None
-    fused = [(*planned, 0) for planned in planned_runs(quick, max(yardsticks))]
-    for model, phase, count, key_block in (*fused, *planned_stages(max(yardsticks))):
-        graph = build_graph(model, Phase.parse(phase))
+    runs = (*planned_runs(quick, max(yardsticks)), *planned_stages(max(yardsticks)))
+    for model, phase, count, weights, key_block in runs:
+        graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights))
         plan = cpu_only(graph, sketch, count, layout_reuse="shared_packs" if phase in ROW_MAJOR_RUNS else "full")
         if key_block:
             plan = in_stages(plan, key_block)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
 
-import numpy as np
-
 from smesim.exec.device import Device, native
 from smesim.exec.probe.timing import Timing, repeat
 from smesim.exec.tensors import allocate
@@ -19,9 +17,6 @@ REPEATS = 7
 FMA_ITERATIONS = 2_000_000
 READ_AT_LEAST_BYTES = 64 << 20  # long enough for the clock, also where the working set is small
 DRAM_BYTES = 256 << 20
-WARM_K = 512  # depth and panels of a product whose operands stay in a core's own cache
-WARM_PANELS = 8
-GEMV_PASSES = 200
 
 
 @dataclass(frozen=True)
@@ -118,21 +113,3 @@ def read_bandwidth(device: Device, working_set_bytes: int, threads: int) -> Band
         repeat(readers[0], REPEATS).rate(amount),
         repeat(at_once(readers, device.cores), REPEATS).rate(amount * len(readers)),
     )
-
-
-def gemv_seconds_per_element(device: Device) -> Timing:
-    """Time per weight of a GEMV whose weights are in the core's own cache, seconds."""
-    ffi, lib = native()
-    kernels = lib.sms_kernels_find(device.isa.encode())
-    n = WARM_PANELS * int(kernels.nr)
-    rhs, x, y = (allocate(4 * size).view(np.float32) for size in (n * WARM_K, WARM_K, n))
-    rhs[:], x[:] = 0.5, 0.25
-    pointers = [ffi.from_buffer("float *", a) for a in (x, rhs, y)]
-
-    def multiply() -> None:
-        for _ in range(GEMV_PASSES):
-            kernels.gemv(pointers[0], pointers[1], n, WARM_K, ffi.NULL, pointers[2], 0, WARM_PANELS)
-
-    timing = repeat(multiply, REPEATS)
-    elements = GEMV_PASSES * n * WARM_K
-    return Timing(timing.median / elements, timing.spread / elements, timing.repeats)

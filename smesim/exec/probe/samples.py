@@ -13,7 +13,7 @@ from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.warm import WarmProduct
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.cost import AttentionShape, attention_work, router_blocks, strip_heights
-from smesim.plan.program import BufferRole, Program, TaskKind
+from smesim.plan.program import BufferRole, Number, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
 
 Floats = npt.NDArray[np.float64]
@@ -43,9 +43,10 @@ class Sample:
 
 
 def samples_of(
-    runs: Iterable[LittleRun], kind: TaskKind, threads: int, steady_flop_per_s: float | None = None
-) -> list[Sample]:
-    """All tasks of one kind in the runs with so many threads.
+    runs: Iterable[LittleRun], kind: TaskKind, threads: int, steady_flop_per_s: float | None = None,
+    number: Number = Number.F32,
+) -> list[Sample]:  # fmt: skip
+    """All tasks of one kind in the runs with so many threads; of products, those of one format of weights.
 
     With `steady_flop_per_s`, times are those that the tasks would have taken while the yardstick ran at that rate;
     for tasks that arithmetic bounds.
@@ -59,6 +60,7 @@ def samples_of(
             seconds = seconds * run.reference.product.median / steady_flop_per_s
         tasks = run.trace.by_run("task")[0]
         chosen = run.program.tasks["kind"][tasks] == kind
+        chosen &= run.program.ops["rhs_dtype"][run.program.tasks["op"][tasks]] == number
         distances = reuse_distances(run.program)
         found += [
             Sample(int(t), float(s), 1.0 / float(chosen.sum()), threads, run.program, distances)
@@ -74,7 +76,7 @@ def gemm_features(sample: Sample, warm: WarmProduct, mr: int, kc: int) -> tuple[
     heights = strip_heights(int(op["m"]), mr, int(row["begin0"]), int(row["end0"]))
     steps_s = panels * k * sum(count * warm.kstep_s[height] for height, count in heights)
     tiles = panels * (int(row["end0"]) - int(row["begin0"])) * -(-k // kc)
-    weight_bytes = 4.0 * panels * 16 * k
+    weight_bytes = float(Number(int(op["rhs_dtype"])).n_bytes * panels * 16 * k)
     return steps_s + tiles * warm.tile_s, weight_bytes if row["begin0"] == 0 else 0.0
 
 
@@ -155,7 +157,7 @@ def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float,
 
 
 def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
-    """DRAM bandwidth of every large GEMV operator as a share of what the yardstick drew meanwhile.
+    """DRAM bandwidth of every large GEMV operator in f32 as a share of what the yardstick drew meanwhile.
 
     An operator's bandwidth is its weights over the time from first start to last end.
     """
@@ -167,7 +169,7 @@ def stream_rates(runs: Iterable[LittleRun], threads: int) -> list[float]:
         tasks = run.trace.by_run("task")[0]
         start, end = run.trace.by_run("start_s"), run.trace.by_run("end_s")
         ops = program.tasks["op"][tasks]
-        gemv = program.tasks["kind"][tasks] == TaskKind.GEMV
+        gemv = (program.tasks["kind"][tasks] == TaskKind.GEMV) & (program.ops["rhs_dtype"][ops] == Number.F32)
         for op in np.unique(ops[gemv]):
             weight = int(program.ops["weight"][op])
             n_bytes = float(program.buffers["n_bytes"][weight])

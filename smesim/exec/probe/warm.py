@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from smesim.exec.device import Device, native
-from smesim.exec.probe.timing import repeat_in_turn
+from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.probe.timing import Timing, repeat, repeat_in_turn
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.exec.tensors import allocate
+from smesim.plan.program import Number
 
 DEPTHS = (64, 512)
 PANELS = 4
@@ -22,6 +26,8 @@ PANELS = 4
 STRIPS = 8
 FLOP_A_CALL = 2e7  # a fifth of a millisecond
 REPEATS = 25
+GEMV_K, GEMV_PANELS = 512, 8  # of a product with one row whose weights stay in a core's own cache
+GEMV_PASSES, GEMV_REPEATS = 200, 7
 
 
 @dataclass(frozen=True)
@@ -39,36 +45,98 @@ class WarmProduct:
         return WarmProduct(tuple(s * slower for s in self.kstep_s), self.tile_s * slower, product_flop_per_s)
 
     @classmethod
-    def measure(cls, device: Device, yardstick: Yardstick) -> WarmProduct:
-        _, lib = native()
-        mr = int(lib.sms_kernels_find(device.isa.encode()).mr)
+    def measure(cls, device: Device, yardstick: Yardstick, number: Number = Number.F32) -> WarmProduct:
+        """With operands of that format, by the kernels of `device`."""
+        mr = product_kernel(device, number).mr
         calls: list[Callable[[], object]] = []
         tiles: list[int] = []
         for height in range(1, mr + 1):
             for k in DEPTHS:
-                call, count = _product(device, height, k)
+                call, count = _product(device, height, k, number)
                 calls.append(call)
                 tiles.append(count)
         product_s: list[float] = []
         calls.append(lambda: product_s.append(yardstick.product_s()))
         *seconds, _ = (timing.median for timing in repeat_in_turn(calls, REPEATS))
         a_tile_s = (np.array(seconds) / np.array(tiles)).reshape(mr, len(DEPTHS))
-        kstep_s = (a_tile_s[:, 1] - a_tile_s[:, 0]) / (DEPTHS[1] - DEPTHS[0])
+        kstep_s = _ksteps(a_tile_s)
         tile_s = float(np.maximum(np.median(a_tile_s[:, 0] - DEPTHS[0] * kstep_s), 0.0))
         return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / float(np.median(product_s)))
 
 
-def _product(device: Device, height: int, k: int) -> tuple[Callable[[], None], int]:
+def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Seconds of a k-step by the height of the micro-tile, from those of whole ones, a column for each of `DEPTHS`.
+
+    A shallow product that took no less than a deep one was disturbed; then the steps are given all of the deep one's
+    time.
+    """
+    longer_s = a_tile_s[:, 1] - a_tile_s[:, 0]
+    return np.asarray(np.where(longer_s > 0, longer_s / (DEPTHS[1] - DEPTHS[0]), a_tile_s[:, 1] / DEPTHS[1]))
+
+
+@dataclass(frozen=True)
+class ProductKernel:
+    """The kernels of a device for products of one format, and their blocks; kc is in k."""
+
+    isa: str
+    gemm: Callable[..., None]
+    gemv: Callable[..., None]
+    mr: int
+    nr: int
+    kc: int
+
+
+def product_kernel(device: Device, number: Number) -> ProductKernel:
+    """The kernels by which a device's cores multiply numbers of a format."""
+    _, lib = native()
+    if number is Number.F32:
+        table = device.kernel_table(device.isa)
+        leaves = lib.sms_kernels_find(table.isa.encode())
+        return ProductKernel(table.isa, leaves.gemm, leaves.gemv, table.mr, table.nr, table.kc)
+    low = lowp_beside(device.isa)
+    leaves = lib.sms_lowp_find(low.isa.encode())
+    return ProductKernel(low.isa, leaves.gemm_bf16, leaves.gemv_bf16, low.mr, low.nr, low.kc)
+
+
+ONE: dict[Number, npt.NDArray[Any]] = {
+    Number.F32: np.ones(1, np.float32), Number.BF16: np.full(1, 0x3F80, np.uint16)
+}  # fmt: skip
+"""The number one in each format."""
+
+
+def operand(number: Number, elements: int) -> Any:
+    """A C pointer to so many ones, which keeps them alive."""
+    ffi, _ = native()
+    array = allocate(number.n_bytes * elements).view(ONE[number].dtype)
+    array[:] = ONE[number]
+    return ffi.from_buffer("float *" if number is Number.F32 else "uint16_t *", array)
+
+
+def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> Timing:
+    """Time per weight of a GEMV whose weights are in the core's own cache, seconds."""
+    ffi, _ = native()
+    kernels = product_kernel(device, number)
+    n, k = GEMV_PANELS * kernels.nr, GEMV_K
+    x, rhs, y = operand(Number.F32, k), operand(number, n * k), operand(Number.F32, n)
+
+    def multiply() -> None:
+        for _ in range(GEMV_PASSES):
+            kernels.gemv(x, rhs, n, k, ffi.NULL, y, 0, GEMV_PANELS)
+
+    timing = repeat(multiply, GEMV_REPEATS)
+    elements = GEMV_PASSES * n * k
+    return Timing(timing.median / elements, timing.spread / elements, timing.repeats)
+
+
+def _product(device: Device, height: int, k: int, number: Number) -> tuple[Callable[[], None], int]:
     """A call that computes micro-tiles of one height, and how many."""
-    ffi, lib = native()
-    kernels = lib.sms_kernels_find(device.isa.encode())
-    mr, n = int(kernels.mr), PANELS * int(kernels.nr)
+    ffi, _ = native()
+    kernels = product_kernel(device, number)
+    mr, n = kernels.mr, PANELS * kernels.nr
     # Strips are balanced: only with few of them are all of a height that is below mr.
     strips = max(s for s in range(1, STRIPS + 1) if -(-height * s // mr) == s)
     rows = height * strips
-    lhs, rhs, out = (allocate(4 * count).view(np.float32) for count in (rows * k, n * k, rows * n))
-    lhs[:], rhs[:] = 0.25, 0.5
-    a, b, c = (ffi.from_buffer("float *", array) for array in (lhs, rhs, out))
+    a, b, c = operand(number, rows * k), operand(number, n * k), operand(Number.F32, rows * n)
     passes = max(1, int(FLOP_A_CALL / (2 * rows * n * k)))
 
     def multiply() -> None:
