@@ -54,7 +54,7 @@ def plan(
 
     forced, numbers = parse_forced(force), parse_weights(weights)
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, numbers)
         made = workflow.make_plan(
             catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
             last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, forced=forced, weights=numbers, budget_s=budget,
@@ -89,7 +89,7 @@ def ablate(
 
     config, wanted, numbers = catalog.load(model), Phase.parse(phase), parse_weights(weights)
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, numbers)
         steps = ablation.ablate(
             config, wanted, described, threads=threads, layers=layers, weights=numbers, budget_s=budget,
             repeats=repeats, seed=seed, progress=report,

@@ -36,6 +36,7 @@ from smesim.hwmodel.roofline import (
     matrix_unit_agents,
 )
 from smesim.plan.explain import LayoutReport, layout_report
+from smesim.plan.formats import FORMATS, product_format
 from smesim.plan.layout import LAYOUT_REUSES
 from smesim.plan.lower import lower
 from smesim.plan.planners import planner
@@ -69,29 +70,35 @@ def host_chip_path(name: str = HOST) -> Path:
     return folder / f"{name}.toml"
 
 
-def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
-    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none. So is
-    "host-stand-in", the machine with a stand-in for a matrix unit."""
+def resolve_chip(name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32) -> Chip:
+    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none that
+    knows products with `weights` of that format. So is "host-stand-in", the machine with a stand-in for a unit."""
     if name_or_path not in (HOST, HOST_STAND_IN):
         return library.load(name_or_path, also=(HOST, HOST_STAND_IN))
     path = host_chip_path(name_or_path)
+    formats = [weights]
     if path.exists() and is_this_machine(kept := library.load(path)):
-        return kept
-    return probe_host(path, quick=True, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
+        known = [w for w in FORMATS if w is DType.F32 or kept.has_fitted_products(product_format(w).name)]
+        if weights in known:
+            return kept
+        formats += known
+    return probe_host(path, quick=True, formats=formats, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
 
 
 def probe_host(
-    path: Path, *, quick: bool = False, threads: int | None = None, seed: int = 0, stand_in: bool = False,
-    progress: Progress = _quiet,
+    path: Path, *, quick: bool = False, formats: Sequence[DType] | None = None, threads: int | None = None,
+    seed: int = 0, stand_in: bool = False, progress: Progress = _quiet,
 ) -> Chip:  # fmt: skip
     """Measure this machine and write its chip file, there and as this machine's last probe."""
     from smesim.exec.probe import probe, probe_with_stand_in
 
     Device.here().refuse_if_emulated("a probe")
-    command = f"smesim probe{' --stand-in' if stand_in else ''}{' --quick' if quick else ''}"
+    more = [str(weights) for weights in formats or () if weights is not DType.F32]
+    asked = f" --formats {','.join(more)}" if more else ""
+    command = f"smesim probe{' --stand-in' if stand_in else ''}{' --quick' if quick else ''}{asked}"
     kept = host_chip_path(HOST_STAND_IN if stand_in else HOST)
     chip = (probe_with_stand_in if stand_in else probe)(
-        Device.here(), threads=threads, quick=quick, seed=seed, command=command,
+        Device.here(), threads=threads, quick=quick, formats=formats, seed=seed, command=command,
         progress=lambda what, done, total: progress(what, done / total),
     )  # fmt: skip
     library.save(chip, path)
