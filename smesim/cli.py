@@ -113,6 +113,7 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
     cli_plans.plan
 )
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
+app.command(epilog="Example: smesim adapt plan.json --repeats 10 --handicap 1=2 --out adapted.json")(cli_plans.adapt)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
 
 

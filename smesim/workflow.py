@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import DeviceError, PlanError
+from smesim.exec.adaptive import AdaptedRuns, run_adaptively
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.probe.drift import chip_of_now
@@ -254,6 +255,19 @@ def measure(
     warmup = 0 if executor.device.emulated else 1
     trace = executor.run(program, tensors, plan, repeats, warmup, run_progress, between)
     return Measurement(trace, tensors, None if yardstick is None else yardstick.take(trace.makespans_s()))
+
+
+def measure_adaptively(
+    plan: Plan, *, repeats: int, seed: int = 0, handicaps: Mapping[int, float] | None = None,
+    progress: Progress = _quiet,
+) -> AdaptedRuns:  # fmt: skip
+    """Execute a plan again and again, divided anew where it could be faster; see `smesim.exec.adaptive`."""
+    Device.here().refuse_if_emulated("dividing by measured times")
+    executor = NativeExecutor(_device_for(plan.stand_in), handicaps=handicaps)
+    program = lower(plan)
+    executor.check(program)
+    tensors = Tensors.random(program, plan.model, executor.device, seed)
+    return run_adaptively(executor, plan, tensors, repeats, lambda run: progress(f"run {run}", run / repeats))
 
 
 @dataclass(frozen=True)
