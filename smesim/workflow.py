@@ -40,6 +40,7 @@ from smesim.plan.explain import LayoutReport, layout_report
 from smesim.plan.formats import FORMATS, product_format
 from smesim.plan.layout import LAYOUT_REUSES
 from smesim.plan.lower import lower
+from smesim.plan.oracle import oracle
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
 from smesim.plan.schema import Mode, Plan
@@ -143,12 +144,17 @@ def make_plan(
             graph, chip, threads, simulate=lambda plan: simulated_s(plan, chip), budget_s=budget_s, progress=progress,
             **options,
         )  # fmt: skip
+    if planner_name == "oracle":
+        return oracle(
+            graph, chip, threads, simulate=lambda plan, alone: simulated_s(plan, chip, alone), progress=progress,
+            **options,
+        )  # fmt: skip
     return planner(planner_name)(graph, chip, threads, **options)
 
 
-def simulated_s(plan: Plan, chip: Chip) -> float:
-    """The time that a plan is predicted to take, without a trace of it."""
-    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan)).end_s))
+def simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph | None = None) -> float:
+    """The time that a plan is predicted to take, without a trace of it; of a part of its model where `graph` is one."""
+    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan, graph)).end_s))
 
 
 def explain_layouts(plan: Plan, chip: Chip) -> LayoutReport:
