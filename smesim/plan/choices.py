@@ -64,6 +64,7 @@ class Choices:
         self._graph = graph
         self._numbers = weights_format(graph)
         self._network = LinkNetwork(chip)
+        self._known_s: dict[tuple[str, int], float] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
         self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
@@ -72,6 +73,7 @@ class Choices:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
+        self._known_s.clear()
         teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", self._cores), ("matrix", self._units)]
         if isinstance(operator, Linear):
             one_row = operator.m == 1
@@ -105,14 +107,14 @@ class Choices:
             case Attention():
                 tokens = min(operator.tokens, QUERY_BLOCK_TOKENS)
                 tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
-                alone = _by_kind(agents, lambda agent: agent.attention_s(operator, tokens))
+                alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, tokens))
                 # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
                 seen = operator.past + operator.tokens
                 longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
-                alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
+                alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
@@ -120,12 +122,20 @@ class Choices:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
 
+    def _alone_s(self, agents: Sequence[Agent], seconds: Callable[[Agent], float], form: int = 0) -> list[float]:
+        """Seconds of each agent for the operator in hand, worked out once for all teams and for those that are alike;
+        `form` tells apart ways to do the operator."""
+        for agent in agents:
+            if (agent.kind, form) not in self._known_s:
+                self._known_s[agent.kind, form] = seconds(agent)
+        return [self._known_s[agent.kind, form] for agent in agents]
+
     def _one_token(self, mode: Mode, agents: tuple[Agent, ...], operator: Attention) -> Choice:
         """Attention of one token, a task a head; its past divided where there are fewer heads than would keep all busy.
 
         Each part costs a task more, and all together another round in which a task for each head adds them up.
         """
-        alone, sync = _by_kind(agents, lambda agent: agent.attention_s(operator, 1)), self._chip.sync
+        alone, sync = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1)), self._chip.sync
         heads, best = operator.kv_heads * operator.batch, None
         for parts in PAST_SPLITS:
             if parts > 1 and operator.past // parts < LEAST_PART:
@@ -233,13 +243,6 @@ class Choices:
 def strip_height(agents: Sequence[Agent]) -> int:
     """The height of packed strips that suits those who read them: a unit's, where one takes part."""
     return next((agent for agent in agents if agent.role == "matrix"), agents[0]).strip_height
-
-
-def _by_kind(agents: Sequence[Agent], seconds: Callable[[Agent], float]) -> list[float]:
-    """Seconds of each agent, worked out once for those that are alike."""
-    known = {agent.kind: agent for agent in reversed(agents)}
-    times = {kind: seconds(agent) for kind, agent in known.items()}
-    return [times[agent.kind] for agent in agents]
 
 
 def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:
