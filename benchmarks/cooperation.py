@@ -7,7 +7,7 @@ Products: one worker with wide kernels alone, one with narrow kernels alone, all
 together, divided by the planner. `gain` is the best of the first three over the time together, `of_ideal` the time in
 which the first two would do it if nothing disturbed them, over the time together. Attention in stages: products on
 wide kernels and softmax on narrow ones, and the same kernels in the same blocks with one block in flight, so without
-overlap. Contestants take turns; figures are of medians, so that a machine that slows down for a while slows all of them.
+overlap. Contestants take turns; figures are of medians, so that a machine that slows down slows all of them.
 """
 
 import argparse
