@@ -1,8 +1,8 @@
 /* Products of matrices: the loops jr over groups of panels, pc over pieces of the depth, ir over strips.
  *
  * The micro-kernel adds up the integers of one block in registers, and then, once a block, takes the f32 sums of its
- * tile from the L1 cache, adds the block times its scales, and puts them back: a load and a store for the products of
- * 32 k. c holds the sums between pieces of the depth.
+ * tile from where they lie, in the L1 cache, adds the block times its scales, and puts them back: a load and a store for
+ * the products of 32 k. They lie in c, but for tiles that are wider.
  *
  * The left factor, in int8, is small: a strip of a piece stays in the L1 cache while the panels of a group go by, and
  * the group in the L2 cache while the strips do. What the excess of a strip's activations is, and into what its words
@@ -27,7 +27,8 @@ struct sms_block_tile {
     const sms_word *b[SMS_PANELS];
     const uint16_t *b_scale[SMS_PANELS];
     int64_t blocks;
-    float *sums; /* SMS_TILE_COLUMNS a row */
+    float *sums; /* of each row `ld` further */
+    int64_t ld;
 };
 
 /* The parts of the words of `rows` rows of a strip, `lda` words between those of one k and the next. */
@@ -75,9 +76,17 @@ SMS_INLINE void sms_excess(const enum sms_quant quant, const sms_word *a, int64_
 
 SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, const struct sms_block_tile *t) {
     enum { V = SMS_PANEL_VECTORS, VECTORS = SMS_PANELS * V };
-    for (int64_t block = 0; block < t->blocks; block++) {
-        const sms_word *a = t->a + block * SMS_BLOCK_WORDS * t->lda, *excess = t->excess + block * SMS_EXCESS_ROWS;
-        const float *a_scale = t->a_scale + block * t->ld_scale;
+    /* Copies: what is stored to the sums might be what `t` points to, as far as the compiler knows. */
+    const int64_t lda = t->lda, ld_scale = t->ld_scale, ld = t->ld, blocks = t->blocks;
+    const sms_word *a = t->a, *excess = t->excess, *b[SMS_PANELS];
+    const float *a_scale = t->a_scale;
+    const uint16_t *b_scale[SMS_PANELS];
+    float *const sums = t->sums;
+    for (int p = 0; p < SMS_PANELS; p++) {
+        b[p] = t->b[p];
+        b_scale[p] = t->b_scale[p];
+    }
+    for (int64_t block = 0; block < blocks; block++) {
         vi sum[SMS_MR][VECTORS];
         SMS_UNROLL(16)
         for (int r = 0; r < height; r++) {
@@ -91,10 +100,8 @@ SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, co
             for (int part = 0; part < q_parts(quant); part++) {
                 vi column[VECTORS];
                 SMS_UNROLL(16)
-                for (int j = 0; j < VECTORS; j++) {
-                    const sms_word *b = t->b[j / V] + block * q_panel_words(quant);
-                    column[j] = q_part(quant, q_weights(quant, b, word, j % V), part);
-                }
+                for (int j = 0; j < VECTORS; j++)
+                    column[j] = q_part(quant, q_weights(quant, b[j / V], word, j % V), part);
                 SMS_UNROLL(16)
                 for (int r = 0; r < height; r++) {
                     SMS_UNROLL(16)
@@ -102,20 +109,26 @@ SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, co
                         sum[r][j] = q_dot(quant, sum[r][j], column[j], w_set(a[part * SMS_PART_WORDS + r]));
                 }
             }
-            a += t->lda;
+            a += lda;
         }
         SMS_UNROLL(16)
         for (int j = 0; j < VECTORS; j++) {
-            const uint16_t *scales = t->b_scale[j / V] + block * q_panel_scales(quant) + j % V * SMS_LANES;
+            const uint16_t *scales = b_scale[j / V] + j % V * SMS_LANES;
             const vf scale = q_scales(scales), least = quant == SMS_Q4_1 ? q_scales(scales + SMS_NR) : scale;
             SMS_UNROLL(16)
             for (int r = 0; r < height; r++) {
-                float *to = t->sums + r * SMS_TILE_COLUMNS + j * SMS_LANES;
+                float *to = sums + r * ld + j * SMS_LANES;
                 vf y = w_scaled(q_total(quant, sum[r][j]), a_scale[r], scale, v_load(to));
                 if (quant == SMS_Q4_1)
                     y = w_scaled(w_set(excess[r]), a_scale[r], least, y);
                 v_store(to, y);
             }
+        }
+        a_scale += ld_scale;
+        excess += SMS_EXCESS_ROWS;
+        for (int p = 0; p < SMS_PANELS; p++) {
+            b[p] += q_panel_words(quant);
+            b_scale[p] += q_panel_scales(quant);
         }
     }
 }
@@ -143,13 +156,6 @@ struct sms_block_operands {
     int64_t m, blocks, mr, n, ldc;
 };
 
-/* The tile's sums begin with the bias, zeros, or where they are left from the piece of the depth before. */
-SMS_INLINE void sms_begin_sums(const float *from, int64_t ld, int64_t rows, int64_t columns, float *sums) {
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t j = 0; j < SMS_TILE_COLUMNS; j++)
-            sums[r * SMS_TILE_COLUMNS + j] = from && j < columns ? from[r * ld + j] : 0.0f;
-}
-
 /* `rows` rows from the one `first` of a strip that begins at `row` and is `height` high; the panels from panel0 until
  * column `end`; the blocks from block0 on. A panel that is not there is the tile's first one once more. */
 SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_block_operands *g, int64_t row,
@@ -170,21 +176,26 @@ SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_bloc
     for (int64_t panel = panel0; panel * SMS_NR < end; panel += SMS_PANELS) {
         const int64_t column = panel * SMS_NR;
         const int64_t columns = end - column < SMS_TILE_COLUMNS ? end - column : SMS_TILE_COLUMNS;
-        float sums[SMS_MR * SMS_TILE_COLUMNS], *c = g->c + (row + first) * g->ldc + column;
+        float edge[SMS_MR * SMS_TILE_COLUMNS], *c = g->c + (row + first) * g->ldc + column;
+        const int is_whole = columns == SMS_TILE_COLUMNS;
         for (int p = 0; p < SMS_PANELS; p++) {
             const int64_t there = p * SMS_NR < columns ? panel + p : panel;
             t.b[p] = g->rhs + (there * g->blocks + block0) * q_panel_words(quant);
             t.b_scale[p] = g->rhs_scale + (there * g->blocks + block0) * q_panel_scales(quant);
         }
-        t.sums = sums;
-        if (block0 == 0)
-            sms_begin_sums(g->bias ? g->bias + column : NULL, 0, rows, columns, sums);
-        else
-            sms_begin_sums(c, g->ldc, rows, columns, sums);
+        t.sums = is_whole ? c : edge;
+        t.ld = is_whole ? g->ldc : SMS_TILE_COLUMNS;
+        for (int64_t r = 0; r < rows; r++) {
+            if (block0 == 0 && g->bias)
+                memcpy(t.sums + r * t.ld, g->bias + column, (size_t)columns * sizeof *c);
+            else if (block0 == 0)
+                memset(t.sums + r * t.ld, 0, (size_t)(is_whole ? columns : SMS_TILE_COLUMNS) * sizeof *c);
+            else if (!is_whole)
+                memcpy(edge + r * t.ld, c + r * g->ldc, (size_t)columns * sizeof *c);
+        }
         sms_block_kernels[quant][rows - 1](&t);
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t j = 0; j < columns; j++)
-                c[r * g->ldc + j] = sums[r * SMS_TILE_COLUMNS + j];
+        for (int64_t r = 0; r < rows && !is_whole; r++)
+            memcpy(c + r * g->ldc, edge + r * t.ld, (size_t)columns * sizeof *c);
     }
 }
 
