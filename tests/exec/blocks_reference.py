@@ -93,7 +93,7 @@ def quantize_rhs(w: F32, kind: str) -> Quantized:
 def quantize_q4_1(blocks: F32, finite: NDArray[np.bool_]) -> Quantized:
     least = blocks.min(axis=2, keepdims=True) + np.float32(0)  # a zero has no sign
     with np.errstate(divide="ignore", over="ignore", under="ignore", invalid="ignore"):
-        d = (blocks.max(axis=2, keepdims=True) - least) / np.float32(15)
+        d = (blocks.max(axis=2, keepdims=True) - least) / np.float32(15) + np.float32(0)
         inverse = np.float32(1) / d
         inverse[np.isinf(inverse)] = 0
         product = np.where(inverse > 0, blocks - least, np.float32(0)).astype(np.float64) * inverse.astype(np.float64)
