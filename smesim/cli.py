@@ -86,7 +86,8 @@ def probe(
     out: Annotated[Path, typer.Option("--out", "-o", help="Chip file to write.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, half the time.")] = False,
     formats: Annotated[
-        str | None, typer.Option(help="Formats of weights to fit beside f32: bf16. Default: all, with --quick none.")
+        str | None,
+        typer.Option(help="Formats of weights to fit beside f32 and those in blocks: bf16. Default: all, quick: none."),
     ] = None,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
