@@ -126,7 +126,7 @@ class NativeExecutor:
         """
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team = self._team(program)
+        team = self.team(program)
         run = _NativeRun(program, tensors, tables)
         counted: list[RunTimes] = []
         before = CpuTime.now()
@@ -159,14 +159,18 @@ class NativeExecutor:
         }  # fmt: skip
         return self._trace(program, plan, counted, tables, head)
 
-    def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:
-        """A call that executes a program once, on threads that wait for the next call, and returns the times."""
+    def stopwatch(self, program: Program, tensors: Tensors, team: Any = None) -> Callable[[], RunTimes]:
+        """A call that executes a program once, on threads that wait for the next call, and returns the times.
+
+        `team` are threads that other programs with the same workers use as well.
+        """
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team, run = self._team(program), _NativeRun(program, tensors, tables)
+        run = _NativeRun(program, tensors, tables)
+        team = self.team(program) if team is None else team
         return lambda: run.execute(team)
 
-    def _team(self, program: Program) -> Any:
+    def team(self, program: Program) -> Any:
         """Threads for the workers of a program, pinned to their cores where the system lets us."""
         ffi, lib = native()
         cores = self._cores(program)
