@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from smesim import cli_plans
+from smesim import cli_models, cli_plans
 from smesim.cli_options import (
     ChipOption,
     JsonFlag,
@@ -110,6 +110,12 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
 )
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
+app.command(epilog="Example: smesim generate --model model.gguf --prompt 'The capital of France is' --max-tokens 32")(
+    cli_models.generate
+)
+app.command(epilog="Example: smesim make-weights --model llama-3.2-3b --format q4_0 --layers 4 --out four.gguf")(
+    cli_models.make_weights
+)
 
 
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.

@@ -35,7 +35,8 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | all others | rows | - | - |
 
 An operator whose `m` is below the rows of an input reads the *last* row of each sequence: row r of the operator is row
-(r + 1) * (input rows / m) - 1 of the input. Where such an operator has `tokens`, only so many of the input's rows count.
+(r + 1) * (input rows / m) - 1 of the input. Where such an operator has `tokens`, only so many of a sequence's rows
+count.
 """
 
 from __future__ import annotations

@@ -103,29 +103,21 @@ class Checkpoint:
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
         """The weight that the graph calls by that name; WorkloadError where it is missing or not of that shape."""
-        layer, node, kind = _parts(name)
-        table = _HUGGING_FACE if self.gguf is None else _GGUF
-        stem = table[node] if layer is None else f"{self._prefix}{layer}.{table[node]}"
-        names = [f"{stem}.{kind}"]
-        if "{}" in stem:
-            names = [f"{stem.format(expert)}.{kind}" for expert in range(shape[0])]
+        own = gguf_name(name) if self.gguf is not None else hugging_face_name(name)
+        names = [own.format(expert) for expert in range(shape[0])] if "{}" in own else [own]
         for wanted in names:
             if wanted not in self.tensors:
                 raise WorkloadError(f"{self.path}: tensor {wanted!r} is missing; {self.model.name} needs it")
         tensors = tuple(self.tensors[wanted] for wanted in names)
-        accepted = shape[1:] if len(names) > 1 or "{}" in stem else shape
+        accepted = shape[1:] if "{}" in own else shape
         for tensor in tensors:
             if tensor.shape != accepted:
                 raise WorkloadError(f"{tensor.where} has shape {tensor.shape}; accepted: {accepted}")
-        heads = {"q_proj": self.model.heads, "k_proj": self.model.kv_heads}.get(node)
+        heads = {"q_proj": self.model.heads, "k_proj": self.model.kv_heads}.get(_parts(name)[1])
         if self.gguf is None or self.model.architecture != "llama" or heads is None:
             return Weight(tensors)
         pairs = np.arange(shape[0]).reshape(heads, self.model.head_dim // 2, 2)
         return Weight(tensors, pairs.swapaxes(1, 2).ravel())
-
-    @property
-    def _prefix(self) -> str:
-        return "model.layers." if self.gguf is None else "blk."
 
     def fingerprint(self) -> str:
         """Hash of the model's numbers and of a sample of every tensor's bytes; weights that differ have another."""
@@ -139,6 +131,18 @@ class Checkpoint:
 
 
 _SAMPLED_BYTES = 4096
+
+
+def gguf_name(name: str) -> str:
+    """What GGUF files call a weight of the graph."""
+    layer, node, kind = _parts(name)
+    return f"{'' if layer is None else f'blk.{layer}.'}{_GGUF[node]}.{kind}"
+
+
+def hugging_face_name(name: str) -> str:
+    """What transformers calls a weight of the graph; {} stands for the number of an expert."""
+    layer, node, kind = _parts(name)
+    return f"{'' if layer is None else f'model.layers.{layer}.'}{_HUGGING_FACE[node]}.{kind}"
 
 
 def _parts(name: str) -> tuple[int | None, str, str]:

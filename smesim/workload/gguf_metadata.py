@@ -25,7 +25,7 @@ from smesim.workload.rope import llama3_divisors
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_ORIGINAL = 1.0, 4.0, 8192
 _DIVISOR_TOLERANCE = 1e-3
 
-_KEYS = {
+KEYS = {
     "layers": "block_count",
     "d_model": "embedding_length",
     "d_ff": "feed_forward_length",
@@ -82,7 +82,7 @@ class _Metadata:
             "qkv_bias": self.architecture == "qwen2",
             "rope_theta": 10000.0,
         }
-        for field, key in _KEYS.items():
+        for field, key in KEYS.items():
             value = self._value(f"{self.architecture}.{key}", None)
             if value is not None:
                 fields[field] = value
@@ -90,7 +90,7 @@ class _Metadata:
         fields["norm_topk_prob"] = is_moe  # llama.cpp, src/models/qwen3moe.cpp: always normalised
         for field in _REQUIRED + (_REQUIRED_OF_EXPERTS if is_moe else ()):
             if field not in fields:
-                raise WorkloadError(f"{self.where}: {self.architecture}.{_KEYS[field]} is missing")
+                raise WorkloadError(f"{self.where}: {self.architecture}.{KEYS[field]} is missing")
         fields.setdefault("kv_heads", fields["heads"])
         if "head_dim" not in fields:
             fields["head_dim"] = self._split_evenly(fields["d_model"], fields["heads"])
@@ -98,7 +98,7 @@ class _Metadata:
             config = ModelConfig.model_validate(fields)
         except ValidationError as error:
             field, colon, rest = first_validation_problem(error).partition(":")
-            key = f"{self.architecture}.{_KEYS[field]}" if field in _KEYS else field
+            key = f"{self.architecture}.{KEYS[field]}" if field in KEYS else field
             raise WorkloadError(f"{self.where}: {key}{colon}{rest}") from None
         return config.model_copy(update={"rope_scaling": self._rope_scaling(config)})
 

@@ -7,7 +7,7 @@ elements of a row in a block of `n_bytes`: one element in plain formats, 32 or 2
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class StoredTensor:
     """File and name, for messages."""
     format: StoredFormat
     shape: tuple[int, ...]
-    raw: Bytes
+    raw: Bytes = field(repr=False)
 
     @property
     def columns(self) -> int:

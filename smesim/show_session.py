@@ -1,0 +1,99 @@
+"""What a session shows while it runs, and the account that it gives of itself at the end."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from smesim import show, workflow
+from smesim.exec.sampling import Sampling
+from smesim.exec.session import Session
+from smesim.units import format_bytes
+from smesim.workload import DType
+from smesim.workload.checkpoint import Checkpoint
+from smesim.workload.tokenizer import Tokenizer
+
+
+def opened(
+    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, context: int | None, json: bool
+) -> tuple[Session, Tokenizer]:
+    """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
+    checkpoint = Checkpoint.open(model)
+    tokenizer = Tokenizer.of(checkpoint)
+    with show.progress() as report:
+        session = Session.open(
+            checkpoint, workflow.resolve_chip(chip, report), planner_name=planner, threads=threads, context=context,
+            weights=None if weights is None else DType.parse(weights), progress=report,
+        )  # fmt: skip
+    notices = Console(stderr=True, highlight=False)
+    for conversion in () if json else session.conversions:
+        notices.print(f"note: {conversion}", markup=False)
+    return session, tokenizer
+
+
+def generation(
+    session: Session, tokenizer: Tokenizer, prompt: str, tokens: Sequence[int], most: int, sampling: Sampling,
+    json: bool, out: TextIO,
+) -> None:  # fmt: skip
+    """Write the text as it comes, and on standard error what it took; as JSON all at the end, on `out`.
+
+    Ctrl-C ends the text; what there is of it stands, and the account too.
+    """
+    text, made, interrupted = "", [], False
+    stream = tokenizer.stream()
+    try:
+        for token in session.generate(tokens, most, sampling, tokenizer.stop):
+            made.append(token)
+            piece = stream(token)
+            text += piece
+            if not json:
+                out.write(piece)
+                out.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+    times = session.timings
+    if json:
+        facts = {
+            "model": session.checkpoint.model.name, "weights": str(session.weights), "prompt": prompt, "text": text,
+            "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
+            "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
+            "timings": asdict(times),
+        }  # fmt: skip
+        out.write(json_module.dumps(facts, indent=1) + "\n")
+    else:
+        out.write("\n")
+        Console(stderr=True, highlight=False).print(account(session), markup=False)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def account(session: Session) -> str:
+    """Where the time and the memory of a session went, in one line."""
+    times, bill = session.timings, session.bill
+    parts = [f"load {times.load_s:.2f} s"]
+    for what, tokens, seconds in (
+        ("prompt", times.prefill_tokens, times.prefill_s),
+        ("generated", times.decode_tokens, times.decode_s),
+    ):
+        if tokens:
+            parts.append(f"{what}: {tokens} tokens in {seconds:.2f} s, {tokens / seconds:.1f} tokens/s")
+    parts.append(f"planning {times.planning_s:.2f} s")
+    if bill is not None:
+        parts.append(f"memory {format_bytes(bill.total_bytes)}")
+    return "; ".join(parts)
+
+
+def weights_written(path: Path, json: bool) -> None:
+    """What a file of made-up weights has become."""
+    model, n_bytes = Checkpoint.open(path).model, path.stat().st_size
+    if json:
+        facts = {"file": str(path), "bytes": n_bytes, "layers": model.layers, "parameters": model.parameters}
+        print(json_module.dumps(facts, indent=1))
+        return
+    console = Console(highlight=False)
+    console.print(f"{path}: {model.layers} layers, {model.parameters / 1e6:,.0f} M weights, {format_bytes(n_bytes)}")
