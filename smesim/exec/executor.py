@@ -21,7 +21,7 @@ from smesim import __version__
 from smesim.errors import DeviceError
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device, KernelTable, native
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
@@ -91,7 +91,7 @@ class NativeExecutor:
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
             TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
-            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
+            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE, TaskKind.QUANTIZE,
             TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
             TaskKind.ATTENTION_COMBINE,
         }  # fmt: skip
@@ -241,11 +241,11 @@ def _notes_of_forced(forced: str, best: str) -> list[str]:
 def _notes_of_strips(program: Program, tables: Sequence[KernelTable]) -> list[str]:
     """Which strips are not as high as suits the kernels that read them best."""
     notes = []
-    for number in (Number.F32, Number.BF16):
+    for number in np.unique(program.ops["rhs_dtype"][np.isin(program.ops["kind"], _PRODUCTS)]).tolist():
         of_number = program.ops["lhs_mr"][program.ops["rhs_dtype"] == number]
         strips = np.unique(of_number[of_number > 0]).tolist()
         for table in dict.fromkeys(tables if strips else ()):
-            suits = table if number is Number.F32 else lowp_beside(table.isa)
+            suits = table if number == Number.F32 else table_beside(table.isa, number)
             if any(height != suits.mr for height in strips):
                 heights = ", ".join(map(str, strips))
                 notes.append(f"the plan packs strips of {heights} rows; {suits.mr} suit the {suits.isa} kernels best")
@@ -258,14 +258,15 @@ _PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
 def _kernels_that_ran(program: Program, runs: Sequence[RunTimes], tables: Sequence[KernelTable]) -> dict[str, str]:
     """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
     names = np.asarray(program.op_kinds, dtype=object)
-    low = np.isin(program.ops["kind"], _PRODUCTS) & (program.ops["rhs_dtype"] != Number.F32)
+    numbers = program.ops["rhs_dtype"]
+    low = np.isin(program.ops["kind"], _PRODUCTS) & (numbers != Number.F32)
     found: dict[str, set[str]] = {}
     for run in runs:
         for worker in np.unique(run.ran_on[run.ran_on >= 0]).tolist():
             ops = np.unique(program.tasks["op"][run.ran_on == worker])
             isa = tables[worker].isa
             for op in ops.tolist():
-                found.setdefault(names[op], set()).add(lowp_beside(isa).isa if low[op] else isa)
+                found.setdefault(names[op], set()).add(table_beside(isa, numbers[op]).isa if low[op] else isa)
     return {kind: "+".join(sorted(found[kind])) for kind in sorted(found)}
 
 
@@ -315,6 +316,8 @@ class _NativeRun:
         run.kernels = pointers("const struct sms_kernels *", kernels)
         lowp = [lib.sms_lowp_find(lowp_beside(table.isa).isa.encode()) for table in tables]
         run.lowp = pointers("const struct sms_lowp *", lowp)
+        blocks = [lib.sms_blocks_find(blocks_beside(table.isa).isa.encode()) for table in tables]
+        run.blocks = pointers("const struct sms_blocks *", blocks)
         run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
         run.pending = pointer("int32_t", self.pending)
         run.cursors = pointer("int32_t", self.cursors)
@@ -353,6 +356,10 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
     return ready
 
 
+Q8_SCALE_SHARE = 9
+"""Of quantised activations one byte in nine is of a scale."""
+
+
 def _check_finite(program: Program, tensors: Tensors) -> None:
     """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
     outputs = ("output0", "output1", "packed_out")
@@ -364,6 +371,8 @@ def _check_finite(program: Program, tensors: Tensors) -> None:
     }
     for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
+        if program.buffers["dtype"][output] == Number.Q8:  # the scales, behind the numbers
+            values = values[-len(values) // Q8_SCALE_SHARE :]
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise DeviceError(

@@ -47,7 +47,7 @@ SCHEMA_VERSION = 1
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*$", max_length=64)]
 Count = Annotated[int, Field(ge=1, le=65536)]
-DTypeName = Literal["f64", "f32", "f16", "bf16", "s8"]
+DTypeName = Literal["f64", "f32", "f16", "bf16", "s8", "q8_0", "q4_0", "q4_1"]
 """Types that arithmetic is done in; quantised formats are stored in blocks and computed in one of these."""
 
 UnitKind = Literal["sme1", "sme2", "apple-amx", "intel-amx", "stand-in"]

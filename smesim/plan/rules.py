@@ -17,13 +17,23 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
 from smesim.plan.estimate import Estimate, estimate
-from smesim.plan.formats import weights_format
+from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
 from smesim.plan.teams import Team, team_of
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, Embed, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
+from smesim.workload.operators import (
+    Attention,
+    Embed,
+    ExpertCombine,
+    GroupedLinear,
+    KvAppend,
+    Linear,
+    Operator,
+    Quantize,
+    Router,
+)
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
@@ -43,11 +53,10 @@ class Rules:
         self.graph = graph
         self.workers = workers
         self.rows = rows
-        self.numbers = weights_format(graph)
 
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""
-        team = self.rows
+        team, numbers = self.rows, operator_format(self.graph, operator)
         guess = estimate(operator, self.graph, self.chip, team)
         if isinstance(operator, KvAppend):
             tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)
@@ -59,11 +68,11 @@ class Rules:
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
-            kernel=self.numbers.embed if isinstance(operator, Embed) else f"{operator.kind}_f32",
+            kernel=_row_kernel(operator, numbers),
             tile=tile,
             assignment="shared" if guess.seconds >= SHARED_FROM_S else "static",
             workers=team.workers[:1] if alone else team.workers,
-            rhs_layout=self.numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
+            rhs_layout=numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
             reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
         )
 
@@ -71,13 +80,15 @@ class Rules:
         """A product or attention in the mode of a choice; `possible` are all choices, for the reasons."""
         team = team_of(self.chip, self.workers, choice)
         guess = Estimate(choice.seconds, choice.bound)
-        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, self.numbers
+        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, operator_format(self.graph, operator)
         match operator:
             case Linear():
                 kernel = numbers.gemv if operator.m == 1 else numbers.gemm
-                lhs = ROW_MAJOR if operator.m == 1 else numbers.lhs_layout(team.mr)
+                lhs = numbers.lhs_layout(team.mr)
+                if operator.m == 1:
+                    lhs = QUANTIZED_ROWS if numbers.is_quantized else ROW_MAJOR
                 rhs = numbers.rhs_layout
-                tile = self._gemm_tile(operator, guess, team)
+                tile = self._gemm_tile(operator, numbers, guess, team)
             case GroupedLinear():
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
@@ -131,8 +142,8 @@ class Rules:
         steps = max(1, round(target / max(fastest_s, 1e-12) / together))
         return NR * min(steps * together, -(-operator.n // NR))
 
-    def _gemm_tile(self, operator: Linear, guess: Estimate, team: Team) -> TileShape:
-        row_bytes = self.numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
+    def _gemm_tile(self, operator: Linear, numbers: ProductFormat, guess: Estimate, team: Team) -> TileShape:
+        row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
         row_tiles = -(-operator.m // most_rows)
         rows = -(-operator.m // row_tiles)
@@ -156,3 +167,14 @@ class Rules:
         if len(team.workers) == 1 or guess.seconds * len(team.workers) < 2 * self.chip.sync.barrier_s.value:
             return max(rows, 1)
         return max(1, -(-rows // (2 * len(team.workers))))
+
+
+def _row_kernel(operator: Operator, numbers: ProductFormat) -> str:
+    """The kernel of an operator that works row by row."""
+    match operator:
+        case Embed():
+            return numbers.embed
+        case Quantize():
+            return QUANTIZE_KERNEL
+        case _:
+            return f"{operator.kind}_f32"

@@ -16,7 +16,7 @@ from smesim.errors import PlanError
 from smesim.plan import formats
 from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
-from smesim.plan.program import TaskKind
+from smesim.plan.program import Number, TaskKind
 from smesim.plan.schema import OperatorPlan
 from smesim.workload.operators import (
     Add,
@@ -191,6 +191,9 @@ def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
 PACKED_KINDS = {TaskKind.RMSNORM: TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU: TaskKind.SWIGLU_PACKED}
 """Tasks that write their output as a packed left operand, by those that write it row major."""
 
+STRIP_KINDS = (*PACKED_KINDS.values(), TaskKind.QUANTIZE)
+"""Tasks that work row by row and count their rows in the strips of what they write."""
+
 
 def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     """Tiles of what can write its output packed: then as many strips as come closest to the tile's rows."""
@@ -198,11 +201,19 @@ def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Til
     def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
         if entry.out_layout == ROW_MAJOR:
             return _by_rows(kind)(operator, entry)
-        strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
-        step = -(-strips // -(-operator.rows // entry.tile.m))
-        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
+        return _by_strips(PACKED_KINDS[kind], operator, entry)
 
     return tiles
+
+
+def _by_strips(kind: TaskKind, operator: Any, entry: OperatorPlan) -> list[Tile]:
+    strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
+    step = -(-strips // -(-operator.rows // entry.tile.m))
+    return [Tile(kind, (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
+
+
+def _quantize(operator: Quantize, entry: OperatorPlan) -> list[Tile]:
+    return _by_strips(TaskKind.QUANTIZE, operator, entry)
 
 
 _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
@@ -218,7 +229,7 @@ _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
     Router: _by_rows(TaskKind.ROUTER),
     GroupedLinear: _grouped_linear,
     ExpertCombine: _by_rows(TaskKind.EXPERT_COMBINE),
-    Quantize: _by_rows(TaskKind.QUANTIZE),
+    Quantize: _quantize,
 }
 
 
@@ -244,7 +255,8 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     """The columns of the operator's row in `Program.ops` that its shape decides."""
     facts = _shape_facts(operator, entry)
     if entry.out_layout != ROW_MAJOR:
-        facts.update(kind=PACKED_KINDS[TaskKind(int(facts["kind"]))], lhs_mr=lhs_layout(entry.out_layout).mr)
+        kind = TaskKind(int(facts["kind"]))
+        facts.update(kind=PACKED_KINDS.get(kind, kind), lhs_mr=lhs_layout(entry.out_layout).mr)
     return facts
 
 
@@ -263,7 +275,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
                 "experts": experts_with_rows(operator), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
-                "gathers": operator.gathers,
+                "gathers": operator.gathers, "rhs_dtype": format_of_kernel(entry.kernel).number,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -301,7 +313,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case SwiGlu():
             return {"kind": TaskKind.SWIGLU, "m": operator.rows, "n": operator.dim}
         case Quantize():
-            return {"kind": TaskKind.QUANTIZE, "m": operator.rows, "n": operator.dim}
+            return {"kind": TaskKind.QUANTIZE, "m": operator.rows, "n": operator.dim, "rhs_dtype": Number.Q8}
     raise PlanError(f"no lowering for operator {operator.name!r} of kind {operator.kind!r}")
 
 

@@ -115,13 +115,13 @@ def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
     plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows, layout_reuse=cut.reuse)
 
     def replaced(entry: OperatorPlan) -> OperatorPlan:
-        packed = entry.lhs_layout.startswith("lhs_")
+        packed = entry.kernel.startswith("gemm_")
         return entry.model_copy(
             update={
                 "tile": TileShape(m=cut.m or entry.tile.m, n=cut.n or entry.tile.n),
                 "assignment": cut.assignment,
                 "workers": tuple(range(cut.threads)),
-                "lhs_layout": product_format(cut.weights).lhs_layout(cut.mr) if packed else "row_major",
+                "lhs_layout": product_format(cut.weights).lhs_layout(cut.mr) if packed else entry.lhs_layout,
             }
         )
 

@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "smesim/blocks.h"
 #include "smesim/kernels.h"
 #include "smesim/lowp.h"
 #include "smesim/program.h"
@@ -27,6 +28,7 @@ struct sms_run {
     void *const *buffers;                      /* one pointer a buffer */
     const struct sms_kernels *const *kernels;  /* one table a worker */
     const struct sms_lowp *const *lowp;        /* one table a worker: products with weights of low precision */
+    const struct sms_blocks *const *blocks;    /* one table a worker: products with weights in blocks */
     void *const *scratch;                      /* one block a worker, sms_scratch_bytes() long */
 
     int32_t *pending;   /* [n_tasks] predecessors that have not ended */

@@ -38,7 +38,7 @@ SMS_INLINE void sms_excess(const enum sms_quant quant, const sms_word *a, int64_
                 sms_word last[SMS_LANES] = {0};
                 if (at + SMS_LANES > words)
                     memcpy(last, a + at, (size_t)(words - at) * sizeof *a);
-                sum = q_dot(quant, sum, w_set(q_offset(quant)), w_load(at + SMS_LANES > words ? last : a + at));
+                sum = q_dot(quant, sum, w_set(q_excess_weights(quant)), w_load(at + SMS_LANES > words ? last : a + at));
             }
             w_store(excess + block * SMS_EXCESS_ROWS + row, q_total(quant, sum));
         }
@@ -73,14 +73,18 @@ SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, co
         }
         SMS_UNROLL(16)
         for (int j = 0; j < VECTORS; j++) {
-            const vf scale = q_scales(t->b_scale[j / V] + block * SMS_NR + j % V * SMS_LANES);
+            const uint16_t *scales = t->b_scale[j / V] + block * q_panel_scales(quant) + j % V * SMS_LANES;
+            const vf scale = q_scales(scales), least = quant == SMS_Q4_1 ? q_scales(scales + SMS_NR) : scale;
             SMS_UNROLL(16)
             for (int r = 0; r < height; r++) {
                 float *to = t->sums + r * SMS_TILE_COLUMNS + j * SMS_LANES;
                 vi total = q_total(quant, sum[r][j]);
                 if (q_offset(quant))
                     total = w_subtract(total, w_set(excess[r]));
-                v_store(to, w_scaled(total, a_scale[r], scale, v_load(to)));
+                vf y = w_scaled(total, a_scale[r], scale, v_load(to));
+                if (quant == SMS_Q4_1)
+                    y = w_scaled(w_set(excess[r]), a_scale[r], least, y);
+                v_store(to, y);
             }
         }
     }
@@ -90,13 +94,15 @@ typedef void sms_block_kernel(const struct sms_block_tile *);
 
 #define SMS_BLOCK_KERNELS(height)                                                                            \
     static void sms_q4_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q4, height, t); } \
-    static void sms_q8_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q8, height, t); }
+    static void sms_q8_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q8, height, t); } \
+    static void sms_q4_1_micro_##height(const struct sms_block_tile *t) { sms_block_micro(SMS_Q4_1, height, t); }
 SMS_HEIGHTS(SMS_BLOCK_KERNELS)
 
 #define SMS_Q4_KERNEL(height) sms_q4_micro_##height,
 #define SMS_Q8_KERNEL(height) sms_q8_micro_##height,
-static sms_block_kernel *const sms_block_kernels[2][SMS_MR] = {{SMS_HEIGHTS(SMS_Q4_KERNEL)},
-                                                               {SMS_HEIGHTS(SMS_Q8_KERNEL)}};
+#define SMS_Q4_1_KERNEL(height) sms_q4_1_micro_##height,
+static sms_block_kernel *const sms_block_kernels[][SMS_MR] = {
+    {SMS_HEIGHTS(SMS_Q4_KERNEL)}, {SMS_HEIGHTS(SMS_Q8_KERNEL)}, {SMS_HEIGHTS(SMS_Q4_1_KERNEL)}};
 
 struct sms_block_operands {
     const sms_word *lhs, *rhs;
@@ -124,7 +130,7 @@ SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_bloc
     struct sms_block_tile t = {.lda = height, .excess = excess, .blocks = blocks};
     t.a_scale = g->lhs_scale + at;
     t.a = g->lhs + (row * g->blocks + block0 * height) * SMS_BLOCK_WORDS + first;
-    if (q_offset(quant))
+    if (q_excess_weights(quant))
         sms_excess(quant, t.a, height, blocks * SMS_BLOCK_WORDS * height - first, rows, blocks, excess);
     for (int64_t panel = panel0; panel * SMS_NR < end; panel += SMS_PANELS) {
         const int64_t column = panel * SMS_NR;
@@ -133,7 +139,7 @@ SMS_INLINE void sms_block_part(const enum sms_quant quant, const struct sms_bloc
         for (int p = 0; p < SMS_PANELS; p++) {
             const int64_t there = p * SMS_NR < columns ? panel + p : panel;
             t.b[p] = g->rhs + (there * g->blocks + block0) * q_panel_words(quant);
-            t.b_scale[p] = g->rhs_scale + (there * g->blocks + block0) * SMS_NR;
+            t.b_scale[p] = g->rhs_scale + (there * g->blocks + block0) * q_panel_scales(quant);
         }
         t.sums = sums;
         if (block0 == 0)
@@ -183,5 +189,6 @@ SMS_INLINE void sms_block_gemm(const enum sms_quant quant, const struct sms_bloc
     }
 SMS_BLOCK_GEMM(q4, SMS_Q4, uint8_t)
 SMS_BLOCK_GEMM(q8, SMS_Q8, int8_t)
+SMS_BLOCK_GEMM(q4_1, SMS_Q4_1, uint8_t)
 
 #endif

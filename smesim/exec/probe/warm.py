@@ -107,7 +107,7 @@ ONE: dict[Number, npt.NDArray[Any]] = {
 def operand(number: Number, elements: int) -> Any:
     """A C pointer to so many ones, which keeps them alive."""
     ffi, _ = native()
-    array = allocate(number.n_bytes * elements).view(ONE[number].dtype)
+    array = allocate(int(number.n_bytes * elements)).view(ONE[number].dtype)
     array[:] = ONE[number]
     return ffi.from_buffer("float *" if number is Number.F32 else "uint16_t *", array)
 
