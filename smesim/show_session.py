@@ -59,7 +59,7 @@ def generation(
     times = session.timings
     if json:
         facts = {
-            "model": session.checkpoint.model.name, "weights": str(session.weights), "prompt": prompt, "text": text,
+            "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights), "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
             "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
             "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
             "timings": asdict(times),

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from smesim.errors import DeviceError, WorkloadError
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
-from smesim.exec.loading import Conversion, computed_dtype, load_weights
+from smesim.exec.loading import Conversion, computed_dtypes, load_weights
 from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
@@ -104,7 +104,7 @@ class Session:
     chunk: int
     threads: int | None
     planner_name: str
-    weights: DType
+    dtypes: DTypes
     past: int = 0
     conversions: tuple[Conversion, ...] = ()
     bill: MemoryBill | None = None
@@ -124,7 +124,7 @@ class Session:
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
-        is less); `weights` the format that they are computed in (default: `computed_dtype`). Raises WorkloadError for a
+        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for a
         file that is not right, DeviceError where memory or kernels lack.
         """
         begin = time.perf_counter()
@@ -135,11 +135,11 @@ class Session:
             raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
         if chunk not in CHUNKS:
             raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
-        weights = weights or computed_dtype(checkpoint, build_graph(model, Phase.decode(1)))
+        dtypes = computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights)
         if threads is None:
             threads = min(chip.core_count, len((device or Device.here()).cores))
         executor = NativeExecutor(device or Device.here(), isa)
-        session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, weights)
+        session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, dtypes)
         session._load(progress)
         session.timings.load_s = time.perf_counter() - begin - session.timings.planning_s
         return session
@@ -263,7 +263,7 @@ class Session:
         )
 
     def _planned(self, phase: Phase) -> MovingProgram:
-        graph = build_graph(self.checkpoint.model, phase, DTypes(weights=self.weights))
+        graph = build_graph(self.checkpoint.model, phase, self.dtypes)
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
         return MovingProgram(plan, self.context + self.chunk)
 

@@ -157,6 +157,7 @@ class Planning:
             model=self.graph.config,
             phase=str(self.graph.phase),
             weights_dtype=self.graph.dtypes.weights,
+            head_dtype=self.graph.dtypes.head,
             layers=self.graph.layers,
             chip=self.chip.name,
             chip_fingerprint=fingerprint(self.chip),

@@ -132,6 +132,7 @@ class Plan(_Part):
     model: ModelConfig
     phase: str
     weights_dtype: DType = DType.F32
+    head_dtype: DType | None = Field(default=None, description="of the last product's weights; null: as the others")
     activations_dtype: DType = DType.F32
     kv_dtype: DType = DType.F32
     layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
@@ -152,7 +153,7 @@ class Plan(_Part):
         return build_graph(
             self.model,
             Phase.parse(self.phase),
-            DTypes(weights=self.weights_dtype, activations=self.activations_dtype, kv=self.kv_dtype),
+            DTypes(self.weights_dtype, self.activations_dtype, self.kv_dtype, self.head_dtype),
             layers=self.layers,
             last_layer_rows=self.last_layer_rows,
             lm_head_rows=self.lm_head_rows,

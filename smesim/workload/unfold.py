@@ -41,7 +41,7 @@ from smesim.workload.operators import (
     SwiGlu,
 )
 from smesim.workload.phase import Phase
-from smesim.workload.tensors import DTypes, Role, TensorSpec
+from smesim.workload.tensors import DTypes, Role, TensorSpec, quantized_activations
 
 
 class _Address(TypedDict):
@@ -163,7 +163,9 @@ class Unfolding:
         c = self.config
         at = _Place("", "", None)
         normed = self._norm(at, "final_norm", stream, rows=rows, dim=c.d_model)
-        lhs = self._quantized(at, "head_quantize", normed, rows=rows, dim=c.d_model)
+        lhs = self._quantized(
+            at, "head_quantize", normed, rows=rows, dim=c.d_model, weights=self.dtypes.last_product
+        )
         weight = "embed.weight" if c.tied_embeddings else "lm_head.weight"
         logits = self._linear(at, "lm_head", lhs, m=rows, n=c.vocab, k=c.d_model, weight=weight)
         chosen = self._tensor("sample.out", (rows,), DType.I32, Role.INDEX)
@@ -226,7 +228,9 @@ class Unfolding:
         return self._tensor(name, (rows, width), self.dtypes.activations, Role.ACTIVATION)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> str:
-        return self._tensor(name, shape, self.dtypes.weights if len(shape) > 1 else DType.F32, Role.WEIGHT)
+        is_last = name == ("embed.weight" if self.config.tied_embeddings else "lm_head.weight")
+        dtype = self.dtypes.last_product if is_last else self.dtypes.weights
+        return self._tensor(name, shape, dtype if len(shape) > 1 else DType.F32, Role.WEIGHT)
 
     def _norm(self, at: _Place, node: str, x: str, *, rows: int, dim: int, width: int | None = None) -> str:
         """`width` is the activation's, where its rows are cut into several of `dim` (q_norm, k_norm)."""
@@ -318,8 +322,10 @@ class Unfolding:
         self.operators.append(Add(**at.of(node), inputs=(stream, x), outputs=(out,), rows=rows, dim=dim))
         return out
 
-    def _quantized(self, at: _Place, node: str, x: str, *, rows: int, dim: int) -> str:
-        dtype = self.dtypes.quantized_activations
+    def _quantized(
+        self, at: _Place, node: str, x: str, *, rows: int, dim: int, weights: DType | None = None
+    ) -> str:
+        dtype = quantized_activations(weights or self.dtypes.weights)
         if dtype is None:
             return x
         out = self._tensor(at.name(f"{node}.out"), (rows, dim), dtype, Role.ACTIVATION)

@@ -77,7 +77,7 @@ def test_a_prompt_in_pieces_and_decode_steps_give_the_logits_of_the_reference(tm
     path = tmp_path / "made.gguf"
     make_weights(model, str(weights), path)
     session, reference = open_session(path), Reference(Checkpoint.open(path), weights is DType.BF16)
-    assert session.weights is weights
+    assert session.dtypes.weights is weights
     tokens = np.random.default_rng(2).integers(0, model.vocab, CONTEXT)
     found, expected, begin = [session.prefill(tokens[None, :57])[0]], [], 0
     for end in (32, 57):
