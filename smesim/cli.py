@@ -116,6 +116,7 @@ app.command(epilog="Example: smesim generate --model model.gguf --prompt 'The ca
 app.command(epilog="Example: smesim make-weights --model llama-3.2-3b --format q4_0 --layers 4 --out four.gguf")(
     cli_models.make_weights
 )
+app.command(epilog="Example: smesim bench model.gguf -p 128,512 -n 32 -t 1,2 -o jsonl")(cli_models.bench)
 
 
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.

@@ -14,6 +14,7 @@ from smesim.cli_options import (
     LayersOption,
     ModelOption,
     PlannerOption,
+    RepeatsOption,
     SeedOption,
     ThreadsOption,
 )
@@ -73,3 +74,32 @@ def make_weights(
     check_writable(out)
     make_weights(catalog.load(model), stored, out, layers=layers, seed=seed)
     show_session.weights_written(out, json)
+
+
+def bench(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="A .gguf file, or a folder with safetensors.")],
+    prompts: Annotated[str, typer.Option("--prompt-tokens", "-p", help="Lengths of prompts, e.g. 128,512.")] = "512",
+    generated: Annotated[str, typer.Option("--generate", "-n", help="Numbers of decode steps, e.g. 32.")] = "32",
+    threads: Annotated[str | None, typer.Option("--threads", "-t", help="Workers, e.g. 1,2; default: all.")] = None,
+    repeats: RepeatsOption = 3,
+    output: Annotated[str, typer.Option("--output", "-o", help="md, json, jsonl or csv.")] = "md",
+    chip: ChipOption = "host",
+    planner: PlannerOption = "cpu_only",
+    weights: ComputedOption = None,
+) -> None:
+    """Time prompts and decode steps as llama-bench does, with its field names, beside what was predicted."""
+    from smesim import show_session
+
+    counts = [None] if threads is None else _numbers("-t", threads)
+    lengths, steps = _numbers("-p", prompts), _numbers("-n", generated)
+    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, sys.stdout)
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    """Whole numbers from "1,2"; none at all from "0"."""
+    from smesim.errors import SmesimError
+
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and len(word) < 8 for word in words):
+        raise SmesimError(f"{option} is {text!r}; accepted: whole numbers, as 128,512")
+    return [int(word) for word in words if int(word)]

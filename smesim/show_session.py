@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json as json_module
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +11,8 @@ from typing import TextIO
 
 from rich.console import Console
 
-from smesim import show, workflow
+from smesim import model_runs, show, workflow
+from smesim.errors import SmesimError
 from smesim.exec.sampling import Sampling
 from smesim.exec.session import Session
 from smesim.units import format_bytes
@@ -59,7 +61,8 @@ def generation(
     times = session.timings
     if json:
         facts = {
-            "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights), "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
+            "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights),
+            "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
             "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
             "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
             "timings": asdict(times),
@@ -97,3 +100,50 @@ def weights_written(path: Path, json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(f"{path}: {model.layers} layers, {model.parameters / 1e6:,.0f} M weights, {format_bytes(n_bytes)}")
+
+
+OUTPUTS = ("md", "json", "jsonl", "csv")
+
+
+def bench(
+    model: Path, prompts: Sequence[int], generated: Sequence[int], threads: Sequence[int | None], repeats: int,
+    output: str, chip: str, planner: str, weights: str | None, out: TextIO,
+) -> None:  # fmt: skip
+    """Run a bench for each number of threads, and write all its rows in one form."""
+    if output not in OUTPUTS:
+        raise SmesimError(f"--output is {output!r}; accepted: {', '.join(OUTPUTS)}")
+    checkpoint = Checkpoint.open(model)
+    context = max([*prompts, *generated], default=0)
+    if not context:
+        raise SmesimError("-p and -n ask for no test; accepted: a number above 0 in one of them")
+    rows: list[dict[str, object]] = []
+    for count in threads:
+        with show.progress() as report:
+            session = Session.open(
+                checkpoint, workflow.resolve_chip(chip, report), planner_name=planner, threads=count, context=context,
+                weights=None if weights is None else DType.parse(weights), progress=report,
+            )  # fmt: skip
+            rows += [row.as_dict() for row in model_runs.bench(session, prompts, generated, repeats, report)]
+        del session  # its weights go before those of the next are loaded
+    match output:
+        case "json":
+            out.write(json_module.dumps(rows, indent=1) + "\n")
+        case "jsonl":
+            out.writelines(json_module.dumps(row) + "\n" for row in rows)
+        case "csv":
+            writer = csv.DictWriter(out, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        case _:
+            out.write("\n".join(_markdown(rows)) + "\n")
+
+
+def _markdown(rows: Sequence[dict[str, object]]) -> list[str]:
+    lines = ["| model | size | threads | test | t/s | predicted t/s |", "| --- | --: | --: | --: | --: | --: |"]
+    for row in rows:
+        test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
+        lines.append(
+            f"| {row['model_type']} | {format_bytes(int(str(row['model_size'])))} | {row['n_threads']} | {test}"
+            f" | {row['avg_ts']:.2f} ± {row['stddev_ts']:.2f} | {row['predicted_ts']:.2f} |"
+        )
+    return lines

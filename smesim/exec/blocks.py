@@ -148,7 +148,7 @@ def _parts(number: Number, n: int, k: int, packed: Bytes) -> tuple[Any, Any]:
 def pack_floats(
     number: Number, values: Floats, out: Bytes, isa: str | None, whole: tuple[int, int] | None = None, row: int = 0
 ) -> None:
-    """Quantise rows of weights into packed ones, threads side by side if they like: into a whole matrix [n][k], from one of its rows on that begins a
+    """Quantise rows of weights into packed ones: into a whole matrix [n][k], from one of its rows on that begins a
     panel; by default they are the whole."""
     ffi, _ = native()
     n, k = values.shape if whole is None else whole

@@ -170,6 +170,15 @@ class NativeExecutor:
         team = self.team(program) if team is None else team
         return lambda: run.execute(team)
 
+    def trace(self, program: Program, plan: Plan, runs: list[RunTimes], foreign_load: float | None) -> Trace:
+        """The trace of runs that a stopwatch took."""
+        head = {"warmup": 0, "seed": None, "foreign_load": foreign_load, "notes": (), "stand_in": self.device.stand_in}
+        return self._trace(program, plan, runs, self._checked_tables(program), head)
+
+    def kernels_that_ran(self, program: Program, runs: Sequence[RunTimes]) -> dict[str, str]:
+        """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
+        return _kernels_that_ran(program, runs, self._checked_tables(program))
+
     def team(self, program: Program) -> Any:
         """Threads for the workers of a program, pinned to their cores where the system lets us."""
         ffi, lib = native()

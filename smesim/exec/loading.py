@@ -148,7 +148,7 @@ def _fill_blocks(
         begin, end = first + rows.start, first + rows.stop
         lines = weight.rows(begin, end) if is_stored_so else blocks.quantized(number, weight.floats(begin, end), isa)
         out.reshape(n, -1)[rows] = lines
-    return share
+    return int(share)
 
 
 def _fill(

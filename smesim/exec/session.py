@@ -56,8 +56,13 @@ class Step:
 
     past: int
     tokens: int
-    plan: Plan
+    moving: MovingProgram
     times: RunTimes
+
+    @property
+    def plan(self) -> Plan:
+        """What was run, as a plan of the phase at that place."""
+        return self.moving.plan_at(self.past)
 
 
 @dataclass
@@ -124,8 +129,8 @@ class Session:
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
-        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for a
-        file that is not right, DeviceError where memory or kernels lack.
+        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for
+        a file that is not right, DeviceError where memory or kernels lack.
         """
         begin = time.perf_counter()
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
@@ -216,7 +221,7 @@ class Session:
         if not np.isfinite(ready.logits).all():
             raise DeviceError(f"the logits behind {self.past + count} tokens are not finite")
         if self.record is not None:
-            self.record.append(Step(self.past, count, ready.moving.plan, times))
+            self.record.append(Step(self.past, count, ready.moving, times))
         self.past += count
         spent = time.perf_counter() - begin
         if ready.moving.phase.kind == "decode":

@@ -84,6 +84,12 @@ class MovingProgram:
         """Tokens of all sequences that there is room for in one run."""
         return self.phase.rows
 
+    def plan_at(self, past: int) -> Plan:
+        """The same division of the phase behind so many past tokens."""
+        phase = dataclasses.replace(self.phase, past=past)
+        entries = (e if e.site != self._entry.site else self._entry for e in self.plan.operators)
+        return self.plan.model_copy(update={"phase": str(phase), "operators": tuple(entries)})
+
     def move(self, past: int, tokens: int | None = None) -> None:
         """To behind `past` tokens of each sequence, with so many new ones, at most and by default as many as planned.
 
