@@ -91,6 +91,7 @@ class NativeExecutor:
             TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
             TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
             TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
+            TaskKind.EXPERT_ROUTE,
             TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE, TaskKind.QUANTIZE,
             TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
             TaskKind.ATTENTION_COMBINE,

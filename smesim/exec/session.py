@@ -268,7 +268,8 @@ class Session:
         )
 
     def _planned(self, phase: Phase) -> MovingProgram:
-        graph = build_graph(self.checkpoint.model, phase, self.dtypes)
+        model = self.checkpoint.model
+        graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
         return MovingProgram(plan, self.context + self.chunk)
 

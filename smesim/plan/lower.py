@@ -41,9 +41,9 @@ from smesim.plan.program import (
     field_bytes,
 )
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
-from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
+from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope, Router
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -116,6 +116,8 @@ class _Lowering:
             inputs += [self.buffers.of(name) for name in ROPE_TABLES]
         if isinstance(operator, GroupedLinear | ExpertCombine):
             inputs.append(self.buffers.routing(operator.inputs[1]))
+        if isinstance(operator, Router) and operator.routed:
+            inputs += [NO_BUFFER, self.buffers.routing(operator.outputs[0])]
         columns.update({f"input{slot}": buffer for slot, buffer in enumerate(inputs)})
         if entry.out_layout == ROW_MAJOR:
             writes = [self.buffers.of(name) for name in operator.outputs]
@@ -134,6 +136,10 @@ class _Lowering:
         else:
             self.ops.append(tuple(columns.values()))
             self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
+        if isinstance(operator, Router) and operator.routed:
+            # Whoever reads what was chosen reads by the table, and waits for it.
+            table = self.buffers.routing(operator.outputs[0])
+            self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
         for name in operator.outputs:
             self.layouts[self.buffers.name(name)] = {entry.out_layout}
 

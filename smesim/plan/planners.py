@@ -158,6 +158,7 @@ class Planning:
             phase=str(self.graph.phase),
             weights_dtype=self.graph.dtypes.weights,
             head_dtype=self.graph.dtypes.head,
+            routed=self.graph.routed,
             layers=self.graph.layers,
             chip=self.chip.name,
             chip_fingerprint=fingerprint(self.chip),

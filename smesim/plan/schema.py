@@ -138,6 +138,7 @@ class Plan(_Part):
     layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
     last_layer_rows: Literal["all", "logits"] = "all"
     lm_head_rows: Literal["last", "all"] = "last"
+    routed: bool = Field(default=False, description="experts get the rows that the router chooses, not given ones")
     layout_reuse: LayoutReuse = Field(default="full", description="who packs operands, see smesim.plan.layout")
     chip: str
     chip_fingerprint: str
@@ -157,6 +158,7 @@ class Plan(_Part):
             layers=self.layers,
             last_layer_rows=self.last_layer_rows,
             lm_head_rows=self.lm_head_rows,
+            routed=self.routed,
         )
 
     def site(self, site: str) -> OperatorPlan:

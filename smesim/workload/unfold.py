@@ -72,6 +72,7 @@ class Unfolding:
     config: ModelConfig
     phase: Phase
     dtypes: DTypes
+    routed: bool = False
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
 
@@ -190,6 +191,7 @@ class Unfolding:
                 experts=c.experts,
                 experts_per_token=c.experts_per_token,
                 normalised=c.norm_topk_prob,
+                routed=self.routed,
             )
         )
         lhs = self._quantized(at, "ffn_quantize", normed, rows=rows, dim=c.d_model)
@@ -290,6 +292,7 @@ class Unfolding:
                 experts=self.config.experts,
                 experts_reached=reached,
                 gathers=gathers,
+                routed=self.routed,
             )
         )
         return out

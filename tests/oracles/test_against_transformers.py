@@ -31,11 +31,17 @@ WIDTHS: dict[str, Any] = {
     "vocab_size": 131, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 3, "num_attention_heads": 6,
     "num_key_value_heads": 2, "max_position_embeddings": 64,
 }  # fmt: skip
+EXPERTS = {
+    "tie_word_embeddings": False, "head_dim": 16, "rope_parameters": PLAIN, "num_experts": 9, "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+}  # fmt: skip
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, tied, scaled": ("Llama", {"tie_word_embeddings": True, "rope_parameters": LLAMA3}),
     "llama, untied": ("Llama", {"tie_word_embeddings": False, "rope_parameters": PLAIN}),
     "qwen2": ("Qwen2", {"tie_word_embeddings": True, "rope_parameters": PLAIN}),
     "qwen3": ("Qwen3", {"tie_word_embeddings": False, "head_dim": 16, "rope_parameters": PLAIN}),
+    "qwen3moe, normalised": ("Qwen3Moe", {**EXPERTS, "norm_topk_prob": True}),
+    "qwen3moe, not normalised": ("Qwen3Moe", {**EXPERTS, "norm_topk_prob": False}),
 }
 
 
