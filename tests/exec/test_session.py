@@ -21,7 +21,7 @@ from smesim.plan.schema import Plan
 from smesim.workload import DType, ModelConfig, Phase, build_graph
 from smesim.workload.checkpoint import Checkpoint
 from smesim.workload.make_weights import make_weights
-from tests.exec.native_models import CHIP, CORES, DEVICE, Cut, cut_plan, little, make_case
+from tests.exec.native_models import CHIP, CORES, DEVICE, Cut, cut_plan, little, little_moe, make_case
 from tests.oracles.reference_model import Shapes, forward
 
 CONTEXT = 80
@@ -29,6 +29,7 @@ MODELS = {
     "llama": (little(vocab=300, kv_heads=1, heads=4, rope_scaling=None), DType.F32),
     "qwen2": (little(vocab=300, architecture="qwen2", qkv_bias=True, tied_embeddings=False), DType.F32),
     "qwen3": (little(vocab=300, architecture="qwen3", qk_norm=True), DType.F32),
+    "qwen3moe": (little_moe(vocab=300, experts=33, d_expert=24, tied_embeddings=False), DType.F32),
     "llama, bf16": (little(vocab=300, head_dim=16, layers=2), DType.BF16),
 }
 TOLERANCE = {DType.F32: 1e-4, DType.BF16: 2e-2}
@@ -53,7 +54,7 @@ class Reference:
         scaling = None if model.rope_scaling is None else model.rope_scaling.model_dump()
         self.shapes = Shapes(
             model.layers, model.heads, model.kv_heads, model.head_dim, model.rms_eps, model.rope_theta, scaling,
-            model.tied_embeddings,
+            model.tied_embeddings, model.norm_topk_prob, model.experts_per_token,
         )  # fmt: skip
         self.bf16 = bf16
         self.weights = {}
