@@ -1,9 +1,9 @@
 """Weights in GGUF's blocks in memory: quantised from f32, laid out as the kernels read them, and filled from a seed.
 
-A block is 32 neighbouring numbers of a row: integers of 4 or 8 bits, their scale, and of Q4_1 the least number. Row
-major, weights lie as in a file, block after block; packed, the kernels' layout (`layout_blocks.h`) has all numbers of a
-matrix first and then all scales. Weights from a seed are those of f32, quantised as llama.cpp does: they are drawn piece
-by piece and packed at once, so that no f32 copy of them is ever whole.
+A block is 32 neighbouring numbers of a row: integers of 4 or 8 bits, their scale, and of Q4_1 the least number.
+Row major, weights lie as in a file, block after block; packed, the kernels' layout (`layout_blocks.h`) has all numbers
+of a matrix first and then all scales. Weights from a seed are those of f32, quantised as llama.cpp does: they are drawn
+piece by piece and packed at once, so that no f32 copy of them is ever whole.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ Floats = npt.NDArray[np.float32]
 def row_bytes(number: Number, k: int) -> int:
     """Bytes of a row of GGUF's blocks; DeviceError unless k is whole blocks."""
     if k % BLOCK_ELEMENTS:
-        raise DeviceError(f"weights of {number.name.lower()} with rows of {k}; accepted: multiples of {BLOCK_ELEMENTS}")
+        name = number.name.lower()
+        raise DeviceError(f"weights of {name} with rows of {k}; accepted: multiples of {BLOCK_ELEMENTS}")
     return int(k * number.n_bytes)
 
 
@@ -50,8 +51,8 @@ def pack_rhs(
 ) -> None:  # fmt: skip
     """Bring GGUF's blocks of a matrix [n][k] into the layout of the kernels, the columns of some panels or all.
 
-    `rows` are the bytes of the whole matrix as a file has them, `out` those of the packed one (`rhs_bytes`). Threads may
-    do different panels side by side. DeviceError if sizes do not fit.
+    `rows` are the bytes of the whole matrix as a file has them, `out` those of the packed one (`rhs_bytes`). Threads
+    may do different panels side by side. DeviceError if sizes do not fit.
     """
     stride = row_bytes(number, k)
     if rows.size != n * stride or out.size != format_of_number(number).rhs_bytes(n, k):
@@ -63,7 +64,8 @@ def pack_rhs(
     panels = -(-n // NR)
     numbers, scales = _parts(number, n, k, out)
     source = ffi.from_buffer("uint8_t *", np.ascontiguousarray(rows).reshape(-1))
-    _leaf("repack_rhs", number, isa)(source, stride, n, k, panel0, panels if panel1 is None else panel1, numbers, scales)
+    panel1 = panels if panel1 is None else panel1
+    _leaf("repack_rhs", number, isa)(source, stride, n, k, panel0, panel1, numbers, scales)
 
 
 def unpack_rhs(number: Number, packed: Bytes, n: int, k: int) -> Floats:
@@ -95,7 +97,8 @@ def dequantized(number: Number, rows: Bytes, n: int, k: int) -> Floats:
         integers = np.concatenate([integers & 0xF, integers >> 4], axis=2)
     if number is Number.Q4_0:
         integers = integers - Q4_ZERO
-    return _values(number, integers, np.ascontiguousarray(blocks[..., :scale_bytes]).view(np.float16).astype(np.float32))
+    scales = np.ascontiguousarray(blocks[..., :scale_bytes]).view(np.float16)
+    return _values(number, integers, scales.astype(np.float32))
 
 
 def _values(number: Number, integers: Bytes, scales: Floats) -> Floats:
@@ -132,7 +135,7 @@ _C_TYPES = {Number.Q8_0: "int8_t *", Number.Q4_0: "uint8_t *", Number.Q4_1: "uin
 
 
 def _leaf(name: str, number: Number, isa: str | None) -> Any:
-    ffi, lib = native()
+    _, lib = native()
     table = lib.sms_blocks_best() if isa is None else lib.sms_blocks_find(blocks_beside(isa).isa.encode())
     return getattr(table, f"{name}_{_LEAVES[number]}")
 

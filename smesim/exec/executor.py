@@ -87,19 +87,6 @@ class NativeExecutor:
             raise DeviceError(
                 f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
             )
-        runnable = {
-            TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
-            TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
-            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
-            TaskKind.EXPERT_ROUTE,
-            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE, TaskKind.QUANTIZE,
-            TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
-            TaskKind.ATTENTION_COMBINE,
-        }  # fmt: skip
-        for kind in np.unique(program.tasks["kind"]):
-            if TaskKind(kind) not in runnable:
-                names = ", ".join(k.name for k in sorted(runnable))
-                raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
         if self._forced is not None:
             return (self._forced,) * program.n_workers
         device = self.device

@@ -226,7 +226,7 @@ class Tensors:
     def write_blocks(self, name: str, rows: npt.NDArray[np.uint8]) -> None:
         """Fill a buffer of weights in blocks from the bytes of GGUF's blocks, of experts one matrix after another.
 
-        `rows` may be a part of a file that is mapped. DeviceError unless the buffer is of blocks, and of that many bytes.
+        `rows` may be a part of a mapped file. DeviceError unless the buffer is of blocks, and of that many bytes.
         """
         index = self._program.buffer_index(name)
         facts, array = self._program.buffers[index], self._arrays[index]

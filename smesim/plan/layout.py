@@ -3,9 +3,9 @@
 A product of matrices reads its left operand packed, in strips of rows and in the format of the weights (`formats.py`):
 "lhs_f32_m6" has f32 elements and strips of at most 6 rows. The plan says for each product which layout it reads
 (`lhs_layout`), and for norms and activations in which layout they write (`out_layout`): packed where all that read
-their output want the same, so that nobody has to pack it. They can only write f32; what else products read, they pack.
-For weights in blocks activations are quantised, which an operator of its own does: it always writes packed, in strips of
-one row (`QUANTIZED_ROWS`) where not all that read its output want the same.
+their output want the same, so that nobody has to pack it. They can only write f32; what else is read, products pack.
+For weights in blocks activations are quantised, which an operator of its own does: it always writes packed, in strips
+of one row (`QUANTIZED_ROWS`) where not all that read its output want the same.
 How much of that is done is the plan's `layout_reuse`:
 
 - "full": norms and activations write packed; what is packed is shared by all that read it (q, k and v; gate and up);

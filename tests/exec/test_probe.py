@@ -11,7 +11,7 @@ import pytest
 
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside
 from smesim.exec.probe import chipfile, little_models, loops, probe, warm, yardstick
 from smesim.exec.probe.little_models import MIXED, NARROW, WIDE, planned_runs
 from smesim.exec.probe.loops import lowp_isas
@@ -75,11 +75,14 @@ def test_the_chip_is_this_machine(probed) -> None:
     assert chip.machine == HERE.processor
     assert chip.core_count == len(HERE.cores)
     models = chip.clusters[0].core.kernels
-    assert {model.isa for model in models if model.name != "fma_peak"} == {HERE.isa, lowp_beside(HERE.isa).isa}
+    assert {model.isa for model in models if model.name != "fma_peak"} == {
+        HERE.isa, lowp_beside(HERE.isa).isa, blocks_beside(HERE.isa).isa,
+    }  # fmt: skip
     fitted = {model.name for model in models if any(q.provenance == "fitted" for q in model.parameters.values())}
     for dtype in ("f32", "bf16"):
         assert {f"gemm_{dtype}", f"pack_lhs_{dtype}", f"embed_{dtype}"} <= fitted
         assert f"gemv_{dtype}" in {model.name for model in models}
+    assert {"gemm_q8_0", "gemv_q8_0", "gemm_q4_0", "gemm_q4_1", "quantize_q8"} <= {model.name for model in models}
     peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
     assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())
     assert all({"f32_flop_per_s", "f64_flop_per_s"} <= peaks[k.isa] for k in HERE.kernels if k.isa in peaks)

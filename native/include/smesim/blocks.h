@@ -52,8 +52,8 @@ struct sms_blocks {
     void (*repack_rhs_q8)(const uint8_t *rows, int64_t row_bytes, int64_t n, int64_t k, int64_t panel0,
                           int64_t panel1, int8_t *out, uint16_t *scale);
 
-    /* The same of 4 bits with a least number: d = (most - least) / 15 and q = min(15, trunc(fma(w - least, 1 / d, 0.5)));
-     * a block of Q4_1 is an f16 scale, the f16 least number, and 16 bytes as in Q4_0 without an offset. `scale` has both
+    /* The same of 4 bits with a least number: d = (most - least) / 15 and q = min(15, trunc(fma(w - least, 1 / d, 0.5))),
+     * 0 where 1 / d counts as 0; a block of Q4_1 is an f16 scale, the f16 least number, and 16 bytes as in Q4_0 without an offset. `scale` has both
      * of each block (layout_blocks.h). */
     void (*pack_rhs_q4_1)(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
                           uint8_t *out, uint16_t *scale);

@@ -46,10 +46,10 @@ SMS_INLINE void sms_quantize_q4_1(const float *block, int8_t *numbers, uint16_t 
         most = block[i] > most ? block[i] : most;
     }
     const float d = (most - least) / (float)SMS_MOST_Q4, reciprocal = sms_reciprocal(d);
-    for (int i = 0; i < SMS_BLOCK; i++)
+    for (int i = 0; i < SMS_BLOCK && reciprocal > 0.0f; i++) /* else some might be beyond all floats */
         numbers[i] = sms_q4(fmaf(block[i] - least, reciprocal, 0.5f));
-    scales[0] = sms_f16(d);
-    scales[1] = sms_f16(least);
+    scales[0] = sms_f16(d + 0.0f); /* a zero has no sign */
+    scales[1] = sms_f16(least + 0.0f);
 }
 
 /* One block of a row of w, whose last `SMS_BLOCK - count` numbers are not there. */

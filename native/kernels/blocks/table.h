@@ -9,7 +9,7 @@
  *   SMS_TEST_ONLY      1 for a table that only tests may choose
  *   SMS_STAND_IN       defined for a table that is narrower than need be */
 #define SMS_BF16_DOT 0
-#define SMS_KC_BLOCKS 64            /* a strip of 6 in 12 KiB */
+#define SMS_KC_BLOCKS 64           /* a strip of 6 in 12 KiB, or split into two parts in 24 */
 #define SMS_GROUP (8 * SMS_PANELS) /* panels, in 128 KiB of 4 bits where they are 8 */
 
 #include "../name.h"

@@ -27,30 +27,27 @@ SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, c
         if (q_excess_weights(quant)) {
             SMS_UNROLL(8)
             for (int word = 0; word < SMS_BLOCK_WORDS; word++)
-                excess = q_dot(quant, excess, w_set(q_excess_weights(quant)), w_set(x[block * SMS_BLOCK_WORDS + word]));
+                excess = q_dot_words(quant, excess, w_set(q_excess_weights(quant)), w_set(x[block * SMS_BLOCK_WORDS + word]));
         }
-        excess = q_total(quant, excess);
+        excess = q_offset(quant) ? q_negated(quant, excess) : q_total(quant, excess);
         SMS_UNROLL(16)
         for (int s = 0; s < streams; s++) {
             const int64_t at = s * blocks + block;
             vi sum[V]; /* neighbours side by side: one chain of sums would wait for itself */
             SMS_UNROLL(16)
             for (int j = 0; j < V; j++)
-                sum[j] = w_set(0);
+                sum[j] = q_offset(quant) ? excess : w_set(0);
             SMS_UNROLL(8)
             for (int word = 0; word < SMS_BLOCK_WORDS; word++) {
                 SMS_UNROLL(16)
                 for (int j = 0; j < V; j++)
-                    sum[j] = q_dot(quant, sum[j], q_weights(quant, b + at * q_panel_words(quant), word, j),
+                    sum[j] = q_dot_words(quant, sum[j], q_weights(quant, b + at * q_panel_words(quant), word, j),
                                    w_set(x[block * SMS_BLOCK_WORDS + word]));
             }
             SMS_UNROLL(16)
             for (int j = 0; j < V; j++) {
                 const uint16_t *scales = b_scale + at * q_panel_scales(quant) + j * SMS_LANES;
-                vi total = q_total(quant, sum[j]);
-                if (q_offset(quant))
-                    total = w_subtract(total, excess);
-                acc[s][j] = w_scaled(total, x_scale[block], q_scales(scales), acc[s][j]);
+                acc[s][j] = w_scaled(q_total(quant, sum[j]), x_scale[block], q_scales(scales), acc[s][j]);
                 if (quant == SMS_Q4_1)
                     acc[s][j] = w_scaled(excess, x_scale[block], q_scales(scales + SMS_NR), acc[s][j]);
             }

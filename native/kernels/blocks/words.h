@@ -7,7 +7,7 @@
  * and are multiplied as they are everywhere; there the sum of the activations itself is wanted, and counts as excess.
  *
  * Within a block sums may be of any form that fits into a vector, so with AVX2 those of 4 bits are of int16: 8 words
- * of at most 2 * 15 * 127 a lane. */
+ * of at most 2 * 15 * 127 a lane. Sums begin with minus their excess, which costs nothing. */
 #ifndef SMESIM_BLOCKS_WORDS_H
 #define SMESIM_BLOCKS_WORDS_H
 
@@ -51,27 +51,62 @@ SMS_INLINE vi q_weights(const enum sms_quant quant, const sms_word *b, const int
     return (word % 2 ? nibbles : (vi)((vu)nibbles << 4)) & ~SMS_NIBBLES;
 }
 
-/* sum + the products of a word of weights and one of activations, in a form that only q_total knows. */
+/* Whether gcc may put off additions; it would put off all, and keep the products in memory until then. */
+#if SMS_IS_AVX2
+#define SMS_ADD_NOW(sum) __asm__("" : "+x"(sum))
+#else
+#define SMS_ADD_NOW(sum) (void)0
+#endif
+
+/* Into how many parts words are split before they are multiplied; the lhs of a product of matrices is split once for
+ * many columns. With AVX2 pairs of int16 are multiplied where bytes would not fit: VPMADDUBSW takes one factor unsigned,
+ * and sums of weights and activations that are both of 8 bits do not fit into int16. */
+SMS_INLINE int q_parts(const enum sms_quant quant) { return SMS_IS_AVX2 && quant != SMS_Q8 ? 1 : w_parts(SMS_S8); }
+
+SMS_INLINE vi q_part(const enum sms_quant quant, vi words, const int part) {
+    return q_parts(quant) == 1 ? words : w_part(SMS_S8, words, part);
+}
+
+/* sum + the products of a part of a word of weights and one of activations, in a form that only q_total knows. */
 SMS_INLINE vi q_dot(const enum sms_quant quant, vi sum, vi weights, vi x) {
 #if SMS_IS_AVX2
-    if (quant != SMS_Q8) {
+    if (quant != SMS_Q8)
         sum = (vi)_mm256_add_epi16((__m256i)sum, _mm256_maddubs_epi16((__m256i)weights, (__m256i)x));
-    } else { /* the sign goes to the other factor; two products are 2 * 128 * 127 at most */
-        const __m256i size = _mm256_abs_epi8((__m256i)weights), turned = _mm256_sign_epi8((__m256i)x, (__m256i)weights);
-        sum = w_add(sum, (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(size, turned), _mm256_set1_epi16(1)));
-    }
-    __asm__("" : "+x"(sum)); /* gcc would put all additions off, and keep the products in memory until then */
+    else
+        sum = w_dot_s8(sum, weights, x);
+    SMS_ADD_NOW(sum);
     return sum;
-#elif SMS_S8_DOT
-    (void)quant;
-    return w_dot_s8(sum, x, weights);
 #else
     (void)quant;
-    SMS_UNROLL(2)
-    for (int part = 0; part < w_parts(SMS_S8); part++)
-        sum = w_dot_s8(sum, w_part(SMS_S8, weights, part), w_part(SMS_S8, x, part));
-    return sum;
+    return SMS_S8_OFFSET ? w_dot_s8(sum, x, weights) : w_dot_s8(sum, weights, x);
 #endif
+}
+
+/* The same of whole words. */
+SMS_INLINE vi q_dot_words(const enum sms_quant quant, vi sum, vi weights, vi x) {
+#if SMS_IS_AVX2
+    if (quant == SMS_Q8) { /* the sign goes to the other factor; two products are 2 * 128 * 127 at most */
+        const __m256i size = _mm256_abs_epi8((__m256i)weights), turned = _mm256_sign_epi8((__m256i)x, (__m256i)weights);
+        sum = w_add(sum, (vi)_mm256_madd_epi16(_mm256_maddubs_epi16(size, turned), _mm256_set1_epi16(1)));
+        SMS_ADD_NOW(sum);
+        return sum;
+    }
+#endif
+    SMS_UNROLL(2)
+    for (int part = 0; part < q_parts(quant); part++)
+        sum = q_dot(quant, sum, q_part(quant, weights, part), q_part(quant, x, part));
+    return sum;
+}
+
+/* Minus a sum, in the same form: what sums begin with that are to be without their excess. Sums of int16 may go beyond
+ * their range on the way; they come back. */
+SMS_INLINE vi q_negated(const enum sms_quant quant, vi sum) {
+#if SMS_IS_AVX2
+    if (quant != SMS_Q8)
+        return (vi)_mm256_sub_epi16(_mm256_setzero_si256(), (__m256i)sum);
+#endif
+    (void)quant;
+    return w_subtract(w_set(0), sum);
 }
 
 /* The sum of a block that q_dot has added up, as int32. */

@@ -9,10 +9,11 @@ import numpy as np
 
 from smesim import __version__
 from smesim.errors import DeviceError
+from smesim.exec.blocks import IN_BLOCKS
 from smesim.exec.device import Device
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside
 from smesim.exec.probe import topology
-from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmNumbers, fit_coefficients
+from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmBlocks, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
 from smesim.exec.probe.loops import (
@@ -23,7 +24,12 @@ from smesim.exec.probe.loops import (
     read_bandwidth,
 )
 from smesim.exec.probe.timing import Timing
-from smesim.exec.probe.warm import WarmProduct, gemv_seconds_per_element, product_kernel
+from smesim.exec.probe.warm import (
+    WarmProduct,
+    gemv_seconds_per_element,
+    product_kernel,
+    quantize_seconds_per_element,
+)
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.hwmodel.chip import (
     DRAM,
@@ -68,10 +74,10 @@ class _Stamp:
         )  # fmt: skip
 
     def fitted(self, value: float, unit: str, kernel: FittedKernel) -> Quantity:
-        if not kernel.samples:  # a loop of its own, not a fit
-            return self.measured(Timing(value, kernel.residual, REPEATS), unit)
         if unit == "1" and value.is_integer() and value > 1:
             return self.constant(value)
+        if not kernel.samples:  # a loop of its own, not a fit
+            return self.measured(Timing(value, kernel.residual, REPEATS), unit)
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
@@ -123,10 +129,13 @@ def probe(
     one = Yardstick(device, sketch, 1)
     yardsticks = {1: one} | ({count: Yardstick(device, sketch, count, share=one)} if count > 1 else {})
     warm = [_warm(device, one, number) for number in NUMBERS]
+    blocks = WarmBlocks(
+        tuple(_warm(device, one, number) for number in IN_BLOCKS), quantize_seconds_per_element(device).median
+    )
     runs = list(run_all(device, sketch, quick, yardsticks, seed, lambda: step("little models")))
     step("fitting the cost function")
     last = float(max((cache.size_bytes for cache in levels), default=0))
-    coefficients = fit_coefficients(runs, warm[0], warm[1:], count, last)
+    coefficients = fit_coefficients(runs, warm[0], warm[1:], blocks, count, last)
     report("done", steps, steps)
     return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
 
@@ -164,7 +173,7 @@ def _chip(
     loads = {level: stamp.measured(b.one_thread, "B/s") for level, b in bandwidths.items() if level != DRAM}
     loads[DRAM] = stamp.measured(dram_one, "B/s")
     # Not yet what products cost, but how high their strips are: the planner lays out by that.
-    kernels = tuple(_blocks(stamp, device, number) for number in NUMBERS)
+    kernels = tuple(_blocks(stamp, device, number) for number in (*NUMBERS, *IN_BLOCKS))
     factors: tuple[FactorPoint, ...] = ()
     dispatch, barrier = Timing(PROVISIONAL_S, 0.0, 1), Timing(PROVISIONAL_S, 0.0, 1)
     if fitted:
@@ -172,7 +181,7 @@ def _chip(
         kernels = tuple(
             KernelModel(
                 name=k.name,
-                isa=device.isa if k.name.endswith("_f32") else lowp_beside(device.isa).isa,
+                isa=_isa_of(k.name, device),
                 parameters={name: stamp.fitted(value, unit, k) for name, (value, unit) in k.parameters.items()},
             )
             for k in fitted.kernels
@@ -211,6 +220,13 @@ def _chip(
             ),
         ),
     )
+
+
+def _isa_of(kernel: str, device: Device) -> str:
+    """The instruction set of a kernel, by the format that its name ends with."""
+    if kernel.endswith("_f32"):
+        return device.isa
+    return lowp_beside(device.isa).isa if kernel.endswith("_bf16") else blocks_beside(device.isa).isa
 
 
 def _blocks(stamp: _Stamp, device: Device, number: Number) -> KernelModel:
