@@ -183,8 +183,12 @@ def execute(
 def compare(
     model: ModelOption,
     phase: Annotated[
-        list[str], typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")
-    ],
+        list[str] | None, typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Instead of phases, of a model file: a whole run, a prompt of so many")
+    ] = None,
+    generate: Annotated[int, typer.Option(min=0, help="and so many tokens more.")] = 32,
     chip: ChipOption = "host",
     planner: PlannerOption = "cpu_only",
     layers: LayersOption = None,
@@ -209,19 +213,28 @@ def compare(
     from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
-    config, numbers = catalog.load(model), parse_weights(weights)
-    phases = [Phase.parse(text) for text in phase]
+    phases = [Phase.parse(text) for text in phase or ()]
     if len(set(phases)) < len(phases):
-        raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
+        raise SmesimError(f"a phase is given twice ({', '.join(phase or ())}); accepted: each phase once")
+    if bool(phases) == (prompt_tokens is not None):
+        raise SmesimError("accepted: either --phase, or --prompt-tokens and --generate with a model file")
     if out is not None:
         check_report_can_be_made()
         check_writable(out / "chip.toml")
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report)
-        result = workflow.study(
-            config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            layout_reuse=layout_reuse, refresh=refresh, weights=numbers, progress=report,
-        )  # fmt: skip
+        if prompt_tokens is not None:
+            from smesim import model_runs
+
+            result = model_runs.compare_run(
+                Path(model), described, prompt_tokens, generate, planner_name=planner, threads=threads, progress=report
+            )
+        else:
+            result = workflow.study(
+                catalog.load(model), phases, described, planner_name=planner, threads=threads, layers=layers,
+                repeats=repeats, seed=seed, layout_reuse=layout_reuse, refresh=refresh, weights=parse_weights(weights),
+                progress=report,
+            )  # fmt: skip
     show.comparison(result, json)
     if out is not None:
         write_study(result, out)

@@ -11,11 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 
 from smesim import __version__
 from smesim.exec.cpu_time import CpuTime
+from smesim.exec.device import Device
 from smesim.exec.session import Session, Step
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
@@ -168,9 +170,16 @@ def kernels_of(session: Session, steps: Sequence[Step]) -> dict[str, dict[str, i
     return found
 
 
-def compared(session: Session, prompt_tokens: int, generate: int) -> Study:
-    """A whole run, predicted and measured: a comparison for each piece of the prompt, and one for the decode steps of
-    each plan, whose runs are the steps. Each program runs once uncounted before."""
+def compare_run(
+    path: Path, chip: Chip, prompt_tokens: int, generate: int, *, planner_name: str = "cpu_only",
+    threads: int | None = None, progress: Progress | None = None,
+) -> Study:  # fmt: skip
+    """A whole run of a model file, predicted and measured: a comparison for each piece of the prompt, and one for the
+    decode steps of each plan, whose runs are the steps. Each program runs once uncounted before."""
+    Device.here().refuse_if_emulated("a comparison of predicted and measured times")
+    session = Session.open(
+        path, chip, context=prompt_tokens + generate, threads=threads, planner_name=planner_name, progress=progress
+    )
     _timed_run(session, prompt_tokens, generate)
     session.record = []
     before = CpuTime.now()
