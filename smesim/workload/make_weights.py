@@ -43,8 +43,8 @@ def make_weights(model: ModelConfig, stored: str, path: Path, *, layers: int | N
     name = stored.upper()
     if name not in _FILE_TYPES:
         raise WorkloadError(f"format {stored!r} asked for; accepted: {', '.join(_FILE_TYPES).lower()}")
-    model = model.model_copy(update={"layers": model.layers if layers is None else layers})
-    graph = build_graph(model, Phase.decode(1))
+    graph = build_graph(model, Phase.decode(1), layers=layers)
+    model = model.model_copy(update={"layers": graph.layers})
     tensors = [_tensor(graph, tensor, FORMATS[name], seed) for tensor in graph.tensors if _is_weight(graph, tensor)]
     if model.rope_scaling is not None:
         divisors = np.array(llama3_divisors(model.head_dim, model.rope_theta, model.rope_scaling), "<f4")
