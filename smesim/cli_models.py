@@ -42,6 +42,9 @@ def generate(
     threads: ThreadsOption = None,
     weights: ComputedOption = None,
     context: ContextOption = None,
+    kv_cache: Annotated[
+        Path | None, typer.Option(help="Take what the prompt begins with from this file, and keep all in it.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Continue a text with a model's own weights, token by token as they come."""
@@ -54,7 +57,15 @@ def generate(
     tokens = tokenizer.encode(text, begin=not chat)
     if not tokens:
         tokens = [tokenizer.stop[0]] if tokenizer.bos is None else [tokenizer.bos]
+    if kv_cache is not None and kv_cache.exists():
+        from smesim.exec.kv_file import restore_kv
+
+        restore_kv(session, kv_cache)
     show_session.generation(session, tokenizer, prompt, tokens, max_tokens, sampling, json, sys.stdout)
+    if kv_cache is not None:
+        from smesim.exec.kv_file import save_kv
+
+        save_kv(session, kv_cache)
 
 
 def make_weights(

@@ -111,6 +111,8 @@ class Session:
     planner_name: str
     dtypes: DTypes
     past: int = 0
+    history: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((1, 0), np.int32))
+    """The tokens in the KV cache, shape (batch, past)."""
     conversions: tuple[Conversion, ...] = ()
     bill: MemoryBill | None = None
     timings: Timings = field(default_factory=Timings)
@@ -145,6 +147,7 @@ class Session:
             threads = min(chip.core_count, len((device or Device.here()).cores))
         executor = NativeExecutor(device or Device.here(), isa)
         session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, dtypes)
+        session.history = np.empty((batch, 0), np.int32)
         session._load(progress)
         session.timings.load_s = time.perf_counter() - begin - session.timings.planning_s
         return session
@@ -155,9 +158,11 @@ class Session:
         self, prompt: Sequence[int], most: int, sampling: Sampling | None = None, stop: Sequence[int] = ()
     ) -> Iterator[int]:
         """Tokens behind a prompt, one by one, of the one sequence; ends behind `most`, at the end of the context, or
-        before a token of `stop`."""
+        before a token of `stop`. As much of the prompt as the KV cache begins with is not read again."""
         sampler = Sampler(sampling or Sampling())
-        logits = self.prefill(np.asarray(prompt, np.int32)[None, :])
+        tokens = np.asarray(prompt, np.int32)[None, :]
+        self.keep_common(tokens)
+        logits = self.prefill(tokens[:, self.past :])
         for produced in range(most):
             token = int(sampler.draw(logits)[0])
             if token in stop:
@@ -194,6 +199,21 @@ class Session:
         if not 0 <= past <= self.past:
             raise WorkloadError(f"reset to {past} tokens; accepted: 0..{self.past}")
         self.past = past
+        self.history = self.history[:, :past]
+
+    def keep_common(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Forget what the KV cache has beyond the beginning that these tokens, shape (batch, tokens), share with it.
+
+        The last of them is left to be read, for its logits."""
+        length = min(self.past, tokens.shape[1] - 1)
+        differs = (self.history[:, :length] != tokens[:, :length]).any(axis=0)
+        self.reset(int(np.argmax(differs)) if differs.any() else max(length, 0))
+
+    @property
+    def kv(self) -> Tensors:
+        """Where the keys and values of all programs are."""
+        assert self._first is not None
+        return self._first
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -223,6 +243,7 @@ class Session:
         if self.record is not None:
             self.record.append(Step(self.past, count, ready.moving, times))
         self.past += count
+        self.history = np.concatenate([self.history.reshape(self.batch, -1), tokens], axis=1)
         spent = time.perf_counter() - begin
         if ready.moving.phase.kind == "decode":
             self.timings.decode_s += spent

@@ -48,6 +48,11 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
 
 def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file by name."""
+    return read_with_metadata(path)[0]
+
+
+def read_with_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
+    """The tensors of one file by name, and what it says about itself."""
     try:
         with path.open("rb") as file:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -63,8 +68,9 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     except UnicodeDecodeError:
         raise WorkloadError(f"{path}: the header is not UTF-8; expected a safetensors file") from None
     header = _object(_parsed(text, str(path)), str(path))
-    header.pop("__metadata__", None)
-    return {name: _tensor(f"{path}: tensor {name!r}", facts, data, 8 + length) for name, facts in header.items()}
+    about = _object(header.pop("__metadata__", {}), f"{path}: __metadata__")
+    tensors = {name: _tensor(f"{path}: tensor {name!r}", facts, data, 8 + length) for name, facts in header.items()}
+    return tensors, about
 
 
 def _tensor(where: str, facts: object, data: mmap.mmap, start: int) -> StoredTensor:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from smesim.errors import DeviceError, SmesimError, WorkloadError
 from smesim.exec.executor import NativeExecutor
+from smesim.exec.kv_file import restore_kv, save_kv
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.session import CHUNKS, Session, decode_span
 from smesim.exec.tensors import Tensors
@@ -182,6 +183,37 @@ def test_what_a_session_refuses(made: Path, tmp_path: Path) -> None:
     (tmp_path / "nan.gguf").write_bytes(whole[:-20] + np.float32("nan").tobytes() + whole[-16:])
     with pytest.raises(DeviceError, match="the logits behind 1 tokens are not finite"):
         open_session(tmp_path / "nan.gguf").prefill(np.array([[1]]))
+
+
+def test_a_kv_cache_that_was_saved_saves_reading_its_tokens_again(made: Path, tmp_path: Path) -> None:
+    prompt, path = list(range(20)), tmp_path / "cache.safetensors"
+    first, second = open_session(made), open_session(made, context=60)
+    whole = list(first.generate(prompt, 4))
+    save_kv(first, path)
+    assert restore_kv(second, path) == first.past == 23
+    assert list(second.generate(prompt, 4)) == whole
+    assert second.timings.prefill_tokens == 1, "the last one, for its logits"
+    assert list(second.generate([*prompt[:10], 99], 1))
+    assert second.timings.prefill_tokens == 2, "the one that differs"
+
+    other = tmp_path / "other.gguf"
+    make_weights(MODELS["llama"][0], "f32", other, seed=1)
+    damaged = bytearray(path.read_bytes())
+    damaged[-9] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(damaged)
+    safetensors_of_nothing = (2).to_bytes(8, "little") + b"{}"
+    (tmp_path / "foreign.safetensors").write_bytes(safetensors_of_nothing)
+    for session, name, message in (
+        (open_session(other), "cache", "was saved from another model"),
+        (open_session(made, weights=DType.BF16), "cache", "was saved from another model"),
+        (second, "damaged", "its bytes are not those that were saved"),
+        (second, "foreign", "has form None"),
+        (open_session(made, context=22), "cache", r"has tokens of shape \(1, 23\); accepted: \(1, 1..22\)"),
+        (open_session(made, batch=2), "cache", r"accepted: \(2, 1..80\)"),
+    ):
+        with pytest.raises(WorkloadError, match=message):
+            restore_kv(session, tmp_path / f"{name}.safetensors")
+        assert session.past == (second.past if session is second else 0)
 
 
 def test_pieces_and_spans_are_few_and_close() -> None:
