@@ -19,7 +19,7 @@ ForceOption = Annotated[
     str | None, typer.Option(help="Modes that operators must take: q_proj=cpu,attention=cooperative.")
 ]
 PlannerOption = Annotated[
-    str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline, or search.")
+    str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline, search, or oracle.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]

@@ -18,6 +18,7 @@ import numpy as np
 from smesim import __version__
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device
+from smesim.exec.loading import computed_dtypes
 from smesim.exec.session import Session, Step
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
@@ -25,6 +26,8 @@ from smesim.plan.program import TaskKind
 from smesim.sim import SimExecutor
 from smesim.trace import compare
 from smesim.workflow import Study
+from smesim.workload import DType
+from smesim.workload.checkpoint import Checkpoint
 
 SIMULATED_STEPS = 3
 """Of the decode steps of one plan: the first, the last, and the one in the middle."""
@@ -168,6 +171,11 @@ def kernels_of(session: Session, steps: Sequence[Step]) -> dict[str, dict[str, i
             entry["ns"] = int(entry["ns"]) + ns
             entry["isa"] = "+".join(sorted({*str(entry["isa"]).split("+"), *isas} - {""}))
     return found
+
+
+def format_of(path: Path) -> DType:
+    """The format that most weights of a model file are computed in."""
+    return computed_dtypes(Checkpoint.open(path)).weights
 
 
 def compare_run(

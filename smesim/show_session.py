@@ -13,8 +13,10 @@ from rich.console import Console
 
 from smesim import model_runs, show, workflow
 from smesim.errors import SmesimError
+from smesim.exec.loading import computed_dtypes
 from smesim.exec.sampling import Sampling
 from smesim.exec.session import Session
+from smesim.plan.formats import product_format
 from smesim.units import format_bytes
 from smesim.workload import DType
 from smesim.workload.checkpoint import Checkpoint
@@ -27,10 +29,12 @@ def opened(
     """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
     checkpoint = Checkpoint.open(model)
     tokenizer = Tokenizer.of(checkpoint)
+    computed = None if weights is None else product_format(DType.parse(weights)).dtype
     with show.progress() as report:
+        described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
         session = Session.open(
-            checkpoint, workflow.resolve_chip(chip, report), planner_name=planner, threads=threads, context=context,
-            weights=None if weights is None else DType.parse(weights), progress=report,
+            checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
+            progress=report,
         )  # fmt: skip
     notices = Console(stderr=True, highlight=False)
     for conversion in () if json else session.conversions:
@@ -116,12 +120,14 @@ def bench(
     context = max([*prompts, *generated], default=0)
     if not context:
         raise SmesimError("-p and -n ask for no test; accepted: a number above 0 in one of them")
+    computed = None if weights is None else product_format(DType.parse(weights)).dtype
     rows: list[dict[str, object]] = []
     for count in threads:
         with show.progress() as report:
+            described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
             session = Session.open(
-                checkpoint, workflow.resolve_chip(chip, report), planner_name=planner, threads=count, context=context,
-                weights=None if weights is None else DType.parse(weights), progress=report,
+                checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
+                progress=report,
             )  # fmt: skip
             rows += [row.as_dict() for row in model_runs.bench(session, prompts, generated, repeats, report)]
         del session  # its weights go before those of the next are loaded

@@ -9,7 +9,7 @@ looks up a few times a second, so that Ctrl-C ends the run after the tasks in ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -61,11 +61,16 @@ class RunTimes:
 class NativeExecutor:
     """Runs programs on this machine's cores with the kernels of one instruction set, each on its own team of threads.
 
-    `isa` forces a set of kernels (DeviceError if it cannot run here); by default they are the fastest.
+    `isa` forces a set of kernels (DeviceError if it cannot run here); by default they are the fastest. `handicaps` lets
+    the tasks of a worker take so many times as long, at least 1: a core that is not what it should be.
     """
 
-    def __init__(self, device: Device, isa: str | None = None) -> None:
+    def __init__(self, device: Device, isa: str | None = None, handicaps: Mapping[int, float] | None = None) -> None:
         self.device = device
+        self.handicaps = dict(handicaps or {})
+        for worker, factor in self.handicaps.items():
+            if not (worker >= 0 and 1 <= factor < float("inf")):
+                raise DeviceError(f"a handicap of {factor:g} for worker {worker}; accepted: a factor from 1 on")
         self._forced = None if isa is None else device.kernel_table(isa)
 
     def check(self, program: Program, share: Tensors | None = None, reserve_bytes: int = 0) -> MemoryBill:
@@ -87,6 +92,9 @@ class NativeExecutor:
             raise DeviceError(
                 f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
             )
+        for worker in self.handicaps:
+            if worker >= program.n_workers:
+                raise DeviceError(f"a handicap for worker {worker}; the plan has workers 0..{program.n_workers - 1}")
         if self._forced is not None:
             return (self._forced,) * program.n_workers
         device = self.device
@@ -115,7 +123,7 @@ class NativeExecutor:
         tables = self._checked_tables(program)
         tensors.check_fit(program)
         team = self.team(program)
-        run = _NativeRun(program, tensors, tables)
+        run = _NativeRun(program, tensors, tables, self.handicaps)
         counted: list[RunTimes] = []
         before = CpuTime.now()
         for i in range(warmup + repeats):
@@ -139,6 +147,7 @@ class NativeExecutor:
         elif self.device.stand_in:
             notes.append("stand-in: the cores ran narrower kernels than they could")
         notes += _notes_of_strips(program, tables)
+        notes += [f"worker {worker} took {factor:g} times as long" for worker, factor in self.handicaps.items()]
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         head = {
@@ -154,7 +163,7 @@ class NativeExecutor:
         """
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        run = _NativeRun(program, tensors, tables)
+        run = _NativeRun(program, tensors, tables, self.handicaps)
         team = self.team(program) if team is None else team
         return lambda: run.execute(team)
 
@@ -279,7 +288,9 @@ def _scratch_bytes(program: Program, table: KernelTable) -> int:
 class _NativeRun:
     """The C side's view of a program and its buffers; keeps alive everything that it points to."""
 
-    def __init__(self, program: Program, tensors: Tensors, tables: Sequence[KernelTable]) -> None:
+    def __init__(
+        self, program: Program, tensors: Tensors, tables: Sequence[KernelTable], handicaps: Mapping[int, float]
+    ) -> None:
         ffi, lib = native()
         self.program = program
         n_tasks, n_workers = program.n_tasks, program.n_workers
@@ -316,6 +327,10 @@ class _NativeRun:
         blocks = [lib.sms_blocks_find(blocks_beside(table.isa).isa.encode()) for table in tables]
         run.blocks = pointers("const struct sms_blocks *", blocks)
         run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
+        if handicaps:
+            factors = np.ones(n_workers)
+            factors[list(handicaps)] = list(handicaps.values())
+            run.handicaps = pointer("double", factors)
         run.pending = pointer("int32_t", self.pending)
         run.cursors = pointer("int32_t", self.cursors)
         run.start_ns = pointer("int64_t", self.start_ns)

@@ -312,6 +312,12 @@ class Chip(Record):
         """Whether one of its units is no matrix unit, but wider kernels of a core."""
         return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
 
+    def has_fitted_products(self, dtype: str) -> bool:
+        """Whether every core, and every stand-in for a matrix unit, has fitted kernels for products in a format."""
+        engines: list[CoreSpec | MatrixUnit] = [cluster.core for cluster in self.clusters]
+        engines += [unit for cluster in self.clusters for unit in cluster.matrix_units if unit.is_stand_in]
+        return all(any(kernel.name == f"gemv_{dtype}" for kernel in engine.kernels) for engine in engines)
+
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""
         for instance in self.instances:

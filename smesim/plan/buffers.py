@@ -17,7 +17,7 @@ from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
-from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope, Router
+from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Rope, Router
 
 _Row = tuple[int, int, int, int, int, int]
 """A row of `BUFFER_DTYPE`."""
@@ -45,6 +45,11 @@ ROUTING_COLUMNS = 3
 """What a routing table says of each row of an expert; see `native/runtime/experts.h`."""
 
 
+def _caches_of(operator: KvAppend | Attention) -> tuple[str, ...]:
+    """The tensors of keys and values that an operator writes or reads."""
+    return operator.outputs if isinstance(operator, KvAppend) else operator.inputs[1:]
+
+
 def is_routing(buffer_name: str) -> bool:
     """Whether a buffer holds which rows go to which experts. Like the tokens it is given to a run, not computed."""
     return buffer_name.endswith(".routing")
@@ -61,11 +66,11 @@ class BufferTable:
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
         products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
-        appends = (o for o in graph.operators if isinstance(o, KvAppend))
         self._caches = {
             name: (layout, o.batch * o.kv_heads, kv_capacity(o.past + o.tokens), o.head_dim)
-            for o in appends
-            for name, layout in zip(o.outputs, (Layout.K_PACKED, Layout.V_PACKED), strict=True)
+            for o in graph.operators
+            if isinstance(o, KvAppend | Attention)
+            for name, layout in zip(_caches_of(o), (Layout.K_PACKED, Layout.V_PACKED), strict=True)
         }
 
     def of(self, tensor: str) -> int:

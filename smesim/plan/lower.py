@@ -173,7 +173,7 @@ class _Lowering:
             packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
         else:
             packed, layout = self.buffers.packed(tensor, form), form.name
-        there = self.layouts[self.buffers.name(tensor)]
+        there = self.layouts.setdefault(self.buffers.name(tensor), {form.unpacked})
         if layout in there and (self.plan.layout_reuse != "none" or layout == form.unpacked):
             return packed, NO_BUFFER
         self.check_unpacked(operator, form.unpacked)
@@ -353,6 +353,7 @@ class _Lowering:
             buffer_names=self.buffers.names(),
             layers=plan.layers,
             plan_fingerprint=plan.fingerprint(),
+            elsewhere_bytes=round(self.graph.elsewhere_bytes),
         )
         for i, (begin, end, own_pools) in enumerate(self.segments):
             pools = [

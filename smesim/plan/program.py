@@ -249,7 +249,8 @@ class Program:
 
     ops (n_ops,), tasks (n_tasks,), successors (n_edges,) int32, workers (n_workers,), entries, pools, pool_tasks
     int32, buffers, segments: numpy arrays of the dtypes above. `op_names`, `op_sites`, `op_kinds` name the operators
-    and `buffer_names` the buffers. `layers` are the model layers in it; `plan_fingerprint` is the plan it came from.
+    and `buffer_names` the buffers. `layers` are the model layers in it; `plan_fingerprint` is the plan it came from; of
+    a program for a part of a model `elsewhere_bytes` is what the rest of it touches between two passes.
     """
 
     ops: Array
@@ -267,6 +268,7 @@ class Program:
     buffer_names: tuple[str, ...]
     layers: int
     plan_fingerprint: str
+    elsewhere_bytes: int = 0
 
     @property
     def n_tasks(self) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Number, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, BufferRole, Layout, Number, Program, TaskKind
 from smesim.plan.tiles import NR, STRIP_KINDS
 
 F32_BYTES = 4
@@ -76,6 +76,11 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     distances["handover"][:] = 0  # likewise
+    # Weights, keys and values are touched once a pass of the model; what passes between operators, by its neighbours.
+    kept = np.isin(program.buffers["role"], (BufferRole.WEIGHT, BufferRole.KV))
+    for slot in SLOTS:
+        there = program.ops[slot] != NO_BUFFER
+        distances[slot][there] += program.elsewhere_bytes * kept[program.ops[slot][there]]
     _settle(program, distances)
     return distances
 

@@ -40,6 +40,7 @@ TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by be
 TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
 SHORT_PANEL = 0.03  # part of an operator that the slowest may take for a panel if the tail is to be drawn
+WORTH_FETCHING = 0.1  # part of a tile's time that fetching its left operand from memory may take
 PANELS_TOGETHER = 4
 """Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
 GEMM fetches its left operand from the shared cache once a tile."""
@@ -81,6 +82,7 @@ class Rules:
         team = team_of(self.chip, self.workers, choice)
         guess = Estimate(choice.seconds, choice.bound)
         kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, operator_format(self.graph, operator)
+        grain = 1
         match operator:
             case Linear():
                 kernel = numbers.gemv if operator.m == 1 else numbers.gemm
@@ -88,21 +90,25 @@ class Rules:
                 if operator.m == 1:
                     lhs = QUANTIZED_ROWS if numbers.is_quantized else ROW_MAJOR
                 rhs = numbers.rhs_layout
-                tile = self._gemm_tile(operator, numbers, guess, team)
+                grain = max(agent.granule(operator.m) for agent in choice.agents)
+                tile = self._gemm_tile(operator, guess, team, grain, choice.row_parts)
             case GroupedLinear():
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
-                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, matrices))
+                grain = max(agent.granule(operator.m) for agent in choice.agents)
+                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
                 tile = TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
-        if isinstance(operator, Linear) and not choice.is_even:
+        if choice.row_parts > 1:
+            assignment = "static"
+        elif isinstance(operator, Linear) and not choice.is_even:
             slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             part = tile.m / operator.m  # of the rows in a tile
-            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, fastest_s * part))
+            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
             assignment = "static_then_shared" if slowest_s < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
                 panels / len(agent.workers)
@@ -122,7 +128,9 @@ class Rules:
             shares=shares,
             lhs_layout=lhs,
             rhs_layout=rhs,
+            grain=grain,
             pipeline=choice.pipeline,
+            past_split=choice.past_split,
             reason=Reason(
                 bound=choice.bound,
                 predicted_s=choice.seconds,
@@ -134,23 +142,34 @@ class Rules:
             ),
         )
 
-    def _uneven_columns(self, operator: Linear, choice: Choice, fastest_s: float) -> int:
-        """Columns of a tile where each worker has columns of its own: by the target time of the fastest, and whole
-        steps of a unit. The slow have few columns anyway, and nobody waits for a part of them."""
+    def _uneven_columns(self, operator: Linear, choice: Choice, rows: int, fastest_s: float) -> int:
+        """Columns of a tile of so many rows where each worker has columns of its own: by the target time of the
+        fastest, or what it takes to be worth fetching those rows for, and whole steps of a unit. The slow have few
+        columns anyway, and nobody waits for a part of them."""
         together = max(PANELS_TOGETHER, *(agent.granule(operator.m) for agent in choice.agents))
         target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
+        fetched_bytes = operator_format(self.graph, operator).lhs_bytes(rows, operator.k)
+        fetch_s = fetched_bytes / self.chip.memory.bandwidth_bytes_per_s.value
+        target = max(target, fetch_s / WORTH_FETCHING)
         steps = max(1, round(target / max(fastest_s, 1e-12) / together))
         return NR * min(steps * together, -(-operator.n // NR))
 
-    def _gemm_tile(self, operator: Linear, numbers: ProductFormat, guess: Estimate, team: Team) -> TileShape:
+    def _gemm_tile(
+        self, operator: Linear, guess: Estimate, team: Team, grain: int, row_parts: int
+    ) -> TileShape:  # fmt: skip
+        numbers = operator_format(self.graph, operator)
         row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
-        row_tiles = -(-operator.m // most_rows)
+        row_tiles = max(row_parts, -(-operator.m // most_rows))
         rows = -(-operator.m // row_tiles)
-        return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team))
+        if row_parts > 1:
+            return TileShape(m=rows, n=NR * grain)
+        return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team, grain))
 
-    def _columns(self, n: int, guess: Estimate, row_share: float, team: Team, matrices: int = 1) -> int:
-        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles.
+    def _columns(
+        self, n: int, guess: Estimate, row_share: float, team: Team, grain: int, matrices: int = 1
+    ) -> int:  # fmt: skip
+        """Columns of a tile, whole steps of `grain` panels: by the target time, and so that every worker gets several.
 
         `matrices` are those of as many columns that the operator multiplies with, one after another.
         """
@@ -160,7 +179,8 @@ class Rules:
         tiles = -(-TILES_PER_WORKER * n_workers // matrices)
         by_balance = max(1, panels // tiles) if n_workers > 1 else panels
         columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
-        return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
+        together = max(grain, PANELS_TOGETHER) if columns > PANELS_TOGETHER else grain
+        return NR * min(panels, max(columns - columns % together, grain))
 
     def _rows(self, rows: int, guess: Estimate, team: Team) -> int:
         """Rows of a tile of a row-wise operator: all of them where splitting would not pay."""

@@ -40,6 +40,7 @@ SCHEMA_VERSION = 1
 Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
+Partition = Literal["columns", "rows"]
 _ROLES_OF_MODE: dict[Mode, set[Role]] = {"cpu": {"cpu"}, "matrix": {"matrix"}, "cooperative": {"cpu", "matrix"}}
 Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0, le=65535)]
@@ -120,6 +121,8 @@ class OperatorPlan(_Part):
         pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$",
         description="how a norm or activation writes its output: row major, or packed as those read it that follow",
     )
+    partition: Partition = Field(default="columns", description="what of a product the shares and pools are parts of")
+    grain: Positive = Field(default=1, description="panels (strips, of rows) that a tile which is drawn has at least")
     pipeline: PipelinePlan | None = None
     past_split: Positive = Field(default=1, description="parts of the past that attention of one token is divided into")
     reason: Reason | None = None
@@ -290,6 +293,9 @@ def _check_kernel(entry: OperatorPlan, graph: OperatorGraph, at: str) -> None:
     rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear | Router) else ROW_MAJOR
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
+    if entry.partition == "rows" and (entry.kernel != numbers.gemm or isinstance(operator, GroupedLinear)):
+        accepted = "'columns'; 'rows' for products of two matrices"
+        raise PlanError(f"{at}.partition is 'rows' with {entry.kernel}; accepted: {accepted}")
     if not can_write(operator, entry.out_layout):
         accepted = f"{ROW_MAJOR!r}, or packed f32" if writes_packed(operator) else f"{ROW_MAJOR!r}"
         accepted = f"e.g. {QUANTIZED_ROWS!r}" if isinstance(operator, Quantize) else accepted

@@ -169,7 +169,7 @@ def test_the_trace_says_what_ran() -> None:
     assert meta.program_fingerprint == case.program.fingerprint()
     assert meta.workers == tuple(f"cpu{i}" for i in range(CORES))
     assert not meta.stand_in
-    assert meta.foreign_load is None  # too short a time for the system's clock to tell
+    assert meta.foreign_load is None or 0 <= meta.foreign_load <= 1  # None of a time too short for the system's clock
 
 
 def test_progress_is_reported_for_every_run() -> None:

@@ -35,7 +35,9 @@ def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in REPEATED:
             patch.setattr(module, "REPEATS", 2)
-        chip = probe(HERE, quick=True, progress=lambda *step: steps.append(step), command="a test")
+        chip = probe(
+            HERE, quick=True, formats=[DType.BF16], progress=lambda *step: steps.append(step), command="a test"
+        )
     return chip, steps
 
 
@@ -144,7 +146,8 @@ def test_the_quick_runs_are_part_of_the_whole() -> None:
     assert set(quick) < set(whole)
     assert {run.threads for run in quick} == {1, 2}
     assert {run.threads for run in planned_runs(True, 1)} == {1}
-    assert {run.weights for run in quick} == {DType.F32, DType.BF16}
+    assert {run.weights for run in quick} == {DType.F32}
+    assert {run.weights for run in planned_runs(True, 2, (DType.F32, DType.BF16))} == {DType.F32, DType.BF16}
 
 
 def products(model: ModelConfig) -> set[tuple[int, int]]:
@@ -177,7 +180,7 @@ def test_strips_of_the_little_models_are_as_high_as_the_kernels_that_are_probed(
     class EnoughError(Exception):
         pass
 
-    def run_all(device: Device, sketch: Chip, quick: bool, yardsticks: Any, *rest: Any) -> None:
+    def run_all(device: Device, sketch: Chip, runs: Any, yardsticks: Any, *rest: Any) -> None:
         for stick in yardsticks.values():
             stick.look()
             stick.look()
