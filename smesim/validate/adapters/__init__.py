@@ -1,0 +1,66 @@
+"""Adapters: what a block of records asks, as a run of the public API.
+
+An adapter takes a record's question (never its value) and a library of chips and engines, and gives the answer in the
+record's unit, or raises NotModelled with the reason. `ADAPTERS` names one for each block that can be answered,
+`OUTSIDE` says why others cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from smesim.errors import SmesimError
+from smesim.validate.adapters import gemm, instruction_peaks, streams
+from smesim.validate.library import Library
+from smesim.validate.machines import NotModelled
+from smesim.validate.records import Question
+
+Adapter = Callable[[Question, Library], float]
+
+ADAPTERS: Mapping[str, Adapter] = {
+    "aa": gemm.blas,
+    "aa132": gemm.blas,
+    "corsix": instruction_peaks.corsix,
+    "cpufp": instruction_peaks.cpufp,
+    "m1-12": gemm.m1_12,
+    "m1gemm": gemm.m1gemm,
+    "m1max": gemm.blas,
+    "m1pack": gemm.m1pack,
+    "m1panel": gemm.m1panel,
+    "m1probe": gemm.m1probe,
+    "m4gemm": gemm.blas,
+    "m4ilp": instruction_peaks.m4ilp,
+    "m4max": gemm.blas,
+    "m4mem": streams.m4mem,
+    "m4op": instruction_peaks.m4op,
+    "m4thr": instruction_peaks.m4thr,
+    "m5": gemm.blas,
+    "mm73": gemm.mm73,
+    "mpgemm": gemm.mpgemm,
+    "numkong": gemm.numkong,
+    "rten18": gemm.rten,
+    "rten827": gemm.rten,
+    "xnn": gemm.xnnpack,
+    "xnn10602": gemm.xnnpack,
+    "xnn10631": gemm.xnnpack,
+    "ynn9531": gemm.ynn9531,
+}
+
+OUTSIDE: Mapping[str, str] = {
+    "c1mca": "a table of instruction latencies: it is an input of presets, nothing to predict",
+    "d9500": "facts of a data sheet: inputs of a preset",
+    "m4arch": "facts of the microarchitecture: inputs of a preset",
+    "m1amx": "facts of the microarchitecture: inputs of a preset",
+}
+"""Blocks that no model of this kind answers, with the reason."""
+
+
+def answer(question: Question, library: Library) -> float:
+    """The predicted value of a question in its unit; NotModelled says why there is none."""
+    adapter = ADAPTERS.get(question.block)
+    if adapter is None:
+        raise NotModelled(OUTSIDE.get(question.block, "no adapter for this block"))
+    try:
+        return adapter(question, library)
+    except (KeyError, SmesimError) as error:
+        raise NotModelled(f"the record lacks or asks for what is not known: {error}") from error
