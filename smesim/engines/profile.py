@@ -31,6 +31,7 @@ class MatrixKernel(Record):
     * `paged` (s/FLOP): reading the right operand in place, where each of its rows lies on a page of its own.
     * `reload` (s/B): reading the right operand again for every block of rows, without blocks for the cache.
     * `vector` (s/B): products of at most `vector_rows` rows, which go over the weights once without tiles.
+    * `exposed` (s/B): part of fetching weights from memory that multiplying does not hide.
     * `switch`: share of its rate that a unit loses where several threads take turns on it.
     """
 
@@ -46,15 +47,18 @@ class MatrixKernel(Record):
     reload: Quantity | None = None
     vector: Quantity | None = None
     vector_rows: Annotated[int, Field(ge=0)] = 0
+    exposed: Quantity | None = None
     switch: Quantity | None = None
 
 
 class CoreKernel(Record):
-    """Products on a core: `gemm` is a share of its peak in `arithmetic`; `gemv` are weights a cycle of one row."""
+    """Products on a core: `gemm` is a share of its peak in `arithmetic`, of which rows of experts reach the share `experts`;
+    `gemv` are weights a cycle of one row."""
 
     arithmetic: DTypeName
     gemm: Quantity
     gemv: Quantity | None = None
+    experts: Quantity | None = None
     call_s: Quantity | None = None
     tile_steps: Quantity | None = None
 

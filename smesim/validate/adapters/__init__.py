@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from smesim.errors import SmesimError
-from smesim.validate.adapters import gemm, instruction_peaks, streams
+from smesim.validate.adapters import gemm, instruction_peaks, llm, streams
 from smesim.validate.library import Library
 from smesim.validate.machines import NotModelled
 from smesim.validate.records import Question
@@ -20,10 +20,29 @@ Adapter = Callable[[Question, Library], float]
 ADAPTERS: Mapping[str, Adapter] = {
     "aa": gemm.blas,
     "aa132": gemm.blas,
+    "adl": llm.llama_cpp,
+    "armcpu": llm.arm,
     "corsix": instruction_peaks.corsix,
     "cpufp": instruction_peaks.cpufp,
+    "dgx": llm.arm,
+    "ik121": llm.ik121,
+    "ik437": llm.ik437,
+    "lc10435": llm.lc10435,
+    "lc11390": llm.llama_cpp,
+    "lc16993": llm.llama_cpp,
+    "lc20043": llm.llama_cpp,
+    "lc20070": llm.llama_cpp,
+    "lc24414": llm.llama_cpp,
+    "lc26891": llm.llama_cpp,
+    "lc27078": llm.lc27078,
+    "lc27086": llm.lc27086,
+    "lc29219": llm.llama_cpp,
+    "lc7487": llm.lc7487,
+    "lc8672": llm.lc8672,
+    "lf974": llm.lf974,
     "m1-12": gemm.m1_12,
     "m1gemm": gemm.m1gemm,
+    "m1llm": llm.m1llm,
     "m1max": gemm.blas,
     "m1pack": gemm.m1pack,
     "m1panel": gemm.m1panel,
@@ -36,10 +55,13 @@ ADAPTERS: Mapping[str, Adapter] = {
     "m4thr": instruction_peaks.m4thr,
     "m5": gemm.blas,
     "mm73": gemm.mm73,
+    "mnn": llm.mnn,
     "mpgemm": gemm.mpgemm,
     "numkong": gemm.numkong,
     "rten18": gemm.rten,
     "rten827": gemm.rten,
+    "sgl": llm.sgl,
+    "tmac": llm.tmac,
     "xnn": gemm.xnnpack,
     "xnn10602": gemm.xnnpack,
     "xnn10631": gemm.xnnpack,
