@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from smesim import cli_plans
+from smesim import cli_plans, cli_validate
 from smesim.cli_options import (
     ChipOption,
     JsonFlag,
@@ -110,6 +110,8 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
 )
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
+app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
+app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)
 
 
 # Named here, because the module that knows them is slow to import; a test holds this to the same names.

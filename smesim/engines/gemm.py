@@ -60,7 +60,7 @@ class UnitKernel:
         self._tile = unit.tile(kernel.arithmetic)
         efficiency = kernel.efficiency.value if "kernel_efficiency" in self.effects else 1.0
         self._flop_per_s = unit.flop_per_s[kernel.arithmetic].value * efficiency
-        self._bytes = ELEMENT_BYTES[kernel.arithmetic]
+        self.element_bytes = self._bytes = ELEMENT_BYTES[kernel.arithmetic]
         levels = chip.levels(instance.cluster.cluster.name)
         nearest = next(level for level in levels if level in unit.load_bytes_per_s)
         self.cache_bytes = chip.cache(nearest, instance.cluster.cluster.name).size_bytes.value if nearest != "DRAM" else 0

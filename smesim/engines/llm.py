@@ -85,7 +85,7 @@ class _Layer:
         self.threads = threads_on(run.chip, run.threads, self._drivers())
         self.kinds = {thread.kind: thread for thread in self.threads}
         clusters = [run.chip.instance_of(thread.core).cluster for thread in self.threads]
-        self.busy = {id(c): sum(c is other for other in clusters) / c.count for c in clusters}
+        self.busy = {id(c): sum(c is other for other in clusters) for c in clusters}
         crowded = len({t.unit for t in self.threads if t.unit is not None}) < sum(t.unit is not None for t in self.threads)
         switch = number(self.matrix.switch) if self.matrix is not None else 0.0
         self.unit_rate = 1.0 - switch if crowded and "oversubscription" in run.effects else 1.0
@@ -132,6 +132,9 @@ class _Layer:
         if operator.m > 1 and self.matrix is not None and on_unit and self.matrix.pack_lhs is not None:
             packing = operator.m * operator.k * 4.0 * self.matrix.pack_lhs.value
             stages.append(self._pieces(f"{operator.site}.pack", TaskKind.PACK_LHS, packing))
+        if operator.m > 1 and not on_unit and self.core is not None and self.core.serial is not None:
+            alone = Cost(operator.m * operator.k * 4.0 * self.core.serial.value)
+            stages.append(Stage(f"{operator.site}.pack", TaskKind.PACK_LHS, [Chunk(dict.fromkeys(self.kinds, alone), 0)]))
         stages.append(self._product(operator.site, product, bits / 8.0))
         return stages
 
@@ -155,10 +158,11 @@ class _Layer:
         n_bytes = product.n * product.k * bytes_per_weight
         if thread.unit is not None:
             kernel = self.unit_kernels[thread.kind]
-            if kernel.is_vector(product):
+            if self.run.profile.unit_vectors and kernel.is_vector(product):
                 return Cost(n_bytes * number(kernel.kernel.vector), n_bytes, on_unit=True)
             exposed = number(kernel.kernel.exposed) if "exposed_latency" in self.effects else 0.0
-            return Cost(kernel.inner_s(product), n_bytes, n_bytes * exposed, on_unit=True)
+            packing = product.n * product.k * kernel.element_bytes * number(kernel.kernel.pack_rhs)
+            return Cost(kernel.inner_s(product) + packing, n_bytes, n_bytes * exposed, on_unit=True)
         if self.core is None:
             raise SmesimError(f"engine {self.run.profile.name}: {self.run.weights.name} has no kernel for cores")
         if product.m == 1:
@@ -218,7 +222,7 @@ class _Layer:
         cluster = self.chip.instance_of(thread.core).cluster
         if "multi_core" not in self.effects:
             return 1.0
-        return factor_at(cluster.multi_core_factors, math.ceil(self.busy[id(cluster)]))
+        return factor_at(cluster.multi_core_factors, self.busy[id(cluster)])
 
     def _peak(self, thread: Thread, arithmetic: str) -> float:
         core = self.chip.instance_of(thread.core).cluster.core

@@ -53,12 +53,14 @@ class MatrixKernel(Record):
 
 class CoreKernel(Record):
     """Products on a core: `gemm` is a share of its peak in `arithmetic`, of which rows of experts reach the share `experts`;
-    `gemv` are weights a cycle of one row."""
+    `gemv` are weights a cycle of one row. `serial` (s/B): bringing the left operand into the kernel's format, where one
+    thread does that while the others wait."""
 
     arithmetic: DTypeName
     gemm: Quantity
     gemv: Quantity | None = None
     experts: Quantity | None = None
+    serial: Quantity | None = None
     call_s: Quantity | None = None
     tile_steps: Quantity | None = None
 
@@ -82,12 +84,20 @@ class Attention(Record):
 
 
 class EngineProfile(Record):
-    """One engine, or one build of it."""
+    """One engine, or one build of it.
+
+    `base` names the engine whose kernels and threads it shares, but for those that it has itself. `chunks_per_thread`:
+    chunks of a product for each thread, drawn from one counter; 0 gives each thread an equal part. `hybrid_rows`: from so
+    many rows on only the first thread on each unit drives it and the others compute on their cores; 0 is never.
+    `unit_in_decode`: whether units multiply one row. `unit_vectors`: whether the engine has kernels for that.
+    """
 
     schema_version: Literal[1]
     name: Name
     description: str
     source: Annotated[str, Field(min_length=1)]
+    base: Name | None = None
+    unit_vectors: bool = True
     chunks_per_thread: Annotated[int, Field(ge=0)] = 0
     hybrid_rows: Annotated[int, Field(ge=0)] = 0
     unit_in_decode: Literal["never", "one_thread_each", "always"] = "never"
@@ -110,13 +120,26 @@ def names() -> tuple[str, ...]:
 
 @cache
 def load_document(name: str) -> dict[str, Any]:
-    """The nested tables of an engine's file; SmesimError lists the engines there are."""
+    """The nested tables of an engine's own file; SmesimError lists the engines there are."""
     if name not in names():
         raise SmesimError(f"unknown engine {name!r}; accepted: {', '.join(names())}")
     text = (resources.files("smesim.engines") / "profiles" / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
+def profile_of(document: dict[str, Any], base: EngineProfile | None) -> EngineProfile:
+    """A profile from its tables and the one it is based on."""
+    if base is None:
+        return EngineProfile.model_validate(document)
+    inherited = base.model_dump(mode="json", exclude_defaults=True)
+    merged = inherited | document
+    for kernels in ("matrix", "core"):
+        if kernels in inherited:
+            merged[kernels] = inherited[kernels] | document.get(kernels, {})
+    return EngineProfile.model_validate(merged)
+
+
 def load(name: str) -> EngineProfile:
     """The profile of an engine by name."""
-    return EngineProfile.model_validate(load_document(name))
+    document = load_document(name)
+    return profile_of(document, load(document["base"]) if "base" in document else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from smesim.engines.profile import EngineProfile
+from smesim.engines.profile import EngineProfile, profile_of
 from smesim.engines.profile import load_document as engine_document
 from smesim.hwmodel import library as chips
 from smesim.hwmodel.chip import Chip
@@ -40,8 +40,14 @@ class Library:
         """An engine's profile, with the values that were given for it."""
         if name not in self._engines:
             document = replaced(engine_document(name), self._own(f"engine:{name}/"))
-            self._engines[name] = EngineProfile.model_validate(document)
+            base = self.engine(document["base"]) if "base" in document else None
+            self._engines[name] = profile_of(document, base)
         return self._engines[name]
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        """The files that answers were made with so far, as nested tables, by "chip:NAME" or "engine:NAME"."""
+        read = {f"chip:{name}": chip_document(chip) for name, chip in self._chips.items()}
+        return read | {f"engine:{name}": replaced(engine_document(name), self._own(f"engine:{name}/")) for name in self._engines}
 
     def _own(self, document: str) -> dict[str, float]:
         return {key.removeprefix(document): value for key, value in self._values.items() if key.startswith(document)}

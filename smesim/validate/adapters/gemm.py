@@ -203,17 +203,18 @@ def blas(question: Question, library: Library) -> float:
     chip = chip_of(question.chip, library)
     product = product_of(question)
     words = question.unit + " " + question.metric
+    family = "accelerate" if chip.unit_instances and chip.unit_instances[0].unit.kind.startswith("sme") else "accelerate-amx"
     if "NEON" in words:
         cores = range(min(question.threads or chip.core_count, chip.core_count))
-        return in_unit(question, core_seconds(question, library, "openblas-sme", product, cores), product)
+        engine = "openblas-neon" if family == "accelerate-amx" else "openblas-sme"
+        return in_unit(question, core_seconds(question, library, engine, product, cores), product)
     if "OpenBLAS SME" in words:
         return in_unit(question, unit_seconds(question, library, "openblas-sme", product), product)
-    family = "accelerate" if chip.unit_instances and chip.unit_instances[0].unit.kind.startswith("sme") else "accelerate-amx"
     if "LIBXSMM" in words or "hand-written" in words or "BLIS" in words:
         family = "mpgemm" if dtype_of(question) == "f32" else "accelerate"
     units = big_units(chip)
-    # Accelerate puts small products on one unit, large ones on all of the big cores' units.
-    whole = product.m >= 2048 and "hand-written" not in words and "one SME" not in words
+    # Accelerate puts small products on one unit, large ones on all of the big cores' units; on AMX, one a thread.
+    whole = product.m >= 2048 and "one SME" not in words and (family == "accelerate" or question.threads != 1)
     return in_unit(question, unit_seconds(question, library, family, product, units=units if whole else units[:1]), product)
 
 

@@ -142,18 +142,13 @@ def _tile_units(chip: Chip, units: int, name: str, library: Library) -> float:
 def _cores_flop_per_s(chip: Chip, words: str, name: str, background: bool, library: Library) -> float:
     count = 1 if words.startswith("single") else int(words.split()[0])
     cluster = _cluster(chip, words)
-    core, left, total = cluster.core, count, 0.0
+    core = cluster.core
     clock_hz = core.clock_hz.value
     if background and core.background_clock_hz is not None:
         clock_hz = core.background_clock_hz.value
     rate = instruction(core.instructions, name, f"core {core.name} of {chip.name}").flop_per_s(clock_hz)
-    copies = max(1, min(cluster.count, count))
-    for copy in range(copies):
-        here = left // (copies - copy)
-        left -= here
-        factor = factor_at(cluster.multi_core_factors, here) if "multi_core" in library.effects else 1.0
-        total += here * rate * factor
-    return total
+    factor = factor_at(cluster.multi_core_factors, count) if "multi_core" in library.effects else 1.0
+    return count * rate * factor
 
 
 def _cluster(chip: Chip, words: str) -> Cluster:

@@ -22,8 +22,11 @@ _MODELS = (
     (r"Qwen3-1\.7B", "qwen3-1.7b"), (r"Qwen3-4B", "qwen3-4b"), (r"Qwen3-30B-A3B", "qwen3-30b-a3b"),
     (r"Qwen3-235B-A22B", "qwen3-235b-a22b"), (r"R1-Distill-Llama-70B", "llama-3.1-70b"),
 )  # fmt: skip
-SHORT_PROMPT, LONG_PROMPT, PROMPT, GENERATED = 128, 1024, 512, 128
+SHORT_PROMPT, LONG_PROMPT, PROMPT, GENERATED = 64, 256, 512, 128
 """Lengths where a record does not say: "prefill_short", "prefill_long", and what llama-bench takes by default."""
+
+
+DEFAULT_THREADS = 4  # of MNN and others where a record does not say
 
 
 def model_of(question: Question) -> str:
@@ -66,7 +69,7 @@ def phase_of(question: Question) -> Phase:
 def rate(question: Question, library: Library, engine: str, *, kernel: str | None = None) -> float:
     """Tokens a second, or milliseconds of a phase, as the record's unit asks."""
     chip = chip_of(question.chip, library)
-    count = question.threads or chip.core_count
+    count = question.threads or DEFAULT_THREADS
     run = Run(
         library.engine(engine), chip, catalog.load(model_of(question)), phase_of(question),
         weight_format(format_of(question)), min(count, chip.core_count), library.effects, kernel,
