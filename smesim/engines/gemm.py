@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from smesim.engines.lowering import Chunk, Cost, Lowered, Stage, Thread, lower_stages
 from smesim.engines.profile import CoreKernel, EngineProfile, MatrixKernel, number
-from smesim.hwmodel.chip import DTypeName, UnitInstance
-from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.chip import Chip, DTypeName, UnitInstance, factor_at
 from smesim.hwmodel.product_cost import DEFAULT_MR
 from smesim.plan.program import TaskKind
 
@@ -23,6 +22,9 @@ PAGE_BYTES = 16384  # of macOS on these chips
 WAY_BYTES = 16384  # 128 KiB of L1 in 8 ways (Apple M1 to M4)
 FEW_SETS = 8  # rows on fewer places of a way than this evict each other while a panel is packed
 TILES = 4
+STORED_BYTES = 4.5 / 8  # a weight that is written out in another format lies in memory in four bits with its scale
+DEFAULT_WEIGHTS_PER_CYCLE = 8.0  # guessed of engines whose decode was never published
+WIDE_FLOP_PER_CYCLE = 27.0  # f32 of a core with four pipes, at the clock it holds; a narrower one unpacks slower
 ELEMENT_BYTES: dict[DTypeName, int] = {"f64": 8, "f32": 4, "f16": 2, "bf16": 2, "s8": 1}
 
 
@@ -77,6 +79,9 @@ class UnitKernel:
         overhead = number(kernel.tile_steps) if "tile_overhead" in self.effects else 0.0
         flop = 2.0 * TILES * tile.rows * tile.columns * tile.depth
         seconds = blocks * (steps + overhead) * flop / self._flop_per_s
+        if kernel.generate is not None:
+            height = rows * tile.rows if "edge_tiles" in self.effects else product.m
+            seconds += math.ceil(product.m / height) * product.n * product.k * kernel.generate.value
         if kernel.paged is not None and not product.packed:
             row_bytes = (stride or product.n) * self._bytes
             seconds += product.flop * kernel.paged.value * min(1.0, row_bytes / PAGE_BYTES)
@@ -109,15 +114,19 @@ class UnitKernel:
 
     def dram_bytes(self, product: Product) -> float:
         """What has to come from memory: operands that the cache cannot keep from call to call."""
-        operands = (product.n * product.k * self._bytes, product.m * product.k * self._bytes)
+        weight_bytes = self._bytes if self.kernel.generate is None else STORED_BYTES
+        operands = (product.n * product.k * weight_bytes, product.m * product.k * self._bytes)
         return float(sum(n_bytes for n_bytes in operands if n_bytes > self.cache_bytes))
 
 
 def on_units(
     profile: EngineProfile, kernel_name: str, chip: Chip, units: Sequence[int], product: Product,
-    effects: Collection[str], panel: int | None = None,
+    effects: Collection[str], panel: int | None = None, crowded: bool = False,
 ) -> Lowered:  # fmt: skip
-    """A product whose columns are divided over units, equally or (with `panel` columns each) drawn from a counter."""
+    """A product whose columns are divided over units, equally or (with `panel` columns each) drawn from a counter.
+
+    Where several threads drive one unit (`crowded`) it loses the share `switch` of its rate.
+    """
     kernel = profile.matrix[kernel_name]
     kernels = [UnitKernel(kernel, chip, chip.unit_instances[unit], effects) for unit in units]
     threads = [Thread(chip.unit_instances[u].cores[0], f"u{u}", u) for u in units]
@@ -132,15 +141,16 @@ def on_units(
         share = product.columns(math.ceil(product.n / len(units)))
         stages = [
             Stage("call", TaskKind.PACK_LHS, [
-                Chunk({t.kind: Cost(k.pack_s(share, product.n), k.dram_bytes(share), call_s, on_unit=True)}, i)
+                Chunk({t.kind: Cost(k.pack_s(share, product.n), 0.0 if product.packed else k.dram_bytes(share), call_s, on_unit=True)}, i)
                 for i, (t, k) in enumerate(zip(threads, kernels, strict=True))
             ]),
             Stage("gemm", TaskKind.GEMM, [
-                Chunk({t.kind: Cost(_inner_s(k, share, product.n), on_unit=True)}, i)
+                Chunk({t.kind: Cost(_inner_s(k, share, product.n), k.dram_bytes(share) if product.packed else 0.0, on_unit=True)}, i)
                 for i, (t, k) in enumerate(zip(threads, kernels, strict=True))
             ], product.m, product.n, product.k),
         ]  # fmt: skip
-    return lower_stages(chip, threads, stages, profile.name)
+    rate = 1.0 - number(kernel.switch) if crowded and "oversubscription" in effects else 1.0
+    return lower_stages(chip, threads, stages, profile.name, rate)
 
 
 def _inner_s(kernel: UnitKernel, product: Product, stride: int) -> float:
@@ -175,8 +185,6 @@ def on_cores(
 
 def core_flop_per_s(kernel: CoreKernel, chip: Chip, core: int, busy: int, effects: Collection[str]) -> float:
     """What a core's kernel reaches while so many cores of its cluster work."""
-    from smesim.hwmodel.chip import factor_at
-
     cluster = chip.instance_of(core).cluster
     rates = cluster.core.flop_per_s
     peak = rates[kernel.arithmetic].value if kernel.arithmetic in rates else rates["f32"].value
@@ -184,10 +192,19 @@ def core_flop_per_s(kernel: CoreKernel, chip: Chip, core: int, busy: int, effect
     return peak * many * (kernel.gemm.value if "kernel_efficiency" in effects else 1.0)
 
 
+def core_weights_per_s(kernel: CoreKernel, chip: Chip, core: int) -> float:
+    """Weights that a core unpacks and multiplies with a vector."""
+    spec = chip.instance_of(core).cluster.core
+    width = spec.flop_per_s["f32"].value / spec.clock_hz.value / WIDE_FLOP_PER_CYCLE
+    return number(kernel.gemv, DEFAULT_WEIGHTS_PER_CYCLE) * spec.clock_hz.value * min(1.0, width)
+
+
 def core_gemm_s(
     kernel: CoreKernel, chip: Chip, core: int, busy: int, product: Product, effects: Collection[str]
 ) -> float:  # fmt: skip
     """Micro-tiles of a core: rows that do not fill one cost as if they did."""
+    if product.m == 1 and kernel.gemv is not None:
+        return product.n * product.k / core_weights_per_s(kernel, chip, core) + number(kernel.call_s)
     rows = math.ceil(product.m / DEFAULT_MR) * DEFAULT_MR if "edge_tiles" in effects and product.m < DEFAULT_MR else product.m
     depth = product.k + (number(kernel.tile_steps) if "tile_overhead" in effects else 0.0)
     call_s = number(kernel.call_s) if "dispatch" in effects else 0.0

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smesim.engines.formats import WeightFormat
-from smesim.engines.gemm import Product, UnitKernel
+from smesim.engines.gemm import Product, UnitKernel, core_weights_per_s
 from smesim.engines.lowering import Chunk, Cost, Lowered, Stage, Thread, lower_stages
 from smesim.engines.profile import CoreKernel, EngineProfile, number
 from smesim.errors import SmesimError
@@ -28,7 +28,6 @@ from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 from smesim.workload.phase import Phase
 
 ROW_FLOP = 16.0  # arithmetic of a norm, an activation or an addition by element, as in hwmodel.cost
-WIDE_FLOP_PER_CYCLE = 27.0  # f32 of a core with four pipes, at the clock it holds; a narrower one unpacks slower
 COLUMN_STEP = 64  # columns that SME kernels take together
 
 
@@ -237,10 +236,7 @@ class _Layer:
         return self._peak(thread, kernel.arithmetic) * share
 
     def _weights_per_s(self, kernel: CoreKernel, thread: Thread) -> float:
-        """Weights that a core unpacks and multiplies with a vector."""
-        core = self.chip.instance_of(thread.core).cluster.core
-        width = core.flop_per_s["f32"].value / core.clock_hz.value / WIDE_FLOP_PER_CYCLE
-        return number(kernel.gemv, 8.0) * core.clock_hz.value * min(1.0, width) * self._factor(thread)
+        return core_weights_per_s(kernel, self.chip, thread.core) * self._factor(thread)
 
     def meeting_s(self) -> float:
         """What the threads pay behind each node."""

@@ -29,6 +29,7 @@ class MatrixKernel(Record):
       call. `aliased` is what this costs more where the rows of the right operand fall on few cache sets, and
       `transposed_rhs` what it costs of a right operand that lies transposed.
     * `paged` (s/FLOP): reading the right operand in place, where each of its rows lies on a page of its own.
+    * `generate` (s/element): writing out weights that are kept in another format, for every block of rows.
     * `reload` (s/B): reading the right operand again for every block of rows, without blocks for the cache.
     * `vector` (s/B): products of at most `vector_rows` rows, which go over the weights once without tiles.
     * `exposed` (s/B): part of fetching weights from memory that multiplying does not hide.
@@ -45,6 +46,7 @@ class MatrixKernel(Record):
     transposed_rhs: Quantity | None = None
     paged: Quantity | None = None
     reload: Quantity | None = None
+    generate: Quantity | None = None
     vector: Quantity | None = None
     vector_rows: Annotated[int, Field(ge=0)] = 0
     exposed: Quantity | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from smesim.errors import SmesimError
-from smesim.validate.adapters import gemm, instruction_peaks, llm, streams
+from smesim.validate.adapters import codebook, gemm, instruction_peaks, llm, memory, streams
 from smesim.validate.library import Library
 from smesim.validate.machines import NotModelled
 from smesim.validate.records import Question
@@ -20,6 +20,7 @@ Adapter = Callable[[Question, Library], float]
 ADAPTERS: Mapping[str, Adapter] = {
     "aa": gemm.blas,
     "aa132": gemm.blas,
+    "aavec": memory.aavec,
     "adl": llm.llama_cpp,
     "armcpu": llm.arm,
     "corsix": instruction_peaks.corsix,
@@ -27,6 +28,8 @@ ADAPTERS: Mapping[str, Adapter] = {
     "dgx": llm.arm,
     "ik121": llm.ik121,
     "ik437": llm.ik437,
+    "jblas": gemm.jblas,
+    "kt": gemm.kt,
     "lc10435": llm.lc10435,
     "lc11390": llm.llama_cpp,
     "lc16993": llm.llama_cpp,
@@ -41,9 +44,15 @@ ADAPTERS: Mapping[str, Adapter] = {
     "lc8672": llm.lc8672,
     "lf974": llm.lf974,
     "m1-12": gemm.m1_12,
+    "m1bw": memory.m1bw,
+    "m1cb": codebook.m1cb,
+    "m1cbs": codebook.m1cbs,
+    "m1cbt": codebook.m1cbt,
+    "m1e2e": codebook.m1e2e,
     "m1gemm": gemm.m1gemm,
     "m1llm": llm.m1llm,
     "m1max": gemm.blas,
+    "m1neon": codebook.m1neon,
     "m1pack": gemm.m1pack,
     "m1panel": gemm.m1panel,
     "m1probe": gemm.m1probe,
@@ -51,6 +60,7 @@ ADAPTERS: Mapping[str, Adapter] = {
     "m4ilp": instruction_peaks.m4ilp,
     "m4max": gemm.blas,
     "m4mem": streams.m4mem,
+    "m4neon": memory.m4neon,
     "m4op": instruction_peaks.m4op,
     "m4thr": instruction_peaks.m4thr,
     "m5": gemm.blas,

@@ -34,18 +34,19 @@ def big_units(chip: Chip) -> list[int]:
 
 def unit_seconds(
     question: Question, library: Library, engine: str, product: Product, *, kernel: str | None = None,
-    units: Sequence[int] | None = None, panel: int | None = None,
+    units: Sequence[int] | None = None, panel: int | None = None, crowded: bool = False,
 ) -> float:  # fmt: skip
-    """Time of a product on some units (the first big one if not said), by an engine's kernel."""
+    """Time of a product on some units (the first big one if not said), by an engine's kernel; `crowded` where several
+    threads drive one unit."""
     chip = chip_of(question.chip, library)
     profile, name = library.engine(engine), kernel or dtype_of(question)
     if name not in profile.matrix:
         raise NotModelled(f"engine {engine} has no matrix kernel for {name}")
     on = list(units) if units is not None else big_units(chip)[:1]
     # Kernels are costed once for a shape, whoever asks.
-    key = ("unit", engine, chip.name, name, tuple(on), panel, product)
+    key = ("unit", engine, chip.name, name, tuple(on), panel, crowded, product)
     if key not in library.memo:
-        lowered = on_units(profile, name, chip, on, product, library.effects, panel)
+        lowered = on_units(profile, name, chip, on, product, library.effects, panel, crowded)
         library.memo[key] = lowered.seconds(meeting_s(chip, len(on), library))
     return float(library.memo[key])
 
@@ -244,3 +245,17 @@ def xnnpack(question: Question, library: Library) -> float:
     else:
         name = f"w4a8-block{question.number('block')}"
     return in_unit(question, core_seconds(question, library, "xnnpack-neon", product, [0], name), product)
+
+
+def jblas(question: Question, library: Library) -> float:
+    product = product_of(question)
+    cores = range(min(question.threads or 1, chip_of(question.chip, library).core_count))
+    return in_unit(question, core_seconds(question, library, "jblas", product, cores, "w4"), product)
+
+
+def kt(question: Question, library: Library) -> float:
+    unit = chip_of(question.chip, library).unit_instances
+    if not unit or "tile" not in question.metric and "MACs" not in question.metric:
+        raise NotModelled("kernels of mixtures of experts of one project, or a choice that it makes: no profile")
+    operation = unit[0].unit.instructions["tmul_s8"]
+    return operation.cycles.value if "time" in question.metric else operation.flop / 2 / operation.cycles.value
