@@ -6,6 +6,7 @@ A number is named by its document and path: `chip:apple-m4/clusters.0.matrix_uni
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from smesim.engines.profile import EngineProfile, profile_of
@@ -32,8 +33,8 @@ class Library:
         """A preset, with the values that were given for it."""
         if name not in self._chips:
             own = self._own(f"chip:{name}/")
-            chip = chips.load(name)
-            self._chips[name] = Chip.model_validate(replaced(chip_document(chip), own)) if own else chip
+            chip, document = _preset(name)
+            self._chips[name] = Chip.model_validate(replaced(document, own)) if own else chip
         return self._chips[name]
 
     def engine(self, name: str) -> EngineProfile:
@@ -51,6 +52,13 @@ class Library:
 
     def _own(self, document: str) -> dict[str, float]:
         return {key.removeprefix(document): value for key, value in self._values.items() if key.startswith(document)}
+
+
+@cache
+def _preset(name: str) -> tuple[Chip, dict[str, Any]]:
+    """A preset and its tables, read once for all libraries."""
+    chip = chips.load(name)
+    return chip, chip_document(chip)
 
 
 def chip_document(chip: Chip) -> dict[str, Any]:

@@ -17,7 +17,7 @@ _FORMATS = (
 )  # fmt: skip
 _MODELS = (
     (r"Llama-3\.2-1B|1B-class", "llama-3.2-1b"), (r"Llama-3\.2-3B", "llama-3.2-3b"), (r"Llama-3\.1-8B", "llama-3.1-8b"),
-    (r"Llama-2-7B|Llama-7B|\b7B prefill|\b7B decode", "llama-2-7b"), (r"TinyLlama", "tinyllama-1.1b"),
+    (r"Llama-2-7B|Llama-7B|(?<![\d.])7B (prefill|decode)", "llama-2-7b"), (r"TinyLlama", "tinyllama-1.1b"),
     (r"Qwen2\.5-0\.5B", "qwen2.5-0.5b"), (r"Qwen2\.5-1\.5B", "qwen2.5-1.5b"), (r"Qwen2\.5-7B", "qwen2.5-7b"),
     (r"Qwen3-1\.7B", "qwen3-1.7b"), (r"Qwen3-4B", "qwen3-4b"), (r"Qwen3-30B-A3B", "qwen3-30b-a3b"),
     (r"Qwen3-235B-A22B", "qwen3-235b-a22b"), (r"R1-Distill-Llama-70B", "llama-3.1-70b"),
