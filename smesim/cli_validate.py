@@ -9,15 +9,21 @@ import typer
 
 from smesim.cli_options import JsonFlag
 
-DataOption = Annotated[Path | None, typer.Option("--data", help="A JSON file of records; default: those smesim carries.")]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", help="A JSON file of records; default: those smesim carries.")
+]
 BlockOption = Annotated[list[str] | None, typer.Option("--block", "-b", help="Only this block; may be repeated.")]
 
 
 def validate(
     data: DataOption = None,
     block: BlockOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the page, the plots and the JSON.")] = None,
-    without: Annotated[list[str] | None, typer.Option("--without", help="Switch an effect off; may be repeated.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the page, the plots and the JSON.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", help="Switch an effect off; may be repeated.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Predict published measurements, and show how far off the predictions are."""
@@ -33,7 +39,9 @@ def validate(
     if json:
         show.print_json(run.as_json(validation))
         return
-    show.print_table("Predicted against published", report.shown_columns(), [report.shown_row(b) for b in validation.blocks])
+    show.print_table(
+        "Predicted against published", report.shown_columns(), [report.shown_row(b) for b in validation.blocks]
+    )
     for line in report.summary_lines(validation):
         print(line)
     if out is not None:
@@ -42,11 +50,14 @@ def validate(
 
 def fit(
     preset: Annotated[
-        str | None, typer.Option("--preset", "-p", help="Only the numbers of this chip or engine; default: all that are free.")
+        str | None,
+        typer.Option("--preset", "-p", help="Only the numbers of this chip or engine; default: all that are free."),
     ] = None,
     data: DataOption = None,
     block: BlockOption = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the chip and engine files as fitted.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the chip and engine files as fitted.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Fit the free numbers of chips and engines to calibration rows, with cross-validation inside each block."""
@@ -65,5 +76,7 @@ def fit(
         return
     show.print_table("Fitted", ("number", "before", "fitted", "low", "high"), fit_report.parameter_rows(fitted))
     show.print_table(
-        "Errors", ("block", "rows", "median", "p90", "cv median", "cv p90", "cv worst"), fit_report.error_rows(fitted, chosen)
+        "Errors",
+        ("block", "rows", "median", "p90", "cv median", "cv p90", "cv worst"),
+        fit_report.error_rows(fitted, chosen),
     )

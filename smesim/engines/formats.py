@@ -1,7 +1,7 @@
 """Formats that published engines keep weights in: bits a weight with its scales, and those of the output projection.
 
-Files of 4 bits keep the output projection, or the tied embedding that it is, in 6 bits; "Q4_K_M" mixes blocks of 4 and of 6
-bits (llama.cpp, `llama_tensor_get_type`).
+Files of 4 bits keep the output projection, or the tied embedding that it is, in 6 bits; "Q4_K_M" mixes blocks of 4 and
+of 6 bits (llama.cpp, `llama_tensor_get_type`).
 """
 
 from __future__ import annotations

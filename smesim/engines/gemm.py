@@ -1,9 +1,10 @@
 """One product by an engine: C[m, n] = A[m, k] B[k, n], on matrix units or on cores.
 
-What a call does is what its time is made of. It may pack operands that do not fit in the cache, at so many seconds a byte;
-B's rows are `n` elements apart, and where that distance is a multiple of a cache way few sets hold them all, so packing
-them misses. Then blocks of accumulators run over the depth: edges cost whole tiles, and each block pays for loading and
-storing its sums. On several units the columns are divided; each unit has a share, or draws panels from one counter.
+What a call does is what its time is made of. It may pack operands that do not fit in the cache, at so many seconds a
+byte; B's rows are `n` elements apart, and where that distance is a multiple of a cache way few sets hold them all, so
+packing them misses. Then blocks of accumulators run over the depth: edges cost whole tiles, and each block pays for
+loading and storing its sums. On several units the columns are divided; each unit has a share, or draws panels from one
+counter.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from smesim.engines.lowering import Chunk, Cost, Lowered, Stage, Thread, lower_stages
 from smesim.engines.profile import CoreKernel, EngineProfile, MatrixKernel, number
-from smesim.hwmodel.chip import Chip, DTypeName, UnitInstance, factor_at
+from smesim.hwmodel.chip import DRAM, Chip, DTypeName, UnitInstance, factor_at
 from smesim.hwmodel.product_cost import DEFAULT_MR
 from smesim.plan.program import TaskKind
 
@@ -65,7 +66,9 @@ class UnitKernel:
         self.element_bytes = self._bytes = ELEMENT_BYTES[kernel.arithmetic]
         levels = chip.levels(instance.cluster.cluster.name)
         nearest = next(level for level in levels if level in unit.load_bytes_per_s)
-        self.cache_bytes = chip.cache(nearest, instance.cluster.cluster.name).size_bytes.value if nearest != "DRAM" else 0
+        self.cache_bytes = 0.0
+        if nearest != DRAM:
+            self.cache_bytes = chip.cache(nearest, instance.cluster.cluster.name).size_bytes.value
 
     def inner_s(self, product: Product, stride: int | None = None) -> float:
         """Blocks of four tiles over the whole depth; `stride` is the row length of B where it is read in place."""
@@ -131,24 +134,25 @@ def on_units(
     kernels = [UnitKernel(kernel, chip, chip.unit_instances[unit], effects) for unit in units]
     threads = [Thread(chip.unit_instances[u].cores[0], f"u{u}", u) for u in units]
     call_s = number(kernel.call_s) if "dispatch" in effects else 0.0
+    pairs = list(zip(threads, kernels, strict=True))
+    shape = (product.m, product.n, product.k)
     if panel is not None:
-        chunks = [
-            Chunk({t.kind: Cost(_whole_s(k, product.columns(width), product.n), on_unit=True) for t, k in zip(threads, kernels, strict=True)})
-            for width in _panels(product.n, panel)
-        ]  # fmt: skip
-        stages = [Stage("gemm", TaskKind.GEMM, chunks, product.m, product.n, product.k)]
+        chunks = []
+        for width in _panels(product.n, panel):
+            part = product.columns(width)
+            costs = {t.kind: Cost(_whole_s(k, part, product.n), on_unit=True) for t, k in pairs}
+            chunks.append(Chunk(costs))
+        stages = [Stage("gemm", TaskKind.GEMM, chunks, *shape)]
     else:
         share = product.columns(math.ceil(product.n / len(units)))
-        stages = [
-            Stage("call", TaskKind.PACK_LHS, [
-                Chunk({t.kind: Cost(k.pack_s(share, product.n), 0.0 if product.packed else k.dram_bytes(share), call_s, on_unit=True)}, i)
-                for i, (t, k) in enumerate(zip(threads, kernels, strict=True))
-            ]),
-            Stage("gemm", TaskKind.GEMM, [
-                Chunk({t.kind: Cost(_inner_s(k, share, product.n), k.dram_bytes(share) if product.packed else 0.0, on_unit=True)}, i)
-                for i, (t, k) in enumerate(zip(threads, kernels, strict=True))
-            ], product.m, product.n, product.k),
-        ]  # fmt: skip
+        call, gemm = [], []
+        for i, (t, k) in enumerate(pairs):
+            # Weights that were packed before stream by while they are multiplied, others while they are packed.
+            streamed = (0.0, k.dram_bytes(share)) if product.packed else (k.dram_bytes(share), 0.0)
+            packing = Cost(k.pack_s(share, product.n), streamed[0], call_s, on_unit=True)
+            call.append(Chunk({t.kind: packing}, i))
+            gemm.append(Chunk({t.kind: Cost(_inner_s(k, share, product.n), streamed[1], on_unit=True)}, i))
+        stages = [Stage("call", TaskKind.PACK_LHS, call), Stage("gemm", TaskKind.GEMM, gemm, *shape)]
     rate = 1.0 - number(kernel.switch) if crowded and "oversubscription" in effects else 1.0
     return lower_stages(chip, threads, stages, profile.name, rate)
 
@@ -205,7 +209,11 @@ def core_gemm_s(
     """Micro-tiles of a core: rows that do not fill one cost as if they did."""
     if product.m == 1 and kernel.gemv is not None:
         return product.n * product.k / core_weights_per_s(kernel, chip, core) + number(kernel.call_s)
-    rows = math.ceil(product.m / DEFAULT_MR) * DEFAULT_MR if "edge_tiles" in effects and product.m < DEFAULT_MR else product.m
+    rows = (
+        math.ceil(product.m / DEFAULT_MR) * DEFAULT_MR
+        if "edge_tiles" in effects and product.m < DEFAULT_MR
+        else product.m
+    )
     depth = product.k + (number(kernel.tile_steps) if "tile_overhead" in effects else 0.0)
     call_s = number(kernel.call_s) if "dispatch" in effects else 0.0
     return 2.0 * rows * product.n * depth / core_flop_per_s(kernel, chip, core, busy, effects) + call_s

@@ -1,12 +1,12 @@
 """A phase of a model by an engine: the graph node by node, each divided as the engine divides it.
 
-An engine such as llama.cpp walks its graph with all threads: every node is cut in equal parts, or in chunks drawn from one
-counter, and all threads meet behind it. Who drives a matrix unit is decided once for a phase: nobody, the first thread on
-each unit with the others computing on their cores (hybrid), or every thread, whatever the number of units. Threads that
-take turns on one unit cost it part of its rate.
+An engine such as llama.cpp walks its graph with all threads: every node is cut in equal parts, or in chunks drawn from
+one counter, and all threads meet behind it. Who drives a matrix unit is decided once for a phase: nobody, the first
+thread on each unit with the others computing on their cores (hybrid), or every thread, whatever the number of units.
+Threads that take turns on one unit cost it part of its rate.
 
-Layers are alike but for the last, of which only the rows whose logits are wanted go on behind attention. So one layer of
-each kind is lowered and simulated, and the phase is their sum.
+Layers are alike but for the last, of which only the rows whose logits are wanted go on behind attention. So one layer
+of each kind is lowered and simulated, and the phase is their sum.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ class _Layer:
         self.kinds = {thread.kind: thread for thread in self.threads}
         clusters = [run.chip.instance_of(thread.core).cluster for thread in self.threads]
         self.busy = {id(c): sum(c is other for other in clusters) for c in clusters}
-        crowded = len({t.unit for t in self.threads if t.unit is not None}) < sum(t.unit is not None for t in self.threads)
+        crowded = len({t.unit for t in self.threads if t.unit is not None}) < sum(
+            t.unit is not None for t in self.threads
+        )
         switch = number(self.matrix.switch) if self.matrix is not None else 0.0
         self.unit_rate = 1.0 - switch if crowded and "oversubscription" in run.effects else 1.0
         units = {t.unit: t for t in self.threads if t.unit is not None}
@@ -100,7 +102,9 @@ class _Layer:
         if self.matrix is None or not units:
             return "none"
         if run.phase.tokens == 1:
-            if profile.unit_in_decode == "never" or (profile.unit_in_decode == "one_thread_each" and run.threads > units):
+            if profile.unit_in_decode == "never" or (
+                profile.unit_in_decode == "one_thread_each" and run.threads > units
+            ):
                 return "none"
             return "all"
         return "first" if profile.hybrid_rows and run.phase.tokens >= profile.hybrid_rows else "all"
@@ -133,7 +137,9 @@ class _Layer:
             stages.append(self._pieces(f"{operator.site}.pack", TaskKind.PACK_LHS, packing))
         if operator.m > 1 and not on_unit and self.core is not None and self.core.serial is not None:
             alone = Cost(operator.m * operator.k * 4.0 * self.core.serial.value)
-            stages.append(Stage(f"{operator.site}.pack", TaskKind.PACK_LHS, [Chunk(dict.fromkeys(self.kinds, alone), 0)]))
+            stages.append(
+                Stage(f"{operator.site}.pack", TaskKind.PACK_LHS, [Chunk(dict.fromkeys(self.kinds, alone), 0)])
+            )
         stages.append(self._product(operator.site, product, bits / 8.0))
         return stages
 
@@ -169,7 +175,8 @@ class _Layer:
         return Cost(product.flop / self._core_flop_per_s(self.core, thread), n_bytes)
 
     def _experts(self, operator: GroupedLinear) -> Stage:
-        """Products with the experts that are reached; every row goes to one, and each expert's weights are read once."""
+        """Products with the experts that are reached; every row goes to one, and each expert's weights are read
+        once."""
         if self.core is None:
             raise SmesimError(f"engine {self.run.profile.name} has no kernel for experts on cores")
         threads = len(self.threads)
@@ -186,7 +193,8 @@ class _Layer:
     # -- everything else
 
     def _attention(self, operator: Attention) -> list[Stage]:
-        """Products of queries and keys, softmax, products with values: three nodes, every head and row in equal parts."""
+        """Products of queries and keys, softmax, products with values: three nodes, every head and row in equal
+        parts."""
         profile = self.run.profile.attention
         if profile is None:
             raise SmesimError(f"engine {self.run.profile.name} says nothing of attention")
@@ -206,7 +214,9 @@ class _Layer:
         """Arithmetic on the cores, in equal parts."""
         n = len(self.threads)
         costs = {
-            name: Cost(flop / n / (self._peak(t, "f32") * (share if "kernel_efficiency" in self.effects else 1.0)), n_bytes / n)
+            name: Cost(
+                flop / n / (self._peak(t, "f32") * (share if "kernel_efficiency" in self.effects else 1.0)), n_bytes / n
+            )
             for name, t in self.kinds.items()
         }
         return Stage(site, kind, [Chunk(costs, i) for i in range(n)])
@@ -227,7 +237,9 @@ class _Layer:
         core = self.chip.instance_of(thread.core).cluster.core
         rates = {str(name): rate.value for name, rate in core.flop_per_s.items()}
         peak = rates.get(arithmetic, rates["f32"])
-        if arithmetic == "s8":  # kernels of quantised weights gain from matrix instructions only where dot products are slow
+        if (
+            arithmetic == "s8"
+        ):  # kernels of quantised weights gain from matrix instructions only where dot products are slow
             peak = min(peak, 4.0 * rates["f32"])
         return peak * self._factor(thread)
 

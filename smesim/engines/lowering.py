@@ -114,7 +114,7 @@ class Lowered:
             links={link.name: link.bandwidth_bytes_per_s for link in self.network.links},
             dispatch_s=whole_ticks(dispatch_s),
             barrier_s=whole_ticks(meeting_s),
-            units={unit: (self.unit_rate, self.unit_rate) for unit in sorted(units)},
+            units=dict.fromkeys(sorted(units), (self.unit_rate, self.unit_rate)),
         )
         return simulate(self.program, machine, self.work)
 

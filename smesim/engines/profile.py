@@ -23,8 +23,8 @@ _SUFFIX = ".toml"
 class MatrixKernel(Record):
     """A product on a matrix unit.
 
-    * `efficiency`: share of the unit's peak that the inner loop reaches; `tile_steps`: k-steps that loading and storing a
-      block of accumulators costs; `call_s`: a call.
+    * `efficiency`: share of the unit's peak that the inner loop reaches; `tile_steps`: k-steps that loading and
+      storing a block of accumulators costs; `call_s`: a call.
     * `pack_rhs`, `pack_lhs` (s/B): bringing an operand that is larger than the cache into the kernel's layout, at every
       call. `aliased` is what this costs more where the rows of the right operand fall on few cache sets, and
       `transposed_rhs` what it costs of a right operand that lies transposed.
@@ -54,9 +54,9 @@ class MatrixKernel(Record):
 
 
 class CoreKernel(Record):
-    """Products on a core: `gemm` is a share of its peak in `arithmetic`, of which rows of experts reach the share `experts`;
-    `gemv` are weights a cycle of one row. `serial` (s/B): bringing the left operand into the kernel's format, where one
-    thread does that while the others wait."""
+    """Products on a core: `gemm` is a share of its peak in `arithmetic`, of which rows of experts reach the share
+    `experts`; `gemv` are weights a cycle of one row. `serial` (s/B): bringing the left operand into the kernel's
+    format, where one thread does that while the others wait."""
 
     arithmetic: DTypeName
     gemm: Quantity
@@ -68,8 +68,8 @@ class CoreKernel(Record):
 
 
 class Meeting(Record):
-    """What threads pay to meet after each node of a graph: `node_s`, more for each of them, and far more where they are as
-    many as the chip has cores, so that whatever else runs takes one of them away while the others wait."""
+    """What threads pay to meet after each node of a graph: `node_s`, more for each of them, and far more where they
+    are as many as the chip has cores, so that whatever else runs takes one of them away while the others wait."""
 
     node_s: Quantity
     thread_s: Quantity
@@ -77,8 +77,8 @@ class Meeting(Record):
 
 
 class Attention(Record):
-    """Attention of an engine: `gemm` is the share of a core's f32 peak of its products, `score` FLOP a score costs in the
-    softmax, `causal` whether masked pairs are left out."""
+    """Attention of an engine: `gemm` is the share of a core's f32 peak of its products, `score` FLOP a score costs in
+    the softmax, `causal` whether masked pairs are left out."""
 
     gemm: Quantity
     score: Quantity
@@ -89,8 +89,8 @@ class EngineProfile(Record):
     """One engine, or one build of it.
 
     `base` names the engine whose kernels and threads it shares, but for those that it has itself. `chunks_per_thread`:
-    chunks of a product for each thread, drawn from one counter; 0 gives each thread an equal part. `hybrid_rows`: from so
-    many rows on only the first thread on each unit drives it and the others compute on their cores; 0 is never.
+    chunks of a product for each thread, drawn from one counter; 0 gives each thread an equal part. `hybrid_rows`: from
+    so many rows on only the first thread on each unit drives it and the others compute on their cores; 0 is never.
     `unit_in_decode`: whether units multiply one row. `unit_vectors`: whether the engine has kernels for that.
     """
 

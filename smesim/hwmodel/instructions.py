@@ -5,10 +5,10 @@ next one on the *same* accumulator has to wait `latency_cycles`. So a loop over 
 every max(cycles, latency_cycles / chains) cycles: with too few chains an engine idles, and with enough it runs at its
 peak. The names say operation and operands: `fma_f32`, `dot_s8`, `mmla_bf16`, `outer_f16_f32`.
 
-A matrix unit takes instructions from several threads. Each of them then keeps only `sharing.kept` of the issue rate that
-its own chains would allow, because it comes to a unit that is busy with the others; and since the threads are not in step
-the sum stays below demand and below peak near the knee, the more so the lower `sharing.order` is (a perfect queue has an
-infinite order). One thread alone has the unit to itself.
+A matrix unit takes instructions from several threads. Each of them then keeps only `sharing.kept` of the issue rate
+that its own chains would allow, because it comes to a unit that is busy with the others; and since the threads are not
+in step the sum stays below demand and below peak near the knee, the more so the lower `sharing.order` is (a perfect
+queue has an infinite order). One thread alone has the unit to itself.
 """
 
 from __future__ import annotations

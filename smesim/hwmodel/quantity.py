@@ -98,8 +98,8 @@ class Amount(Record):
 class Quantity(Evidence, Amount):
     """A value with its unit and its evidence.
 
-    `spread` is the interquartile range over the repeats, in the unit of the value. `low` and `high` bracket a
-    value that is not known well; they hold it between them. A `fitted` value with a bracket is free in later fits, between
+    `spread` is the interquartile range over the repeats, in the unit of the value. `low` and `high` bracket a value
+    that is not known well; they hold it between them. A `fitted` value with a bracket is free in later fits, between
     `low` and `high`; `prior` is what was believed before the first.
     """
 

@@ -6,7 +6,7 @@ from smesim.hwmodel.quantity import BytesPerS, Factor, Record, Seconds
 
 
 class StreamModel(Record):
-    """Share of the cache that a loop keeps, time of a restart, exposed share of a copy, and the port's width for stores."""
+    """Share of the cache that a loop keeps, time of a restart, exposed share of a copy, the port's width for stores."""
 
     cache_share: Factor
     restart_s: Seconds

@@ -2,13 +2,14 @@
 
 Four mechanisms make the curve.
 
-* **Ports.** A unit's port carries what one driving thread can ask for, and with several drivers what the port is wide. A
-  copy's loads and stores use it side by side, but for the share `copy_exposed` of the shorter of the two.
+* **Ports.** A unit's port carries what one driving thread can ask for, and with several drivers what the port is wide.
+  A copy's loads and stores use it side by side, but for the share `copy_exposed` of the shorter of the two.
 * **Restarts.** Each pass over the working set costs `restart_s`, of a thread's time and of the port's; small sets are
   passed over often.
-* **Replacement.** A cyclic loop over W bytes hits in a cache of C bytes with random replacement with a probability h that
-  solves h = exp(-(1 - h) W / C): a line survives a pass if none of the (1 - h) W / C lines replaced meanwhile was it. For
-  W <= C all hits, and beyond it falls steeply but not at once. Of its cluster's cache a loop can keep `cache_share`.
+* **Replacement.** A cyclic loop over W bytes hits in a cache of C bytes with random replacement with a probability h
+  that solves h = exp(-(1 - h) W / C): a line survives a pass if none of the (1 - h) W / C lines replaced meanwhile was
+  it. For W <= C all hits, and beyond it falls steeply but not at once. Of its cluster's cache a loop can keep
+  `cache_share`.
 * **Memory.** What misses comes over the unit's own DRAM cap, one thread's loads and stores share that thread's cap, and
   all units share the chip's, of which stores get at most `memory.store_bandwidth_bytes_per_s`.
 """
@@ -53,16 +54,16 @@ class _Side:
         return 1.0 / (self.hits / self.near + (1.0 - self.hits) / far)
 
 
-def stream_bytes_per_s(
-    chip: Chip, drivers: Mapping[int, int], stream: Stream, working_set_bytes: float
-) -> float:
+def stream_bytes_per_s(chip: Chip, drivers: Mapping[int, int], stream: Stream, working_set_bytes: float) -> float:
     """Bytes per second that all threads together move; a copy counts what it reads and what it writes.
 
     `drivers` are the threads on each unit by its number, each with a working set of its own (a copy's holds source and
     target). ChipError for a unit without a model of its streams.
     """
     sides = [
-        _side(chip, chip.unit_instances[unit], count, stream, working_set_bytes) for unit, count in drivers.items() if count
+        _side(chip, chip.unit_instances[unit], count, stream, working_set_bytes)
+        for unit, count in drivers.items()
+        if count
     ]
     far = sum(side.far for side in sides)
     limit = chip.memory.bandwidth_bytes_per_s.value

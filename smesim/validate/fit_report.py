@@ -1,4 +1,5 @@
-"""What a fit found: its numbers beside those before, its errors beside the cross-validated ones, and files with both."""
+"""What a fit found: its numbers beside those before, its errors beside the cross-validated ones, and files with
+both."""
 
 from __future__ import annotations
 
@@ -62,7 +63,14 @@ def as_json(fit: Fit, records: Sequence[PublishedRecord]) -> dict[str, Any]:
     """Numbers and errors as `--json` prints them."""
     return {
         "parameters": [
-            {"number": p.key, "before": p.value, "fitted": fit.values[p.key], "low": p.low, "high": p.high, "prior": p.prior}
+            {
+                "number": p.key,
+                "before": p.value,
+                "fitted": fit.values[p.key],
+                "low": p.low,
+                "high": p.high,
+                "prior": p.prior,
+            }
             for p in fit.parameters
         ],
         "blocks": _errors(fit, records),

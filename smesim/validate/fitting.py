@@ -1,12 +1,12 @@
 """Free parameters of chips and engines, laid through calibration rows.
 
-A number is free if its file says `fitted` and brackets it (`low`, `high`). The fit is a least-squares one on log ratios of
-predicted to published, robust to single outliers (soft L1), in the logarithm of each parameter, with a prior: a parameter
-that moves by a whole bracket costs as much as an error of `PRIOR_WEIGHT`. So a number that no record depends on stays
-where it was believed to be, and few rows cannot push one to an extreme.
+A number is free if its file says `fitted` and brackets it (`low`, `high`). The fit is a least-squares one on log
+ratios of predicted to published, robust to single outliers (soft L1), in the logarithm of each parameter, with a
+prior: a parameter that moves by a whole bracket costs as much as an error of `PRIOR_WEIGHT`. So a number that no
+record depends on stays where it was believed to be, and few rows cannot push one to an extreme.
 
-Cross-validation: the rows of each block are dealt into folds; for each fold the parameters take the Gauss-Newton step that
-the other rows alone would take from the fitted point, and the fold's rows are predicted with those.
+Cross-validation: the rows of each block are dealt into folds; for each fold the parameters take the Gauss-Newton step
+that the other rows alone would take from the fitted point, and the fold's rows are predicted with those.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def fit(
 ) -> Fit:  # fmt: skip
     """Fit the free parameters that calibration rows among the records depend on.
 
-    `only` restricts them to some documents ("chip:apple-m4", "engine:bnns"). SmesimError where scipy is not installed, or
-    no row depends on a free parameter.
+    `only` restricts them to some documents ("chip:apple-m4", "engine:bnns"). SmesimError where scipy is not installed,
+    or no row depends on a free parameter.
     """
     try:
         from scipy.optimize import least_squares
@@ -155,7 +155,9 @@ def fit(
     parameters = free_parameters(documents)
     model = _Rows(rows, parameters)
     if not rows or not parameters:
-        raise SmesimError("nothing to fit; accepted: blocks whose chips or engines have numbers that are 'fitted' with low and high")
+        raise SmesimError(
+            "nothing to fit; accepted: blocks whose chips or engines have numbers that are 'fitted' with low and high"
+        )
     start = np.array([p.start for p in parameters])
     progress(f"{len(rows)} rows, {len(parameters)} free parameters")
     model.jacobian(start)

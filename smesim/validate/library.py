@@ -48,7 +48,9 @@ class Library:
     def documents(self) -> dict[str, dict[str, Any]]:
         """The files that answers were made with so far, as nested tables, by "chip:NAME" or "engine:NAME"."""
         read = {f"chip:{name}": chip_document(chip) for name, chip in self._chips.items()}
-        return read | {f"engine:{name}": replaced(engine_document(name), self._own(f"engine:{name}/")) for name in self._engines}
+        return read | {
+            f"engine:{name}": replaced(engine_document(name), self._own(f"engine:{name}/")) for name in self._engines
+        }
 
     def _own(self, document: str) -> dict[str, float]:
         return {key.removeprefix(document): value for key, value in self._values.items() if key.startswith(document)}
@@ -74,7 +76,8 @@ def replaced(document: dict[str, Any], values: Mapping[str, float]) -> dict[str,
     for path, value in values.items():
         head, _, rest = path.partition(".")
         heads.setdefault(head, {})[rest] = value
-    copy: Any = list(document) if isinstance(document, list) else dict(document)
+    nested: Any = document
+    copy: Any = list(nested) if isinstance(nested, list) else dict(nested)
     for head, inner in heads.items():
         at: Any = int(head) if isinstance(copy, list) else head
         if "" in inner:

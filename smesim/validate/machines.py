@@ -9,7 +9,7 @@ from smesim.hwmodel.chip import Chip
 from smesim.validate.library import Library
 
 
-class NotModelled(Exception):
+class NotModelled(Exception):  # noqa: N818 - not an error: an answer
     """Why a record has no prediction."""
 
 

@@ -1,8 +1,8 @@
 """Published measurements: the file's schema, and the question that a record asks without the answer it holds.
 
 A file is a JSON list of records. `split` says what a record is for: `calibration` (parameters may be fitted to it),
-`acceptance` (published claims, never fitted) or `context` (facts that a preset may hold). A record's id without its number
-names its **block**: all rows of one table or figure.
+`acceptance` (published claims, never fitted) or `context` (facts that a preset may hold). A record's id without its
+number names its **block**: all rows of one table or figure.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How good predictions are: per block, within series of threads, and over all blocks weighed equally.
 
-An error is predicted / published - 1. A **series** are records that differ in the number of threads alone; Kendall's tau
-says how far prediction and publication order them alike, and whether the thread count that was best is named best. A
-**contest** are records that differ in what computes alone (engine, unit); the winner is the best of them.
+An error is predicted / published - 1. A **series** are records that differ in the number of threads alone; Kendall's
+tau says how far prediction and publication order them alike, and whether the thread count that was best is named best.
+A **contest** are records that differ in what computes alone (engine, unit); the winner is the best of them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,10 @@ class Series:
     def tau(self) -> float:
         """Kendall's tau-a; a pair that is equal in either counts as ordered neither way."""
         pairs = list(combinations(range(len(self.predicted)), 2))
-        signs = [_sign(self.predicted[i] - self.predicted[j]) * _sign(self.published[i] - self.published[j]) for i, j in pairs]
+        signs = [
+            _sign(self.predicted[i] - self.predicted[j]) * _sign(self.published[i] - self.published[j])
+            for i, j in pairs
+        ]
         return sum(signs) / len(pairs)
 
     @property

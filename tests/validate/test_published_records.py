@@ -15,9 +15,10 @@ from smesim.validate.machines import NotModelled
 
 BUNDLED = records.load()
 RECORD: dict[str, Any] = {
-    "id": "m4ilp-0001", "chip": "Apple M4", "unit": "P-cluster SME unit", "metric": "FMOPA (FP32) peak", "dtype": "FP32",
-    "value": 499.8, "unit_of_value": "GOPS", "shape_params": {"ilp_accumulators": 1, "p50_ms": 3.0}, "threads": 1,
-    "source": "somewhere", "quote_or_location": None, "confidence": "high", "kind": "microbench", "split": "calibration",
+    "id": "m4ilp-0001", "chip": "Apple M4", "unit": "P-cluster SME unit", "metric": "FMOPA (FP32) peak",
+    "dtype": "FP32", "value": 499.8, "unit_of_value": "GOPS", "threads": 1, "source": "somewhere",
+    "shape_params": {"ilp_accumulators": 1, "p50_ms": 3.0}, "quote_or_location": None,
+    "confidence": "high", "kind": "microbench", "split": "calibration",
 }  # fmt: skip
 
 

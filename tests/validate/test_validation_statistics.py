@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 
 import pytest
-from tests.command_line import CommandLine
 
 from smesim.errors import SmesimError
 from smesim.hwmodel import library as chips
@@ -15,20 +14,25 @@ from smesim.validate.adapters import answer
 from smesim.validate.library import Library
 from smesim.validate.records import PublishedRecord
 from smesim.validate.statistics import Answer, block_statistics, quantile, summarise
+from tests.command_line import CommandLine
 
 KEPT = "chip:apple-m1-max/clusters.0.matrix_units.0.sharing.kept"
 CORSIX = [record for record in records.load() if record.block == "corsix"][:40:2]
 
 
-def record(number: int, value: float, threads: int | None = None, unit: str = "a", of: str = "tok/s") -> PublishedRecord:
+def record(
+    number: int, value: float, threads: int | None = None, unit: str = "a", of: str = "tok/s"
+) -> PublishedRecord:  # fmt: skip
     return PublishedRecord(
-        id=f"block-{number:04}", chip="c", unit=unit, metric="m", dtype="f32", value=value, unit_of_value=of, shape_params={},
-        threads=threads, source="s", quote_or_location=None, confidence="high", kind="llm", split="calibration",
+        id=f"block-{number:04}", chip="c", unit=unit, metric="m", dtype="f32", value=value, unit_of_value=of,
+        shape_params={}, threads=threads, source="s", quote_or_location=None,
+        confidence="high", kind="llm", split="calibration",
     )  # fmt: skip
 
 
 def test_errors_of_a_block() -> None:
-    answers = [Answer(record(1, 10.0), 11.0, 12.0), Answer(record(2, 10.0), 8.0), Answer(record(3, 1.0), None, None, "why")]
+    answers = [Answer(record(1, 10.0), 11.0, 12.0), Answer(record(2, 10.0), 8.0)]
+    answers.append(Answer(record(3, 1.0), None, None, "why"))
     block = block_statistics("block", answers)
     assert (block.count, block.not_modelled) == (3, 1)
     assert block.geometric_mean_ratio == pytest.approx(math.sqrt(1.1 * 0.8))

@@ -1,7 +1,8 @@
 """Products with weights of four bits on an M1: generated for AMX from a codebook, or multiplied on NEON as they are.
 
-AMX takes full precision, so weights are looked up and written out first (`genlut`), once for every block of rows that the
-accumulators hold. One row costs as much as sixteen; NEON costs by the row. Hence NEON is ahead at M = 1 and AMX by M = 16.
+AMX takes full precision, so weights are looked up and written out first (`genlut`), once for every block of rows that
+the accumulators hold. One row costs as much as sixteen; NEON costs by the row. Hence NEON is ahead at M = 1 and AMX by
+M = 16.
 """
 
 from __future__ import annotations
@@ -54,10 +55,9 @@ def m1cbt(question: Question, library: Library) -> float:
     return in_unit(question, seconds(question, library, question.unit, product), product)
 
 
-OPT_125M = tuple(
-    Product(1, n, k) for _ in range(12) for n, k in ((768, 768),) * 4 + ((3072, 768), (768, 3072))
-)
-"""Linear layers of OPT-125M (12 layers of width 768): queries, keys, values, output, and two of the feed-forward part."""
+OPT_125M = tuple(Product(1, n, k) for _ in range(12) for n, k in ((768, 768),) * 4 + ((3072, 768), (768, 3072)))
+"""Linear layers of OPT-125M (12 layers of width 768): queries, keys, values, output, and two of the feed-forward
+part."""
 
 
 def m1e2e(question: Question, library: Library) -> float:
@@ -75,4 +75,3 @@ def m1neon(question: Question, library: Library) -> float:
         return chip.clusters[0].core.flop_per_s["s8"].value / 1e9
     product = Product(64, 8192, 2048)
     return in_unit(question, seconds(question, library, "NEON codebook", product), product)
-

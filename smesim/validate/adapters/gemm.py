@@ -160,7 +160,9 @@ def m1panel(question: Question, library: Library) -> float:
 
 def m1pack(question: Question, library: Library) -> float:
     product = product_of(question)
-    inner = unit_seconds(question, library, "amx-panels", Product(product.m, product.n, product.k, packed=True), kernel="f32")
+    inner = unit_seconds(
+        question, library, "amx-panels", Product(product.m, product.n, product.k, packed=True), kernel="f32"
+    )
     if question.unit_of_value != "fraction":
         return in_unit(question, inner, product)
     whole = unit_seconds(question, library, "amx-panels", product, kernel="f32")
@@ -200,11 +202,14 @@ def ynn9531(question: Question, library: Library) -> float:
 
 
 def blas(question: Question, library: Library) -> float:
-    """Accelerate on AMX or SME, OpenBLAS on NEON or SME: square products (blocks aa, aa132, m5, m4max, m4gemm, m1max)."""
+    """Accelerate on AMX or SME, OpenBLAS on NEON or SME: square products (blocks aa, aa132, m5, m4max, m4gemm,
+    m1max)."""
     chip = chip_of(question.chip, library)
     product = product_of(question)
     words = question.unit + " " + question.metric
-    family = "accelerate" if chip.unit_instances and chip.unit_instances[0].unit.kind.startswith("sme") else "accelerate-amx"
+    family = (
+        "accelerate" if chip.unit_instances and chip.unit_instances[0].unit.kind.startswith("sme") else "accelerate-amx"
+    )
     if "NEON" in words:
         cores = range(min(question.threads or chip.core_count, chip.core_count))
         engine = "openblas-neon" if family == "accelerate-amx" else "openblas-sme"
@@ -216,7 +221,9 @@ def blas(question: Question, library: Library) -> float:
     units = big_units(chip)
     # Accelerate puts small products on one unit, large ones on all of the big cores' units; on AMX, one a thread.
     whole = product.m >= 2048 and "one SME" not in words and (family == "accelerate" or question.threads != 1)
-    return in_unit(question, unit_seconds(question, library, family, product, units=units if whole else units[:1]), product)
+    return in_unit(
+        question, unit_seconds(question, library, family, product, units=units if whole else units[:1]), product
+    )
 
 
 def rten(question: Question, library: Library) -> float:
@@ -255,7 +262,7 @@ def jblas(question: Question, library: Library) -> float:
 
 def kt(question: Question, library: Library) -> float:
     unit = chip_of(question.chip, library).unit_instances
-    if not unit or "tile" not in question.metric and "MACs" not in question.metric:
+    if not unit or ("tile" not in question.metric and "MACs" not in question.metric):
         raise NotModelled("kernels of mixtures of experts of one project, or a choice that it makes: no profile")
     operation = unit[0].unit.instructions["tmul_s8"]
     return operation.cycles.value if "time" in question.metric else operation.flop / 2 / operation.cycles.value

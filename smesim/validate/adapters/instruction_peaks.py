@@ -26,7 +26,7 @@ def _number(word: str) -> str:
 
 
 def sme_instruction(metric: str, encoding: str) -> str:
-    """"peak FDOT (FP16 to FP32, 2-way, two vectors) [za-vector]" as an instruction's name: "za_dot_f16_f32"."""
+    """ "peak FDOT (FP16 to FP32, 2-way, two vectors) [za-vector]" as an instruction's name: "za_dot_f16_f32"."""
     found = _OPERATION.search(metric)
     if not found:
         raise NotModelled(f"no instruction is known for {metric!r}")
@@ -93,9 +93,7 @@ def amx_instruction(metric: str) -> str:
     to = ("s" if total[1] == "i" else "f") + total[2]
     shape = re.findall(r"\[(\d+)\]", metric.rpartition("Z accumulator being")[2])
     form = "matrix" if len(shape) == 2 and shape[0] != "2" else "vector"
-    if found := re.search(r"fma(\d+) in", metric):
-        of = f"f{found[1]}"
-    elif found := re.search(r"X and Y being f(\d+)", metric):
+    if (found := re.search(r"fma(\d+) in", metric)) or (found := re.search(r"X and Y being f(\d+)", metric)):
         of = f"f{found[1]}"
     else:
         of = "s8" if "both of X and Y being i8" in metric else "s16"
@@ -140,7 +138,7 @@ def _tile_units(chip: Chip, units: int, name: str, library: Library) -> float:
 
 
 def _cores_flop_per_s(chip: Chip, words: str, name: str, background: bool, library: Library) -> float:
-    count = 1 if words.startswith("single") else int(words.split()[0])
+    count = 1 if words.startswith("single") else int(words.split(maxsplit=1)[0])
     cluster = _cluster(chip, words)
     core = cluster.core
     clock_hz = core.clock_hz.value

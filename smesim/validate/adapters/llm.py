@@ -87,7 +87,8 @@ def rate(question: Question, library: Library, engine: str, *, kernel: str | Non
 
 
 def llama_cpp(question: Question, library: Library) -> float:
-    """llama.cpp on Apple silicon, by the words of the unit: NEON, SME only, hybrid, or before there was a GEMV kernel."""
+    """llama.cpp on Apple silicon, by the words of the unit: NEON, SME only, hybrid, or before there was a GEMV
+    kernel."""
     unit = question.unit
     if "no GEMV" in unit:
         return rate(question, library, "llama-cpp-sme-no-gemv")
