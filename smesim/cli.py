@@ -111,6 +111,7 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
 app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
+app.command(epilog="Example: smesim advise --chip apple-m4-pro --model llama-3.2-1b --quant q4_0")(cli_validate.advise)
 app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)
 
 

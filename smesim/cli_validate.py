@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from smesim.cli_options import JsonFlag
+from smesim.cli_options import ChipOption, JsonFlag, ModelOption
 
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="A JSON file of records; default: those smesim carries.")
@@ -80,3 +80,36 @@ def fit(
         ("block", "rows", "median", "p90", "cv median", "cv p90", "cv worst"),
         fit_report.error_rows(fitted, chosen),
     )
+
+
+def advise(
+    chip: ChipOption,
+    model: ModelOption,
+    quant: Annotated[str, typer.Option("--quant", "-q", help="Format of the weights: q4_0, q4_k, q6_k, q8_0 or f32.")],
+    engine: Annotated[str, typer.Option("--engine", help="Whose settings: llama.cpp.")] = "llama.cpp",
+    prompt: Annotated[int, typer.Option(min=2, help="Tokens of the prompt.")] = 512,
+    context: Annotated[int, typer.Option(min=1, help="Context at which tokens are generated.")] = 512,
+    json: JsonFlag = False,
+) -> None:
+    """Say how many threads to use, and how many of them on matrix units, for prompts and for generation."""
+    from smesim import show, workflow
+    from smesim.engines.advice import advise as advice
+    from smesim.engines.formats import weight_format
+    from smesim.workload import Phase, catalog
+
+    described, config, weights = workflow.resolve_chip(chip), catalog.load(model), weight_format(quant.lower())
+    settings = advice(described, config, weights, [Phase.prefill(prompt), Phase.decode(context)], engine)
+    if json:
+        show.print_json(
+            {
+                phase: [{**vars(setting), "environment": setting.environment} for setting in ranked]
+                for phase, ranked in settings.items()
+            }
+        )
+        return
+    for phase, ranked in settings.items():
+        rows = [
+            (s.environment, s.computes, str(s.threads), str(s.on_units), f"{s.tokens_per_s:.1f}") for s in ranked[:5]
+        ]
+        columns = ("set", "computes on", "threads", "on units", "tokens/s")
+        show.print_table(f"{config.name}, {weights.name}, {phase} on {described.name}: predicted", columns, rows)

@@ -211,15 +211,17 @@ class _Layer:
         ]
 
     def _even(self, site: str, kind: TaskKind, flop: float, share: float, n_bytes: float = 0.0) -> Stage:
-        """Arithmetic on the cores, in equal parts."""
-        n = len(self.threads)
+        """Arithmetic on the cores: products in chunks if the engine draws them, all else in equal parts."""
+        per_thread = self.run.profile.chunks_per_thread
+        drawn = per_thread > 0 and self.run.phase.tokens > 1 and kind in (TaskKind.ATTENTION_QK, TaskKind.ATTENTION_PV)
+        n = len(self.threads) * (per_thread if drawn else 1)
         costs = {
             name: Cost(
                 flop / n / (self._peak(t, "f32") * (share if "kernel_efficiency" in self.effects else 1.0)), n_bytes / n
             )
             for name, t in self.kinds.items()
         }
-        return Stage(site, kind, [Chunk(costs, i) for i in range(n)])
+        return Stage(site, kind, [Chunk(costs, None if drawn else i) for i in range(n)])
 
     def _pieces(self, site: str, kind: TaskKind, seconds: float) -> Stage:
         n = len(self.threads)

@@ -200,6 +200,7 @@ class Cluster(Record):
     core_count: Count
     core: CoreSpec
     multi_core_factors: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
+    dram_bytes_per_s: BytesPerS | None = None
     matrix_units: Annotated[tuple[MatrixUnit, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from smesim.hwmodel import library
 from smesim.plan.program import ANY_WORKER, TaskKind
 from smesim.sim.effects import ALL_EFFECTS
 from smesim.workload import Phase, catalog
+from tests.command_line import CommandLine
 
 M1, PRO = library.load("apple-m1"), library.load("apple-m4-pro")
 SMALL = catalog.load("llama-3.2-1b")
@@ -151,3 +152,18 @@ def test_what_an_engine_cannot_do_is_refused() -> None:
         phase_seconds(run("rten", Phase.prefill(16), 1))
     with pytest.raises(SmesimError, match="unknown format of weights 'q3'; accepted: f32"):
         weight_format("q3")
+
+
+def test_advice_ranks_settings_and_says_how_to_get_the_best(smesim: CommandLine) -> None:
+    words = ("advise", "--chip", "apple-m4-pro", "--model", "llama-3.2-1b", "--quant", "q4_0")
+    advice = smesim(*words, "--json").json()
+    assert list(advice) == ["prefill:512", "decode:512"]
+    for ranked in advice.values():
+        rates = [setting["tokens_per_s"] for setting in ranked]
+        assert rates == sorted(rates, reverse=True) or max(rates) - rates[0] < 0.1
+    best = advice["prefill:512"][0]
+    assert (best["computes"], best["on_units"]) == ("both", 2)
+    assert best["environment"] == f"GGML_KLEIDIAI_SME=2 -t {best['threads']}"
+    assert "accepted: llama.cpp" in smesim(*words, "--engine", "mlx").refusal()
+    assert "accepted: Arm chips" in smesim(*words[:2], "server-spr-amx", *words[3:]).refusal()
+    assert "no kernel of llama.cpp for weights of q5_0" in smesim(*words[:-1], "q5_0").refusal()

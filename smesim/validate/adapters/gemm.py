@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from smesim.engines.gemm import Product, on_cores, on_units
-from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.chip import Chip, factor_at
 from smesim.validate.library import Library
 from smesim.validate.machines import NotModelled, chip_of
 from smesim.validate.records import Question
@@ -201,6 +201,15 @@ def ynn9531(question: Question, library: Library) -> float:
     return in_unit(question, unit_seconds(question, library, engine, product), product)
 
 
+def neon_peak(chip: Chip) -> float:
+    """Arithmetic of all cores at once, each cluster with what is left of its rate when all its cores are busy."""
+    return sum(
+        count * c.core.flop_per_s["f32"].value * factor_at(c.multi_core_factors, count)
+        for c in chip.clusters
+        for count in (c.core_count * c.count,)
+    )
+
+
 def blas(question: Question, library: Library) -> float:
     """Accelerate on AMX or SME, OpenBLAS on NEON or SME: square products (blocks aa, aa132, m5, m4max, m4gemm,
     m1max)."""
@@ -210,6 +219,8 @@ def blas(question: Question, library: Library) -> float:
     family = (
         "accelerate" if chip.unit_instances and chip.unit_instances[0].unit.kind.startswith("sme") else "accelerate-amx"
     )
+    if "all cores" in words:
+        return neon_peak(chip) / GIGA
     if "NEON" in words:
         cores = range(min(question.threads or chip.core_count, chip.core_count))
         engine = "openblas-neon" if family == "accelerate-amx" else "openblas-sme"
@@ -219,8 +230,10 @@ def blas(question: Question, library: Library) -> float:
     if "LIBXSMM" in words or "hand-written" in words or "BLIS" in words:
         family = "mpgemm" if dtype_of(question) == "f32" else "accelerate"
     units = big_units(chip)
+    if family == "accelerate-amx" and question.threads == 1:
+        family = "accelerate-amx-alone"
     # Accelerate puts small products on one unit, large ones on all of the big cores' units; on AMX, one a thread.
-    whole = product.m >= 2048 and "one SME" not in words and (family == "accelerate" or question.threads != 1)
+    whole = product.m >= 2048 and "one SME" not in words and family != "accelerate-amx-alone"
     return in_unit(
         question, unit_seconds(question, library, family, product, units=units if whole else units[:1]), product
     )
