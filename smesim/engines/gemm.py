@@ -75,7 +75,8 @@ class UnitKernel:
         tile, kernel = self._tile, self.kernel
         rows, columns = (2, 2) if product.m > tile.rows else (1, TILES)
         if "edge_tiles" in self.effects:
-            blocks = math.ceil(product.m / (rows * tile.rows)) * math.ceil(product.n / (columns * tile.columns))
+            high, wide = product.m / (rows * tile.rows), product.n / (columns * tile.columns)
+            blocks = float(math.ceil(high) * math.ceil(wide))
         else:
             blocks = product.m * product.n / (TILES * tile.rows * tile.columns)
         steps = math.ceil(product.k / tile.depth)

@@ -28,6 +28,7 @@ from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 from smesim.workload.phase import Phase
 
 ROW_FLOP = 16.0  # arithmetic of a norm, an activation or an addition by element, as in hwmodel.cost
+SMALL_CHUNKS = 4  # times as many as an engine wants at least: small enough that nobody waits long for the last
 COLUMN_STEP = 64  # columns that SME kernels take together
 
 
@@ -146,6 +147,10 @@ class _Layer:
     def _product(self, site: str, product: Product, bytes_per_weight: float) -> Stage:
         per_thread = self.run.profile.chunks_per_thread
         drawn = per_thread > 0 and product.m > 1
+        if (fixed := self.run.profile.chunk_columns) and drawn:
+            # Too few chunks of the fixed width and the engine gives up drawing; many fall together here, to save time.
+            drawn = math.ceil(product.n / fixed) >= per_thread * len(self.threads)
+            per_thread *= SMALL_CHUNKS
         width = math.ceil(product.n / (len(self.threads) * (per_thread if drawn else 1)))
         if self.unit_kernels and product.m > 1:
             width = math.ceil(width / COLUMN_STEP) * COLUMN_STEP

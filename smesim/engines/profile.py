@@ -88,6 +88,9 @@ class Attention(Record):
 class EngineProfile(Record):
     """One engine, or one build of it.
 
+    `chunk_columns`: columns of a chunk, where they are fixed; a product that falls into fewer than `chunks_per_thread`
+    of them for each thread is then cut in equal parts, as many as threads.
+
     `base` names the engine whose kernels and threads it shares, but for those that it has itself. `chunks_per_thread`:
     chunks of a product for each thread, drawn from one counter; 0 gives each thread an equal part. `hybrid_rows`: from
     so many rows on only the first thread on each unit drives it and the others compute on their cores; 0 is never.
@@ -101,6 +104,7 @@ class EngineProfile(Record):
     base: Name | None = None
     unit_vectors: bool = True
     chunks_per_thread: Annotated[int, Field(ge=0)] = 0
+    chunk_columns: Annotated[int, Field(ge=0)] = 0
     hybrid_rows: Annotated[int, Field(ge=0)] = 0
     unit_in_decode: Literal["never", "one_thread_each", "always"] = "never"
     matrix: dict[Name, MatrixKernel] = Field(default_factory=dict)

@@ -83,8 +83,8 @@ def write(fit: Fit, folder: Path) -> tuple[Path, ...]:
     folder.mkdir(parents=True, exist_ok=True)
     by_document: dict[str, dict[str, float]] = {}
     for key, value in fit.values.items():
-        document, _, path = key.partition("/")
-        by_document.setdefault(document, {})[path] = float(f"{value:.4g}")
+        document, _, entry = key.partition("/")
+        by_document.setdefault(document, {})[entry] = float(f"{value:.4g}")
     written = []
     for document, values in by_document.items():
         kind, _, name = document.partition(":")

@@ -78,8 +78,8 @@ def free_parameters(documents: Mapping[str, dict[str, Any]]) -> tuple[FreeParame
     def walk(node: Any, key: str) -> None:
         if isinstance(node, dict):
             if node.get("provenance") == "fitted" and "value" in node and "low" in node and "high" in node:
-                prior = float(node.get("prior", node["value"]))
-                found.append(FreeParameter(key, float(node["value"]), float(node["low"]), float(node["high"]), prior))
+                value, low, high = (float(node[name]) for name in ("value", "low", "high"))
+                found.append(FreeParameter(key, value, low, high, float(node.get("prior") or value)))
                 return
             for name, inner in node.items():
                 walk(inner, f"{key}{name}" if key.endswith("/") else f"{key}.{name}")
@@ -107,7 +107,8 @@ class _Rows:
         library = Library(self.values(x))
         chosen = range(len(self.records)) if rows is None else rows
         answers = [math.log(answer(self.records[i].question(), library)) for i in chosen]
-        return np.array(answers) - self.published[list(chosen)]
+        errors: Floats = np.array(answers) - self.published[list(chosen)]
+        return errors
 
     def jacobian(self, x: Floats) -> Floats:
         base = self.errors(x)

@@ -136,7 +136,7 @@ def _geomean(values: Sequence[float]) -> float:
     product = 1.0
     for value in values:
         product *= value
-    return product ** (1.0 / len(values))
+    return float(product ** (1.0 / len(values)))
 
 
 def _m1_ratio(question: Question, library: Library) -> float:
