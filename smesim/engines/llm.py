@@ -103,9 +103,8 @@ class _Layer:
         if self.matrix is None or not units:
             return "none"
         if run.phase.tokens == 1:
-            if profile.unit_in_decode == "never" or (
-                profile.unit_in_decode == "one_thread_each" and run.threads > units
-            ):
+            too_many = profile.unit_in_decode == "one_thread_each" and run.threads > units
+            if profile.unit_in_decode == "never" or (too_many and not self.matrix.any_threads):
                 return "none"
             return "all"
         return "first" if profile.hybrid_rows and run.phase.tokens >= profile.hybrid_rows else "all"

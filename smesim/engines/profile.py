@@ -32,6 +32,7 @@ class MatrixKernel(Record):
     * `generate` (s/element): writing out weights that are kept in another format, for every block of rows.
     * `reload` (s/B): reading the right operand again for every block of rows, without blocks for the cache.
     * `vector` (s/B): products of at most `vector_rows` rows, which go over the weights once without tiles.
+    * `any_threads`: units multiply one row whatever the number of threads, also where the engine has a thread for each.
     * `exposed` (s/B): part of fetching weights from memory that multiplying does not hide.
     * `switch`: share of its rate that a unit loses where several threads take turns on it.
     """
@@ -49,6 +50,7 @@ class MatrixKernel(Record):
     generate: Quantity | None = None
     vector: Quantity | None = None
     vector_rows: Annotated[int, Field(ge=0)] = 0
+    any_threads: bool = False
     exposed: Quantity | None = None
     switch: Quantity | None = None
 

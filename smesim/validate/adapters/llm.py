@@ -96,7 +96,8 @@ def llama_cpp(question: Question, library: Library) -> float:
         return rate(question, library, "llama-cpp-sme", kernel="q4_0-before")
     if "SME off" in unit or unit.startswith("NEON"):
         return rate(question, library, "llama-cpp-neon")
-    hybrid = "hybrid" in unit or "NEON" in unit or "SME on" in unit
+    # Products of f32 are never shared with the cores: every thread drives a unit.
+    hybrid = format_of(question) != "f32" and ("hybrid" in unit or "NEON" in unit or "SME on" in unit)
     return rate(question, library, "llama-cpp-hybrid" if hybrid else "llama-cpp-sme")
 
 
