@@ -143,8 +143,16 @@ def profile_of(document: dict[str, Any], base: EngineProfile | None) -> EnginePr
     merged = inherited | document
     for kernels in ("matrix", "core"):
         if kernels in inherited:
-            merged[kernels] = inherited[kernels] | document.get(kernels, {})
+            own = document.get(kernels, {})
+            merged[kernels] = inherited[kernels] | {n: inherited[kernels].get(n, {}) | own[n] for n in own}
     return EngineProfile.model_validate(merged)
+
+
+def in_half_the_steps(kernel: MatrixKernel, arithmetic: DTypeName) -> MatrixKernel:
+    """The kernel of a format of half the bytes: the same loop with twice the products a step, so half the steps."""
+    steps = kernel.tile_steps
+    halved = None if steps is None else steps.model_copy(update={"value": steps.value / 2, "low": None, "high": None})
+    return kernel.model_copy(update={"arithmetic": arithmetic, "tile_steps": halved})
 
 
 def load(name: str) -> EngineProfile:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from smesim.engines.gemm import Product, on_cores, on_units
+from smesim.engines.profile import in_half_the_steps
 from smesim.hwmodel.chip import Chip, factor_at
 from smesim.validate.library import Library
 from smesim.validate.machines import NotModelled, chip_of
@@ -197,8 +198,15 @@ def numkong(question: Question, library: Library) -> float:
 
 def ynn9531(question: Question, library: Library) -> float:
     product = product_of(question)
-    engine = "ynnpack-first" if "original" in question.metric else "ynnpack-four"
-    return in_unit(question, unit_seconds(question, library, engine, product), product)
+    profile = library.engine("ynnpack-first" if "original" in question.metric else "ynnpack-four")
+    kernel = profile.matrix["f32"]
+    if dtype_of(question) == "bf16":
+        kernel = in_half_the_steps(kernel, "bf16")
+    chip = chip_of(question.chip, library)
+    own = profile.model_copy(update={"matrix": {"dot": kernel}})
+    return in_unit(
+        question, on_units(own, "dot", chip, big_units(chip)[:1], product, library.effects).seconds(0.0), product
+    )
 
 
 def neon_peak(chip: Chip) -> float:
