@@ -85,6 +85,10 @@ def chips(
 def probe(
     out: Annotated[Path, typer.Option("--out", "-o", help="Chip file to write.")],
     quick: Annotated[bool, typer.Option("--quick", help="Fewer shapes, half the time.")] = False,
+    formats: Annotated[
+        str | None,
+        typer.Option(help="Formats of weights to fit beside f32 and those in blocks: bf16. Default: all, quick: none."),
+    ] = None,
     threads: ThreadsOption = None,
     seed: SeedOption = 0,
     stand_in: Annotated[
@@ -96,11 +100,12 @@ def probe(
     from smesim import show, workflow
     from smesim.files import check_writable
 
+    wanted = [parse_weights(name.strip()) for name in formats.split(",")] if formats else None
     check_writable(out)
     check_writable(workflow.host_chip_path(workflow.HOST_STAND_IN if stand_in else workflow.HOST))
     with show.progress() as report:
         chip = workflow.probe_host(
-            out, quick=quick, threads=threads, seed=seed, stand_in=stand_in, progress=report
+            out, quick=quick, formats=wanted, threads=threads, seed=seed, stand_in=stand_in, progress=report
         )
     show.chip(chip, out, json)
 
@@ -109,6 +114,7 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
     cli_plans.plan
 )
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
+app.command(epilog="Example: smesim adapt plan.json --repeats 10 --handicap 1=2 --out adapted.json")(cli_plans.adapt)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
 app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
 app.command(epilog="Example: smesim advise --chip apple-m4-pro --model llama-3.2-1b --quant q4_0")(cli_validate.advise)
@@ -144,7 +150,7 @@ def simulate(
     if trace is not None:
         check_trace_path(trace)
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, loaded.weights_dtype)
     result = workflow.predict(loaded, described, effects)
     if trace is not None:
         write_trace(result, trace)
@@ -213,7 +219,7 @@ def compare(
         check_report_can_be_made()
         check_writable(out / "chip.toml")
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, numbers)
         result = workflow.study(
             config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
             layout_reuse=layout_reuse, refresh=refresh, weights=numbers, progress=report,

@@ -19,11 +19,11 @@ ForceOption = Annotated[
     str | None, typer.Option(help="Modes that operators must take: q_proj=cpu,attention=cooperative.")
 ]
 PlannerOption = Annotated[
-    str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline, or search.")
+    str, typer.Option("--planner", help="Who divides the work: cpu_only, matrix_only, roofline, search, or oracle.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", "-t", help="Workers in the plan; default: all cores.")]
 LayersOption = Annotated[int | None, typer.Option("--layers", help="Take only the first so many layers.")]
-WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32 or bf16.")]
+WeightsOption = Annotated[str, typer.Option("--weights", help="Format of the weights: f32, bf16, q8_0, q4_0 or q4_1.")]
 LayoutReuseOption = Annotated[
     str, typer.Option(help="Packed operands: 'full', 'shared_packs' (nobody writes packed), or 'none' (each its own).")
 ]

@@ -25,6 +25,7 @@ from smesim.cli_options import (
     load_plan_file,
     parse_weights,
 )
+from smesim.errors import SmesimError
 
 
 def plan(
@@ -54,7 +55,7 @@ def plan(
 
     forced, numbers = parse_forced(force), parse_weights(weights)
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, numbers)
         made = workflow.make_plan(
             catalog.load(model), Phase.parse(phase), described, planner_name=planner, threads=threads, layers=layers,
             last_layer_rows=last_layer_rows, layout_reuse=layout_reuse, forced=forced, weights=numbers, budget_s=budget,
@@ -89,7 +90,7 @@ def ablate(
 
     config, wanted, numbers = catalog.load(model), Phase.parse(phase), parse_weights(weights)
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report)
+        described = workflow.resolve_chip(chip, report, numbers)
         steps = ablation.ablate(
             config, wanted, described, threads=threads, layers=layers, weights=numbers, budget_s=budget,
             repeats=repeats, seed=seed, progress=report,
@@ -103,3 +104,39 @@ def plan_diff(first: PlanArgument, second: PlanArgument, json: JsonFlag = False)
     from smesim.plan.diff import plan_differences
 
     show.plan_differences(plan_differences(load_plan_file(first), load_plan_file(second)), json)
+
+
+def adapt(
+    plan_file: PlanArgument,
+    repeats: Annotated[int, typer.Option("--repeats", "-r", min=1, help="Runs, after one that is not counted.")] = 10,
+    handicap: Annotated[
+        str | None, typer.Option(help="Workers to slow down: 1=2 lets the tasks of worker 1 take twice as long.")
+    ] = None,
+    seed: SeedOption = 0,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the plan as it is divided at the end.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Run a plan again and again, and move the division of its products to where the workers really are fast."""
+    from smesim import show, show_adaptation, workflow
+    from smesim.files import check_writable
+
+    loaded, handicaps = load_plan_file(plan_file), _handicaps(handicap)
+    if out is not None:
+        check_writable(out)
+    with show.progress() as report:
+        adapted = workflow.measure_adaptively(loaded, repeats=repeats, seed=seed, handicaps=handicaps, progress=report)
+    if out is not None:
+        adapted.adaptation.plan.save(out)
+    show_adaptation.adaptation(adapted, out, json)
+
+
+def _handicaps(text: str | None) -> dict[int, float]:
+    """Factors by worker from "0=1.5,1=2"."""
+    found: dict[int, float] = {}
+    for item in text.split(",") if text else ():
+        worker, _, factor = item.partition("=")
+        try:
+            found[int(worker)] = float(factor)
+        except ValueError:
+            raise SmesimError(f"--handicap {item!r}; accepted: WORKER=FACTOR,..., as in 0=1.5,1=2") from None
+    return found

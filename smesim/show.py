@@ -56,6 +56,10 @@ def _table(title: str, *columns: str, text: int = 1) -> Table:
     return table
 
 
+def print_line(text: str) -> None:
+    _console.print(text, highlight=False)
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = _table(title, *columns)
     for row in rows:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import DeviceError, PlanError
+from smesim.exec.adaptive import AdaptedRuns, run_adaptively
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.probe.drift import chip_of_now
@@ -36,8 +37,10 @@ from smesim.hwmodel.roofline import (
     matrix_unit_agents,
 )
 from smesim.plan.explain import LayoutReport, layout_report
+from smesim.plan.formats import FORMATS, product_format
 from smesim.plan.layout import LAYOUT_REUSES
 from smesim.plan.lower import lower
+from smesim.plan.oracle import oracle
 from smesim.plan.planners import planner
 from smesim.plan.program import Program
 from smesim.plan.schema import Mode, Plan
@@ -69,29 +72,35 @@ def host_chip_path(name: str = HOST) -> Path:
     return folder / f"{name}.toml"
 
 
-def resolve_chip(name_or_path: str, progress: Progress = _quiet) -> Chip:
-    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none. So is
-    "host-stand-in", the machine with a stand-in for a matrix unit."""
+def resolve_chip(name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32) -> Chip:
+    """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none that
+    knows products with `weights` of that format. So is "host-stand-in", the machine with a stand-in for a unit."""
     if name_or_path not in (HOST, HOST_STAND_IN):
         return library.load(name_or_path, also=(HOST, HOST_STAND_IN))
     path = host_chip_path(name_or_path)
+    formats = [weights]
     if path.exists() and is_this_machine(kept := library.load(path)):
-        return kept
-    return probe_host(path, quick=True, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
+        known = [w for w in FORMATS if w is DType.F32 or kept.has_fitted_products(product_format(w).name)]
+        if weights in known:
+            return kept
+        formats += known
+    return probe_host(path, quick=True, formats=formats, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
 
 
 def probe_host(
-    path: Path, *, quick: bool = False, threads: int | None = None, seed: int = 0, stand_in: bool = False,
-    progress: Progress = _quiet,
+    path: Path, *, quick: bool = False, formats: Sequence[DType] | None = None, threads: int | None = None,
+    seed: int = 0, stand_in: bool = False, progress: Progress = _quiet,
 ) -> Chip:  # fmt: skip
     """Measure this machine and write its chip file, there and as this machine's last probe."""
     from smesim.exec.probe import probe, probe_with_stand_in
 
     Device.here().refuse_if_emulated("a probe")
-    command = f"smesim probe{' --stand-in' if stand_in else ''}{' --quick' if quick else ''}"
+    more = [str(weights) for weights in formats or () if weights is not DType.F32]
+    asked = f" --formats {','.join(more)}" if more else ""
+    command = f"smesim probe{' --stand-in' if stand_in else ''}{' --quick' if quick else ''}{asked}"
     kept = host_chip_path(HOST_STAND_IN if stand_in else HOST)
     chip = (probe_with_stand_in if stand_in else probe)(
-        Device.here(), threads=threads, quick=quick, seed=seed, command=command,
+        Device.here(), threads=threads, quick=quick, formats=formats, seed=seed, command=command,
         progress=lambda what, done, total: progress(what, done / total),
     )  # fmt: skip
     library.save(chip, path)
@@ -135,12 +144,17 @@ def make_plan(
             graph, chip, threads, simulate=lambda plan: simulated_s(plan, chip), budget_s=budget_s, progress=progress,
             **options,
         )  # fmt: skip
+    if planner_name == "oracle":
+        return oracle(
+            graph, chip, threads, simulate=lambda plan, alone: simulated_s(plan, chip, alone), progress=progress,
+            **options,
+        )  # fmt: skip
     return planner(planner_name)(graph, chip, threads, **options)
 
 
-def simulated_s(plan: Plan, chip: Chip) -> float:
-    """The time that a plan is predicted to take, without a trace of it."""
-    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan)).end_s))
+def simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph | None = None) -> float:
+    """The time that a plan is predicted to take, without a trace of it; of a part of its model where `graph` is one."""
+    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan, graph)).end_s))
 
 
 def explain_layouts(plan: Plan, chip: Chip) -> LayoutReport:
@@ -247,6 +261,19 @@ def measure(
     warmup = 0 if executor.device.emulated else 1
     trace = executor.run(program, tensors, plan, repeats, warmup, run_progress, between)
     return Measurement(trace, tensors, None if yardstick is None else yardstick.take(trace.makespans_s()))
+
+
+def measure_adaptively(
+    plan: Plan, *, repeats: int, seed: int = 0, handicaps: Mapping[int, float] | None = None,
+    progress: Progress = _quiet,
+) -> AdaptedRuns:  # fmt: skip
+    """Execute a plan again and again, divided anew where it could be faster; see `smesim.exec.adaptive`."""
+    Device.here().refuse_if_emulated("dividing by measured times")
+    executor = NativeExecutor(_device_for(plan.stand_in), handicaps=handicaps)
+    program = lower(plan)
+    executor.check(program)
+    tensors = Tensors.random(program, plan.model, executor.device, seed)
+    return run_adaptively(executor, plan, tensors, repeats, lambda run: progress(f"run {run}", run / repeats))
 
 
 @dataclass(frozen=True)

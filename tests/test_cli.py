@@ -297,13 +297,14 @@ def test_roofline_of_quantised_weights(smesim: CommandLine) -> None:
     assert "unknown dtype 'f31'" in smesim(*arguments, "--weights", "f31").refusal()
 
 
-def test_weights_in_bf16_are_planned_predicted_and_executed(smesim: CommandLine) -> None:
+@pytest.mark.parametrize("weights", ["bf16", "q4_0"])
+def test_weights_of_other_formats_are_planned_predicted_and_executed(smesim: CommandLine, weights: str) -> None:
     arguments = ("plan", "--model", smesim.model(), "--phase", "prefill:9", "--chip", "apple-m4", "--threads", "1")
-    made = smesim(*arguments, "--weights", "bf16", "--out", "low.json", "--json").json()
-    assert made["weights_dtype"] == "bf16"
+    made = smesim(*arguments, "--weights", weights, "--out", "low.json", "--json").json()
+    assert made["weights_dtype"] == weights
     kernels = {entry["kernel"] for entry in made["operators"] if entry["kind"] in ("linear", "embed")}
-    assert kernels == {"gemm_bf16", "gemv_bf16", "embed_bf16"}
-    assert "bf16 weights" in smesim(*arguments, "--weights", "bf16").out
+    assert kernels == {f"gemm_{weights}", f"gemv_{weights}", f"embed_{weights}"}
+    assert f"{weights} weights" in smesim(*arguments, "--weights", weights).out
     assert smesim("simulate", "low.json", "--chip", "apple-m4", "--json").json()["source"] == "simulated"
     assert smesim("execute", "low.json", "--repeats", "1", "--json").json()["kernels"]["linear"]
     assert "f16 asked for; accepted: f32, bf16" in smesim(*arguments, "--weights", "f16").refusal()

@@ -47,7 +47,7 @@ PLAN = {"--model": "tinyllama-1.1b", "--phase": "prefill:8", "--chip": "apple-m4
 UNKNOWN = {
     ("--model", "llama-3.2-3"): "unknown model 'llama-3.2-3' (did you mean llama-3.2-3b?)",
     ("--chip", "apple-m5"): "unknown chip 'apple-m5' (did you mean 'apple-m4'?)",
-    ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only, roofline, search",
+    ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only, roofline, search, oracle",
     ("--force", "q_proj"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
     ("--force", "q_proj=gpu"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
     ("--force", "query=cpu"): "--force names operator 'query'; accepted: embed",

@@ -1,6 +1,7 @@
 /* From a task to the leaf that does it: resolves buffers, rows and leading dimensions, and calls one kernel. */
 #include <stddef.h>
 
+#include "blocks.h"
 #include "dispatch_attention.h"
 #include "embed_bf16.h"
 #include "experts.h"
@@ -48,7 +49,9 @@ static void run_embed(const struct sms_run *run, const struct sms_kernels *k, co
     const int64_t rows = t->end0 - t->begin0;
     const void *table = run->buffers[op->weight];
     const int packed = run->buffer_facts[op->weight].layout == SMS_RHS_PACKED;
-    if (op->rhs_dtype == SMS_NUMBER_BF16) {
+    if (sms_in_blocks(op->rhs_dtype))
+        sms_run_block_embed(run, op, t);
+    else if (op->rhs_dtype == SMS_NUMBER_BF16) {
         if (packed)
             sms_embed_rhs_bf16(ids, rows, table, op->n, to, op->n);
         else
@@ -60,6 +63,10 @@ static void run_embed(const struct sms_run *run, const struct sms_kernels *k, co
 }
 
 static void run_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    if (sms_in_blocks(op->rhs_dtype)) {
+        sms_run_block_gemm(run, worker, op, t);
+        return;
+    }
     const void *lhs = run->buffers[op->packed], *rhs = run->buffers[op->weight];
     const float *bias = buffer(run, op->bias);
     float *c = buffer(run, op->output0);
@@ -72,6 +79,10 @@ static void run_gemm(const struct sms_run *run, int32_t worker, const struct sms
 }
 
 static void run_gemv(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    if (sms_in_blocks(op->rhs_dtype)) {
+        sms_run_block_gemv(run, worker, op, t);
+        return;
+    }
     const float *x = activation(run, op->input0, op->m, op->k).data, *bias = buffer(run, op->bias);
     const void *rhs = run->buffers[op->weight];
     float *y = buffer(run, op->output0);
@@ -82,12 +93,22 @@ static void run_gemv(const struct sms_run *run, int32_t worker, const struct sms
 }
 
 static void run_pack(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    if (sms_in_blocks(op->rhs_dtype)) {
+        sms_run_pack_q8(run, op, t);
+        return;
+    }
     struct rows x = activation(run, op->input0, op->m, op->k);
     void *packed = run->buffers[op->packed];
     if (op->rhs_dtype == SMS_NUMBER_BF16)
         run->lowp[worker]->pack_lhs_bf16(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
     else
         run->kernels[worker]->pack_lhs(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
+}
+
+static void run_quantize(const struct sms_run *run, int32_t worker, const struct sms_op *op,
+                         const struct sms_task *t) {
+    const struct rows x = activation(run, op->input0, op->m, op->n);
+    sms_run_quantize(run, worker, op, t, x.data, x.ld);
 }
 
 /* A norm or an activation whose output is the packed operand of the products that read it. */
@@ -161,8 +182,9 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
     case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
-    case SMS_EXPERT_PACK: sms_run_expert_pack(run, k, op, t, run->scratch[worker]); return 0;
-    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, k, op, t); return 0;
+    case SMS_EXPERT_PACK: sms_run_expert_pack(run, worker, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, worker, op, t); return 0;
+    case SMS_QUANTIZE: run_quantize(run, worker, op, t); return 0;
     case SMS_EXPERT_COMBINE: sms_run_expert_combine(run, k, op, t); return 0;
     default: return SMS_NO_KERNEL;
     }

@@ -3,13 +3,14 @@
 #include <math.h>
 #include <stddef.h>
 
+#include "blocks.h"
+
 /* Rows that the router scores at a time; what it needs of scratch does not grow with the tokens. */
 enum { ROUTER_ROWS = 64 };
 
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
-/* First grouped row of a reached expert, whose rows are spread as evenly as can be: the first ones have one more. */
-static int64_t first_row_of(const struct sms_op *op, int64_t expert) {
+int64_t sms_first_row_of_expert(const struct sms_op *op, int64_t expert) {
     return op->m / op->experts * expert + at_most(expert, op->m % op->experts);
 }
 
@@ -81,13 +82,18 @@ static void gather(const struct sms_kernels *k, const float *x, const int32_t *t
     }
 }
 
-void sms_run_expert_pack(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                         const struct sms_task *t, float *scratch) {
+void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
+                         float *scratch) {
+    if (sms_in_blocks(op->rhs_dtype)) {
+        sms_run_expert_pack_q8(run, op, t);
+        return;
+    }
+    const struct sms_kernels *k = run->kernels[worker];
     const float *x = run->buffers[op->input0];
     const int32_t *tokens = run->buffers[op->input2];
     const int64_t depth = op->k, mr = op->lhs_mr;
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = first_row_of(op, expert), rows = first_row_of(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
         float *out = (float *)run->buffers[op->packed] + first * depth;
         if (op->gathers)
             gather(k, x, tokens + first, rows, depth, mr, out, scratch);
@@ -96,11 +102,15 @@ void sms_run_expert_pack(const struct sms_run *run, const struct sms_kernels *k,
     }
 }
 
-void sms_run_expert_gemm(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                         const struct sms_task *t) {
+void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    if (sms_in_blocks(op->rhs_dtype)) {
+        sms_run_block_expert(run, worker, op, t);
+        return;
+    }
+    const struct sms_kernels *k = run->kernels[worker];
     const int32_t *expert_of = (const int32_t *)run->buffers[op->input2] + 2 * (int64_t)op->m;
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = first_row_of(op, expert), rows = first_row_of(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
         const float *lhs = (const float *)run->buffers[op->packed] + first * op->k;
         const float *rhs = (const float *)run->buffers[op->weight] + expert_of[first] * sms_rhs_size(op->n, op->k);
         float *out = (float *)run->buffers[op->output0] + first * op->n;

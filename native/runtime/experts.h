@@ -12,12 +12,14 @@
 
 #include "smesim/runtime.h"
 
+/* First grouped row of a reached expert, whose rows are spread as evenly as can be: the first ones have one more. */
+int64_t sms_first_row_of_expert(const struct sms_op *op, int64_t expert);
+
 void sms_run_router(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                     const struct sms_task *t, float *scratch);
-void sms_run_expert_pack(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                         const struct sms_task *t, float *scratch);
-void sms_run_expert_gemm(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
-                         const struct sms_task *t);
+void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
+                         float *scratch);
+void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t);
 void sms_run_expert_combine(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                             const struct sms_task *t);
 

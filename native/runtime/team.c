@@ -74,6 +74,15 @@ static void complete(struct sms_team *team, const struct sms_run *run, int32_t t
     }
 }
 
+/* A worker with a handicap is busy for as many times the time that its task took. When that is over. */
+static int64_t held_back(const struct sms_run *run, int32_t task, int32_t worker) {
+    int64_t now = sms_now_ns(), start = run->start_ns[task];
+    int64_t until = start + (int64_t)((double)(now - start) * run->handicaps[worker]);
+    while (now < until)
+        now = sms_now_ns();
+    return now;
+}
+
 static bool run_one(struct sms_team *team, const struct sms_run *run, int32_t task, int32_t worker) {
     struct awaited ready = {team, &run->pending[task], 0, 0};
     sms_gate_wait(&team->gate, task_is_ready, &ready, 0);
@@ -82,7 +91,7 @@ static bool run_one(struct sms_team *team, const struct sms_run *run, int32_t ta
     run->ran_on[task] = worker;
     run->start_ns[task] = sms_now_ns();
     int status = sms_run_task(run, &run->tasks[task], worker);
-    run->end_ns[task] = sms_now_ns();
+    run->end_ns[task] = run->handicaps ? held_back(run, task, worker) : sms_now_ns();
     if (status) {
         fail(team, status);
         return false;

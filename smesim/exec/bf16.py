@@ -60,12 +60,12 @@ def fill_jobs(
     out = array.view(np.uint16)
 
     def job(begin: int) -> int:
-        return fill(out, _drawn(isa, begin, min(begin + rows, n), k, seed, scale), begin, isa)
+        return fill(out, drawn(isa, begin, min(begin + rows, n), k, seed, scale), begin, isa)
 
     return (partial(job, begin) for begin in range(0, n, rows))
 
 
-def _drawn(isa: str, begin: int, end: int, k: int, seed: int, scale: float) -> Floats:
+def drawn(isa: str, begin: int, end: int, k: int, seed: int, scale: float) -> Floats:
     """Rows begin .. end of the f32 weights."""
     ffi, lib = native()
     piece = np.empty((end - begin, k), np.float32)

@@ -255,7 +255,7 @@ def _kernel_tables() -> list[KernelTable]:
 def other_kernels() -> dict[str, tuple[str, ...]]:
     """The numbers beside f32 that have kernels, and the instruction sets whose kernels run here, fastest first.
 
-    Of these plans use bf16.
+    Of these plans use bf16 and blocks.
     """
     ffi, lib = native()
     tables_of = {

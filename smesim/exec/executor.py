@@ -9,7 +9,7 @@ looks up a few times a second, so that Ctrl-C ends the run after the tasks in ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +21,7 @@ from smesim import __version__
 from smesim.errors import DeviceError
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device, KernelTable, native
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
 from smesim.plan.lower import CPU_ROLE
@@ -61,11 +61,16 @@ class RunTimes:
 class NativeExecutor:
     """Runs programs on this machine's cores with the kernels of one instruction set, each on its own team of threads.
 
-    `isa` forces a set of kernels (DeviceError if it cannot run here); by default they are the fastest.
+    `isa` forces a set of kernels (DeviceError if it cannot run here); by default they are the fastest. `handicaps` lets
+    the tasks of a worker take so many times as long, at least 1: a core that is not what it should be.
     """
 
-    def __init__(self, device: Device, isa: str | None = None) -> None:
+    def __init__(self, device: Device, isa: str | None = None, handicaps: Mapping[int, float] | None = None) -> None:
         self.device = device
+        self.handicaps = dict(handicaps or {})
+        for worker, factor in self.handicaps.items():
+            if not (worker >= 0 and 1 <= factor < float("inf")):
+                raise DeviceError(f"a handicap of {factor:g} for worker {worker}; accepted: a factor from 1 on")
         self._forced = None if isa is None else device.kernel_table(isa)
 
     def check(self, program: Program, share: Tensors | None = None, reserve_bytes: int = 0) -> MemoryBill:
@@ -87,18 +92,9 @@ class NativeExecutor:
             raise DeviceError(
                 f"the plan has {program.n_workers} workers; this machine has {len(self.device.cores)} usable cores"
             )
-        runnable = {
-            TaskKind.JOIN, TaskKind.EMBED, TaskKind.RMSNORM, TaskKind.PACK_LHS, TaskKind.GEMM, TaskKind.GEMV,
-            TaskKind.ROPE, TaskKind.KV_APPEND, TaskKind.ATTENTION, TaskKind.ADD, TaskKind.SWIGLU, TaskKind.ARGMAX,
-            TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU_PACKED, TaskKind.ROUTER, TaskKind.EXPERT_PACK,
-            TaskKind.EXPERT_GEMM, TaskKind.EXPERT_COMBINE,
-            TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
-            TaskKind.ATTENTION_COMBINE,
-        }  # fmt: skip
-        for kind in np.unique(program.tasks["kind"]):
-            if TaskKind(kind) not in runnable:
-                names = ", ".join(k.name for k in sorted(runnable))
-                raise DeviceError(f"there is no native kernel for {TaskKind(kind).name} tasks; there are {names}")
+        for worker in self.handicaps:
+            if worker >= program.n_workers:
+                raise DeviceError(f"a handicap for worker {worker}; the plan has workers 0..{program.n_workers - 1}")
         if self._forced is not None:
             return (self._forced,) * program.n_workers
         device = self.device
@@ -127,7 +123,7 @@ class NativeExecutor:
         tables = self._checked_tables(program)
         tensors.check_fit(program)
         team = self._team(program)
-        run = _NativeRun(program, tensors, tables)
+        run = _NativeRun(program, tensors, tables, self.handicaps)
         counted: list[RunTimes] = []
         before = CpuTime.now()
         for i in range(warmup + repeats):
@@ -151,6 +147,7 @@ class NativeExecutor:
         elif self.device.stand_in:
             notes.append("stand-in: the cores ran narrower kernels than they could")
         notes += _notes_of_strips(program, tables)
+        notes += [f"worker {worker} took {factor:g} times as long" for worker, factor in self.handicaps.items()]
         if loose := program.n_workers - native()[1].sms_team_pinned(team):
             notes.append(f"{loose} of {program.n_workers} threads could not be pinned to a core")
         head = {
@@ -163,7 +160,7 @@ class NativeExecutor:
         """A call that executes a program once, on threads that wait for the next call, and returns the times."""
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team, run = self._team(program), _NativeRun(program, tensors, tables)
+        team, run = self._team(program), _NativeRun(program, tensors, tables, self.handicaps)
         return lambda: run.execute(team)
 
     def _team(self, program: Program) -> Any:
@@ -237,11 +234,11 @@ def _notes_of_forced(forced: str, best: str) -> list[str]:
 def _notes_of_strips(program: Program, tables: Sequence[KernelTable]) -> list[str]:
     """Which strips are not as high as suits the kernels that read them best."""
     notes = []
-    for number in (Number.F32, Number.BF16):
+    for number in np.unique(program.ops["rhs_dtype"][np.isin(program.ops["kind"], _PRODUCTS)]).tolist():
         of_number = program.ops["lhs_mr"][program.ops["rhs_dtype"] == number]
         strips = np.unique(of_number[of_number > 0]).tolist()
         for table in dict.fromkeys(tables if strips else ()):
-            suits = table if number is Number.F32 else lowp_beside(table.isa)
+            suits = table if number == Number.F32 else table_beside(table.isa, number)
             if any(height != suits.mr for height in strips):
                 heights = ", ".join(map(str, strips))
                 notes.append(f"the plan packs strips of {heights} rows; {suits.mr} suit the {suits.isa} kernels best")
@@ -254,14 +251,15 @@ _PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
 def _kernels_that_ran(program: Program, runs: Sequence[RunTimes], tables: Sequence[KernelTable]) -> dict[str, str]:
     """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
     names = np.asarray(program.op_kinds, dtype=object)
-    low = np.isin(program.ops["kind"], _PRODUCTS) & (program.ops["rhs_dtype"] != Number.F32)
+    numbers = program.ops["rhs_dtype"]
+    low = np.isin(program.ops["kind"], _PRODUCTS) & (numbers != Number.F32)
     found: dict[str, set[str]] = {}
     for run in runs:
         for worker in np.unique(run.ran_on[run.ran_on >= 0]).tolist():
             ops = np.unique(program.tasks["op"][run.ran_on == worker])
             isa = tables[worker].isa
             for op in ops.tolist():
-                found.setdefault(names[op], set()).add(lowp_beside(isa).isa if low[op] else isa)
+                found.setdefault(names[op], set()).add(table_beside(isa, numbers[op]).isa if low[op] else isa)
     return {kind: "+".join(sorted(found[kind])) for kind in sorted(found)}
 
 
@@ -277,7 +275,9 @@ def _scratch_bytes(program: Program, table: KernelTable) -> int:
 class _NativeRun:
     """The C side's view of a program and its buffers; keeps alive everything that it points to."""
 
-    def __init__(self, program: Program, tensors: Tensors, tables: Sequence[KernelTable]) -> None:
+    def __init__(
+        self, program: Program, tensors: Tensors, tables: Sequence[KernelTable], handicaps: Mapping[int, float]
+    ) -> None:
         ffi, lib = native()
         self.program = program
         n_tasks, n_workers = program.n_tasks, program.n_workers
@@ -311,7 +311,13 @@ class _NativeRun:
         run.kernels = pointers("const struct sms_kernels *", kernels)
         lowp = [lib.sms_lowp_find(lowp_beside(table.isa).isa.encode()) for table in tables]
         run.lowp = pointers("const struct sms_lowp *", lowp)
+        blocks = [lib.sms_blocks_find(blocks_beside(table.isa).isa.encode()) for table in tables]
+        run.blocks = pointers("const struct sms_blocks *", blocks)
         run.scratch = pointers("void *", [ffi.from_buffer(a) for a in self.scratch])
+        if handicaps:
+            factors = np.ones(n_workers)
+            factors[list(handicaps)] = list(handicaps.values())
+            run.handicaps = pointer("double", factors)
         run.pending = pointer("int32_t", self.pending)
         run.cursors = pointer("int32_t", self.cursors)
         run.start_ns = pointer("int64_t", self.start_ns)
@@ -349,6 +355,10 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
     return ready
 
 
+Q8_SCALE_SHARE = 9
+"""Of quantised activations one byte in nine is of a scale."""
+
+
 def _check_finite(program: Program, tensors: Tensors) -> None:
     """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
     outputs = ("output0", "output1", "packed_out")
@@ -360,6 +370,8 @@ def _check_finite(program: Program, tensors: Tensors) -> None:
     }
     for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
         values = tensors.arrays[output].view(np.float32)
+        if program.buffers["dtype"][output] == Number.Q8:  # the scales, behind the numbers
+            values = values[-len(values) // Q8_SCALE_SHARE :]
         if not np.isfinite(values).all():
             bad = int(np.flatnonzero(~np.isfinite(values))[0])
             raise DeviceError(

@@ -12,17 +12,18 @@ import mmap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError
-from smesim.exec import bf16
+from smesim.exec import bf16, blocks
 from smesim.exec.device import Device, native
 from smesim.exec.routing import balanced_routing, routing_table
 from smesim.plan.buffers import ROPE_TABLES, is_routing
-from smesim.plan.formats import format_of_number
+from smesim.plan.formats import NR, format_of_number
 from smesim.plan.program import BufferRole, Layout, Number, Program, TaskKind
 from smesim.workload.config import ModelConfig
 from smesim.workload.rope import inverse_frequencies
@@ -31,6 +32,8 @@ Progress = Callable[[int], None]
 
 HUGE_PAGE_BYTES = 2 << 20
 FILL_CHUNK_BYTES = 16 << 20
+PACK_PANELS = 64
+"""Panels of weights that a thread brings into the kernels' layout at a time."""
 
 
 def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
@@ -156,6 +159,11 @@ class Tensors:
             if facts["layout"] == Layout.RHS_PACKED:
                 return bf16.unpacked_rhs(bits, rows, columns)
             return bf16.widened(bits).reshape(rows, columns)
+        if facts["dtype"] in blocks.IN_BLOCKS:
+            number, packed = Number(int(facts["dtype"])), np.split(self._arrays[index], self._matrices(index))
+            unpacked = blocks.unpack_rhs if facts["layout"] == Layout.RHS_PACKED else blocks.dequantized
+            values = np.stack([unpacked(number, matrix, rows, columns) for matrix in packed])
+            return values if len(values) > 1 else values[0]
         flat = self._arrays[index].view(np.float32)
         match Layout(facts["layout"]):
             case Layout.ROW_MAJOR:
@@ -165,11 +173,11 @@ class Tensors:
                 matrices = panels.transpose(0, 1, 3, 2).reshape(len(panels), -1, columns)[:, :rows]
                 return matrices.copy() if len(matrices) > 1 else matrices[0].copy()
             case Layout.K_PACKED:
-                blocks = flat.reshape(-1, rows // 16, columns, 16)
-                return blocks.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
+                parts = flat.reshape(-1, rows // 16, columns, 16)
+                return parts.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
             case Layout.V_PACKED:
-                blocks = flat.reshape(-1, -(-columns // 16), rows, 16)
-                return blocks.transpose(0, 2, 1, 3).reshape(len(blocks), rows, -1)[:, :, :columns].copy()
+                parts = flat.reshape(-1, -(-columns // 16), rows, 16)
+                return parts.transpose(0, 2, 1, 3).reshape(len(parts), rows, -1)[:, :, :columns].copy()
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is not for reading")
 
@@ -190,6 +198,12 @@ class Tensors:
             bits = bf16.packed_rhs(values.reshape(rows, columns)) if packed else bf16.rounded(values.ravel())
             self._arrays[index].view(np.uint16)[:] = bits
             return
+        if facts["dtype"] in blocks.IN_BLOCKS:
+            number = Number(int(facts["dtype"]))
+            pack = blocks.packed_floats if facts["layout"] == Layout.RHS_PACKED else blocks.quantized
+            matrices = values.reshape(-1, rows, columns)
+            self._arrays[index][:] = np.concatenate([pack(number, matrix).ravel() for matrix in matrices])
+            return
         flat = self._arrays[index].view(np.float32)
         match Layout(facts["layout"]):
             case Layout.ROW_MAJOR:
@@ -202,6 +216,32 @@ class Tensors:
                 self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by tasks only")
+
+    def write_blocks(self, name: str, rows: npt.NDArray[np.uint8]) -> None:
+        """Fill a buffer of weights in blocks from the bytes of GGUF's blocks, of experts one matrix after another.
+
+        `rows` may be a part of a mapped file. DeviceError unless the buffer is of blocks, and of that many bytes.
+        """
+        index = self._program.buffer_index(name)
+        facts, array = self._program.buffers[index], self._arrays[index]
+        n, k = int(facts["rows"]), int(facts["columns"])
+        if facts["dtype"] not in blocks.IN_BLOCKS:
+            raise DeviceError(f"buffer {name!r} is of {Number(int(facts['dtype'])).name.lower()}; accepted: blocks")
+        number, matrices = Number(int(facts["dtype"])), self._matrices(index)
+        if rows.size != matrices * n * blocks.row_bytes(number, k):
+            accepted = matrices * n * blocks.row_bytes(number, k)
+            raise DeviceError(f"{rows.size} bytes of blocks for {name!r}; accepted: {accepted}")
+        if facts["layout"] != Layout.RHS_PACKED:
+            array[:] = rows.reshape(-1)
+            return
+        parts = zip(rows.reshape(matrices, -1), np.split(array, matrices), strict=True)
+        jobs = [
+            partial(blocks.pack_rhs, number, of_file, n, k, packed, begin, min(begin + PACK_PANELS, -(-n // NR)))
+            for of_file, packed in parts
+            for begin in range(0, -(-n // NR), PACK_PANELS)
+        ]
+        with ThreadPoolExecutor(len(self._device.cores)) as pool:
+            list(pool.map(lambda job: job(), jobs))  # taking the results raises what failed
 
     def _write_cache(
         self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,
@@ -289,6 +329,10 @@ class Tensors:
         if self._program.buffers[index]["dtype"] == Number.BF16:
             packed = bool(self._program.buffers[index]["layout"] == Layout.RHS_PACKED)
             return list(bf16.fill_jobs(array, n, k, packed=packed, isa=self._device.isa, seed=seed, scale=scale))
+        if (number := Number(int(self._program.buffers[index]["dtype"]))) in blocks.IN_BLOCKS:
+            packed = bool(self._program.buffers[index]["layout"] == Layout.RHS_PACKED)
+            isa = self._device.isa
+            return list(blocks.fill_jobs(number, array, n, k, packed=packed, isa=isa, seed=seed, scale=scale))
         kernels = lib.sms_kernels_find(self._device.isa.encode())
         pointer = ffi.from_buffer("float *", array, require_writable=True)
         packed = self._program.buffers[index]["layout"] == Layout.RHS_PACKED

@@ -50,7 +50,7 @@ SCHEMA_VERSION = 1
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_+-]*$", max_length=64)]
 Count = Annotated[int, Field(ge=1, le=65536)]
-DTypeName = Literal["f64", "f32", "f16", "bf16", "s8"]
+DTypeName = Literal["f64", "f32", "f16", "bf16", "s8", "q8_0", "q4_0", "q4_1"]
 """Types that arithmetic is done in; quantised formats are stored in blocks and computed in one of these."""
 
 UnitKind = Literal["sme1", "sme2", "apple-amx", "intel-amx", "stand-in"]
@@ -321,6 +321,12 @@ class Chip(Record):
     def has_stand_in(self) -> bool:
         """Whether one of its units is no matrix unit, but wider kernels of a core."""
         return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
+
+    def has_fitted_products(self, dtype: str) -> bool:
+        """Whether every core, and every stand-in for a matrix unit, has fitted kernels for products in a format."""
+        engines: list[CoreSpec | MatrixUnit] = [cluster.core for cluster in self.clusters]
+        engines += [unit for cluster in self.clusters for unit in cluster.matrix_units if unit.is_stand_in]
+        return all(any(kernel.name == f"gemv_{dtype}" for kernel in engine.kernels) for engine in engines)
 
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""

@@ -13,6 +13,7 @@ Effects that can be switched off here by name: see `COST_EFFECTS`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,6 +75,10 @@ DO_BOTH = {
     "swiglu_packed_f32": ("swiglu_f32", "pack_lhs_f32"),
 }
 """Guessed: where a kernel was never measured, it costs as much as the two whose work it does."""
+
+
+_FORMAT = re.compile(r"_(q\d(_\d)?|[a-z]+\d+)$")
+"""The format that the name of a kernel ends with."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +186,7 @@ class CoreCosts:
 
     def _parameter(self, kernel: str, name: str, guess: float) -> float:
         """A coefficient; of a kernel that was not fitted in its format, what it is in f32."""
-        in_f32 = f"{kernel.rpartition('_')[0]}_f32"
+        in_f32 = _FORMAT.sub("_f32", kernel)
         return self._kernels.get(kernel, self._kernels.get(in_f32, {})).get(name, guess)
 
     def gemm_s(

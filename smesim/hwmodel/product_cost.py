@@ -19,14 +19,17 @@ DEFAULT_MR = 6
 DEFAULT_NR = 16
 DEFAULT_KC = 384
 
+_COMPUTED_IN = {"q8_0": "s8", "q4_0": "s8", "q4_1": "s8"}
+"""Formats of weights whose products are sums of integers, and those integers' format in a chip's rates."""
+
 Kernels = Mapping[str, Mapping[str, float]]
 """Fitted coefficients by kernel and by name."""
 
 
 def product_rate(engine: CoreSpec | MatrixUnit, dtype: str) -> float:
-    """Peak FLOP/s of products in a format: the engine's own rate, or that of f32 where it has none."""
+    """Peak FLOP/s of products with weights of a format: the engine's own rate, or that of f32 where it has none."""
     rates = {str(name): rate.value for name, rate in engine.flop_per_s.items()}
-    return rates.get(dtype, rates.get("f32", 0.0))
+    return rates.get(_COMPUTED_IN.get(dtype, dtype), rates.get("f32", 0.0))
 
 
 @lru_cache(maxsize=65536)

@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from smesim.hwmodel.attention_blocks import BlockShape
-from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, UnitInstance, factor_at
+from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, TileShape, UnitInstance, factor_at
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, strip_heights
 
 # Guessed: what a tuned kernel reaches of the rate at which a unit issues outer products, once edges and stores of
@@ -69,6 +69,7 @@ class UnitCosts:
         self._unit: MatrixUnit = instance.unit
         self._core = core
         self._effects = frozenset(effects)
+        self._tiles: dict[DTypeName, TileShape] = {}
         unit = self._unit
         levels = chip.levels(instance.cluster.cluster.name)
         self._store_bytes_per_s = next(
@@ -78,18 +79,23 @@ class UnitCosts:
         self._efficiency = GUESSED_UNIT_EFFICIENCY if "kernel_efficiency" in self._effects else 1.0
         self._switch_s = unit.mode_switch_s.value * SWITCHES_A_LEAF if "mode_switch" in self._effects else 0.0
 
+    def _tile(self, dtype: DTypeName) -> TileShape:
+        if dtype not in self._tiles:
+            self._tiles[dtype] = self._unit.tile(dtype)
+        return self._tiles[dtype]
+
     def multiplies(self, dtype: str) -> bool:
         """Whether the unit has instructions for products in a format; where not, the core does them itself."""
         return dtype in self._unit.flop_per_s
 
     def columns_together(self, rows: int, dtype: DTypeName = "f32") -> int:
         """Columns that the tiles in flight cover side by side: two tiles, or four where there are few rows."""
-        tile = self._unit.tile(dtype)
+        tile = self._tile(dtype)
         return (2 if rows > tile.rows else TILES_IN_FLIGHT) * tile.columns
 
     def rows_together(self, dtype: DTypeName = "f32") -> int:
         """Rows of a block of many: two tiles below each other."""
-        return 2 * self._unit.tile(dtype).rows
+        return 2 * self._tile(dtype).rows
 
     def multiplies_vectors(self, dtype: str) -> bool:
         """Whether the unit has instructions for a matrix times one vector; where not, the core does that itself."""
@@ -104,7 +110,7 @@ class UnitCosts:
         self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32"
     ) -> UnitWork:
         """A tile of packed operands: strips begin..end of `rows` rows by `columns` columns, K = k."""
-        tile = self._unit.tile(dtype)
+        tile = self._tile(dtype)
         words = -(-k // tile.depth)
         blocks = -(-words // DEPTH_WORDS)
         total = NOTHING
@@ -146,7 +152,7 @@ class UnitCosts:
     def stage(self, block: BlockShape, is_qk: bool) -> UnitWork:
         """One block of a pipeline: its scores, or its weights times values. The core scales queries before the first
         block, and outputs behind the last; the unit turns its left operand over strip by strip."""
-        side, d = self._unit.tile("f32").rows, block.head_dim
+        side, d = self._tile("f32").rows, block.head_dim
         strips = -(-block.rows // (2 * side))
         total, packed = NOTHING, 0.0
         for strip in range(strips):
@@ -165,7 +171,7 @@ class UnitCosts:
         self, rows: int, group: int, position: int, key0: int, keys_end: int, d: int
     ) -> tuple[_Steps, float, float]:
         """Steps, scores under the softmax and elements packed on the way, for some rows and one block of keys."""
-        side = self._unit.tile("f32").rows
+        side = self._tile("f32").rows
         strips = -(-rows // (2 * side))
         total, pairs, packed = NOTHING, 0.0, 0.0
         for strip in range(strips):
@@ -181,7 +187,7 @@ class UnitCosts:
 
     def _block(self, rows: int, columns: int, words: int, blocks: int, dtype: DTypeName) -> _Steps:
         """Steps of one strip's part times some columns, `words` deep in `blocks` blocks of the depth."""
-        side = self._unit.tile(dtype)
+        side = self._tile(dtype)
         if rows > side.rows:
             count, vectors = columns / (2 * side.columns), 4
         else:
@@ -194,7 +200,7 @@ class UnitCosts:
         return _Steps(count * words, count * words * vectors, count * TILES_IN_FLIGHT * moves)
 
     def _work(self, total: _Steps, dtype: DTypeName, switch_s: float) -> UnitWork:
-        unit, tile = self._unit, self._unit.tile(dtype)
+        unit, tile = self._unit, self._tile(dtype)
         flop_a_step = 2.0 * tile.rows * tile.columns * tile.depth * TILES_IN_FLIGHT
         in_flight = TILES_IN_FLIGHT if "accumulators" in self._effects else 10**6
         seconds = total.steps * flop_a_step / (unit.rate_flop_per_s(dtype, in_flight) * self._efficiency)

@@ -198,9 +198,10 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat)
     return tuple(found)
 
 
-def streaming_rates(chip: Chip, agents: Sequence[Agent], wanted: Sequence[float] | None = None) -> list[float]:
+def streaming_rates(
+    network: LinkNetwork, agents: Sequence[Agent], wanted: Sequence[float] | None = None
+) -> list[float]:  # fmt: skip
     """Bytes per second that each agent draws from memory when all of them do; none more than it wants."""
-    network = LinkNetwork(chip)
     capacities = {link: network.bandwidth_bytes_per_s(link) for agent in agents for link in agent.path}
     caps = [agent.cap_bytes_per_s for agent in agents]
     if wanted is not None:

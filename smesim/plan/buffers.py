@@ -11,19 +11,20 @@ import re
 
 import numpy as np
 
-from smesim.plan.formats import weights_format
+from smesim.plan.formats import product_format
 from smesim.plan.layout import LhsLayout
 from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
-from smesim.workload.operators import GroupedLinear, KvAppend, Linear, Rope, Router
+from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Rope, Router
 
 _Row = tuple[int, int, int, int, int, int]
 """A row of `BUFFER_DTYPE`."""
 
 _NUMBERS = {
     DType.F32: Number.F32, DType.BF16: Number.BF16, DType.F16: Number.F16, DType.S8: Number.S8, DType.I32: Number.F32,
+    DType.Q8_0: Number.Q8_0, DType.Q4_0: Number.Q4_0, DType.Q4_1: Number.Q4_1,
 }  # fmt: skip
 
 _LAYER_PREFIX = re.compile(r"^layers\.\d+\.")
@@ -44,6 +45,11 @@ ROUTING_COLUMNS = 3
 """What a routing table says of each row of an expert; see `native/runtime/experts.h`."""
 
 
+def _caches_of(operator: KvAppend | Attention) -> tuple[str, ...]:
+    """The tensors of keys and values that an operator writes or reads."""
+    return operator.outputs if isinstance(operator, KvAppend) else operator.inputs[1:]
+
+
 def is_routing(buffer_name: str) -> bool:
     """Whether a buffer holds which rows go to which experts. Like the tokens it is given to a run, not computed."""
     return buffer_name.endswith(".routing")
@@ -54,18 +60,17 @@ class BufferTable:
 
     def __init__(self, graph: OperatorGraph) -> None:
         self._graph = graph
-        self._products = weights_format(graph)
         self._index: dict[str, int] = {}
         self._names: list[str] = []
         self._rows: list[_Row] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
         products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
-        appends = (o for o in graph.operators if isinstance(o, KvAppend))
         self._caches = {
             name: (layout, o.batch * o.kv_heads, kv_capacity(o.past + o.tokens), o.head_dim)
-            for o in appends
-            for name, layout in zip(o.outputs, (Layout.K_PACKED, Layout.V_PACKED), strict=True)
+            for o in graph.operators
+            if isinstance(o, KvAppend | Attention)
+            for name, layout in zip(_caches_of(o), (Layout.K_PACKED, Layout.V_PACKED), strict=True)
         }
 
     def of(self, tensor: str) -> int:
@@ -116,7 +121,7 @@ class BufferTable:
         """The buffer for what the tasks of one operator hand to each other: so many places of f32 elements."""
         name = f"{site}.handover[{places}x{elements}]"
         if name not in self._index:
-            n_bytes = places * elements * Number.F32.n_bytes
+            n_bytes = int(places * elements * Number.F32.n_bytes)
             self._add(name, (n_bytes, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements, Number.F32))
         return self._index[name]
 
@@ -135,7 +140,7 @@ class BufferTable:
         if name not in self._index:
             ropes = [o for o in self._graph.operators if isinstance(o, Rope)]
             rows, columns = max(o.past + o.tokens for o in ropes), ropes[0].head_dim // 2
-            n_bytes = rows * columns * Number.F32.n_bytes
+            n_bytes = int(rows * columns * Number.F32.n_bytes)
             self._add(name, (n_bytes, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns, Number.F32))
         return self._index[name]
 
@@ -145,7 +150,7 @@ class BufferTable:
         if tensor in self._packed_weights:
             *experts, n, k = spec.shape
             copies = int(np.prod(experts, dtype=np.int64))
-            return (copies * self._products.rhs_bytes(n, k), role, Layout.RHS_PACKED, n, k, number)
+            return (copies * product_format(spec.dtype).rhs_bytes(n, k), role, Layout.RHS_PACKED, n, k, number)
         if tensor in self._caches:
             layout, heads, capacity, head_dim = self._caches[tensor]
             # Panels of K are positions, which fill them; panels of V are elements of a head, which may not.
@@ -157,4 +162,4 @@ class BufferTable:
 
 def _packed_row(role: int, layout: LhsLayout, rows: int, columns: int) -> _Row:
     """The row of a packed left operand."""
-    return (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns, layout.numbers.number)
+    return (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns, layout.number)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.links import LinkNetwork
 from smesim.plan.agents import Agent, agents_of, streaming_rates
 from smesim.plan.formats import weights_format
 from smesim.plan.pipeline import fitted
@@ -21,6 +22,13 @@ from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 
 QUERY_BLOCK_TOKENS = 64
+PAST_SPLITS = (1, 2, 3, 4, 6, 8, 16)
+LEAST_PART = 64
+"""Keys that a part of the past has at least."""
+WORTH_DIVIDING = 0.05
+"""Part of the time that dividing the past, or rows as well as columns, must be predicted to save."""
+MOST_WAVES = 8
+"""Blocks for each agent up to which a product is cut finer by rows."""
 PIPELINE: dict[str, Any] = {"depth": 2, "query_block": QUERY_BLOCK_TOKENS, "key_block": 256}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
@@ -29,7 +37,8 @@ PIPELINE: dict[str, Any] = {"depth": 2, "query_block": QUERY_BLOCK_TOKENS, "key_
 class Choice:
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
-    With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks.
+    With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
+    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well.
     """
 
     mode: Mode
@@ -38,6 +47,8 @@ class Choice:
     seconds: float
     bound: str
     pipeline: PipelinePlan | None = None
+    past_split: int = 1
+    row_parts: int = 1
 
     @property
     def is_even(self) -> bool:
@@ -52,6 +63,8 @@ class Choices:
         self._chip = chip
         self._graph = graph
         self._numbers = weights_format(graph)
+        self._network = LinkNetwork(chip)
+        self._known_s: dict[tuple[str, int], float] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
         self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
@@ -60,6 +73,7 @@ class Choices:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
+        self._known_s.clear()
         teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", self._cores), ("matrix", self._units)]
         if isinstance(operator, Linear):
             one_row = operator.m == 1
@@ -82,26 +96,63 @@ class Choices:
         return tuple(worker for agent in best for worker in agent.workers)
 
     def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
+        if isinstance(operator, Attention) and operator.tokens == 1:
+            return self._one_token(mode, agents, operator)
         match operator:
             case Linear():
+                in_rows = self._rows_and_columns(mode, agents, operator)
                 agents, parts, seconds, bound = self._columns(agents, operator)
+                if in_rows is not None and in_rows.seconds < seconds * (1 - WORTH_DIVIDING):
+                    return in_rows
             case Attention():
                 tokens = min(operator.tokens, QUERY_BLOCK_TOKENS)
                 tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
-                alone = _by_kind(agents, lambda agent: agent.attention_s(operator, tokens))
+                alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, tokens))
                 # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
                 seen = operator.past + operator.tokens
                 longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
-                alone = _by_kind(agents, lambda agent: agent.experts_s(operator, mr))
+                alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
         if sum(len(agent.workers) for agent in agents) > 1:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
+
+    def _alone_s(self, agents: Sequence[Agent], seconds: Callable[[Agent], float], form: int = 0) -> list[float]:
+        """Seconds of each agent for the operator in hand, worked out once for all teams and for those that are alike;
+        `form` tells apart ways to do the operator."""
+        for agent in agents:
+            if (agent.kind, form) not in self._known_s:
+                self._known_s[agent.kind, form] = seconds(agent)
+        return [self._known_s[agent.kind, form] for agent in agents]
+
+    def _one_token(self, mode: Mode, agents: tuple[Agent, ...], operator: Attention) -> Choice:
+        """Attention of one token, a task a head; its past divided where there are fewer heads than would keep all busy.
+
+        Each part costs a task more, and all together another round in which a task for each head adds them up.
+        """
+        alone, sync = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1)), self._chip.sync
+        heads, best = operator.kv_heads * operator.batch, None
+        for parts in PAST_SPLITS:
+            if parts > 1 and operator.past // parts < LEAST_PART:
+                break
+            taken, shares, seconds, bound = self._drawn(operator, agents, alone, heads * parts)
+            workers = sum(len(agent.workers) for agent in taken)
+            rounds = -(-heads * parts // workers)
+            seconds = max(seconds, rounds * max(alone) / (heads * parts)) if len(set(alone)) == 1 else seconds
+            seconds += rounds * sync.dispatch_s.value + (sync.barrier_s.value if workers > 1 else 0.0)
+            if parts > 1:
+                elements = (parts + 1) * heads * operator.heads // operator.kv_heads * operator.head_dim
+                added_s = agents[-1].core.combine_s(parts * heads, elements) / min(workers, heads)
+                seconds += added_s + -(-heads // workers) * sync.dispatch_s.value + sync.barrier_s.value
+            if best is None or seconds < best.seconds * (1 - WORTH_DIVIDING):
+                best = Choice(mode, taken, tuple(shares), seconds, bound, past_split=parts)
+        assert best is not None
+        return best
 
     def _staged(self, operator: Attention) -> Choice:
         """Attention as a pipeline: the slower of both stages sets the pace, once the first blocks are through.
@@ -124,6 +175,26 @@ class Choices:
         parts = (1.0,) * (len(units) + len(cores))
         return Choice("cooperative", (*units, *cores), parts, seconds, "compute", pipeline)
 
+    def _rows_and_columns(self, mode: Mode, agents: tuple[Agent, ...], operator: Linear) -> Choice | None:
+        """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
+        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike."""
+        if operator.m == 1 or len(agents) == 1 or len({agent.kind for agent in agents}) > 1:
+            return None
+        one, mr, sync = agents[0], strip_height(agents), self._chip.sync
+        granule = one.granule(operator.m)
+        panels, strips = -(-operator.n // NR), -(-operator.m // mr)
+        steps = -(-panels // granule)
+        best: Choice | None = None
+        for row_parts in range(2, min(strips, -(-MOST_WAVES * len(agents) // steps)) + 1):
+            block_rows = min(operator.m, -(-strips // row_parts) * mr)
+            waves = -(-row_parts * steps // len(agents))
+            seconds = waves * (one.columns_s(block_rows, mr, granule, operator.k) + sync.dispatch_s.value)
+            seconds += sync.barrier_s.value
+            if best is None or seconds < best.seconds:
+                best = Choice(mode, agents, (1.0,) * len(agents), seconds, "compute", row_parts=row_parts)
+        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / sum(streaming_rates(self._network, agents))
+        return None if best is None or best.seconds < streamed_s else best
+
     def _columns(
         self, agents: tuple[Agent, ...], operator: Linear
     ) -> tuple[tuple[Agent, ...], list[float], float, str]:
@@ -136,7 +207,7 @@ class Choices:
                 granule = agent.granule(operator.m)
                 steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
         wanted = [steps[agent.kind][0] * panel_bytes / steps[agent.kind][1] for agent in agents]
-        rates = streaming_rates(self._chip, agents, wanted)
+        rates = streaming_rates(self._network, agents, wanted)
         shares = [
             Share(max(steps[agent.kind][1], steps[agent.kind][0] * panel_bytes / rate), steps[agent.kind][0])
             for agent, rate in zip(agents, rates, strict=True)
@@ -164,7 +235,7 @@ class Choices:
         taken.sort()
         chosen = tuple(agents[i] for i in taken)
         streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
-        transfer_s = streamed / sum(streaming_rates(self._chip, chosen))
+        transfer_s = streamed / sum(streaming_rates(self._network, chosen))
         bound = "compute" if seconds >= transfer_s else "bandwidth"
         return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
 
@@ -172,13 +243,6 @@ class Choices:
 def strip_height(agents: Sequence[Agent]) -> int:
     """The height of packed strips that suits those who read them: a unit's, where one takes part."""
     return next((agent for agent in agents if agent.role == "matrix"), agents[0]).strip_height
-
-
-def _by_kind(agents: Sequence[Agent], seconds: Callable[[Agent], float]) -> list[float]:
-    """Seconds of each agent, worked out once for those that are alike."""
-    known = {agent.kind: agent for agent in reversed(agents)}
-    times = {kind: seconds(agent) for kind, agent in known.items()}
-    return [times[agent.kind] for agent in agents]
 
 
 def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:

@@ -146,10 +146,11 @@ class _Reasons:
 
 
 def _packing_bytes(program: Program, packed: int) -> int:
-    """What packing a left operand reads, which is f32, and writes."""
+    """What packing a left operand reads and writes."""
     facts = program.buffers[packed]
-    element_bytes = Number.F32.n_bytes + Number(int(facts["dtype"])).n_bytes
-    return int(facts["rows"]) * int(facts["columns"]) * element_bytes
+    number = Number(int(facts["dtype"]))
+    read_bytes = Number.F32.n_bytes if number is not Number.Q8 else number.n_bytes
+    return int(int(facts["rows"]) * int(facts["columns"]) * (read_bytes + number.n_bytes))
 
 
 def _once(program: Program) -> tuple[Once, ...]:

@@ -3,7 +3,9 @@
 A product of matrices reads its left operand packed, in strips of rows and in the format of the weights (`formats.py`):
 "lhs_f32_m6" has f32 elements and strips of at most 6 rows. The plan says for each product which layout it reads
 (`lhs_layout`), and for norms and activations in which layout they write (`out_layout`): packed where all that read
-their output want the same, so that nobody has to pack it. They can only write f32; what else products read, these pack.
+their output want the same, so that nobody has to pack it. They can only write f32; what else is read, products pack.
+For weights in blocks activations are quantised, which an operator of its own does: it always writes packed, in strips
+of one row (`QUANTIZED_ROWS`) where not all that read its output want the same.
 How much of that is done is the plan's `layout_reuse`:
 
 - "full": norms and activations write packed; what is packed is shared by all that read it (q, k and v; gate and up);
@@ -20,16 +22,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from smesim.errors import PlanError
-from smesim.plan.formats import FORMATS, ProductFormat
+from smesim.plan.formats import LHS_NUMBERS, QUANTIZED_ROWS, lhs_bytes, lhs_layout_name, strip_height
 from smesim.plan.program import Number
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator, RmsNorm, SwiGlu
+from smesim.workload.operators import Linear, Operator, Quantize, RmsNorm, SwiGlu
 
 if TYPE_CHECKING:
     from smesim.plan.schema import OperatorPlan
 
 ROW_MAJOR = "row_major"
-LHS_PATTERN = "|".join(numbers.lhs_layout("[1-9][0-9]{0,2}") for numbers in FORMATS.values())
+LHS_PATTERN = "|".join(lhs_layout_name(number, "[1-9][0-9]{0,2}") for number in LHS_NUMBERS)
 """Names of packed left operands."""
 
 LayoutReuse = Literal["full", "shared_packs", "none"]
@@ -41,32 +43,44 @@ class LhsLayout:
     """A packed left operand: numbers of a format in strips of at most `mr` rows."""
 
     name: str
-    numbers: ProductFormat
+    number: Number
     mr: int
 
     def bytes_for(self, rows: int, k: int) -> int:
-        return self.numbers.lhs_bytes(rows, k)
+        return lhs_bytes(self.number, rows, k)
+
+    @property
+    def unpacked(self) -> str:
+        """The layout in which an operand lies that is yet to be packed into this one."""
+        return QUANTIZED_ROWS if self.number is Number.Q8 else ROW_MAJOR
 
 
 def lhs_layout(name: str) -> LhsLayout:
     """What the name of a packed left operand says. PlanError for another name."""
-    for numbers in FORMATS.values():
-        height = numbers.strip_height(name)
+    for number in LHS_NUMBERS:
+        height = strip_height(number, name)
         if height is not None:
-            return LhsLayout(name, numbers, height)
+            return LhsLayout(name, number, height)
     raise PlanError(f"layout {name!r} is not that of a packed left operand; accepted: e.g. 'lhs_f32_m6'")
 
 
 def writes_packed(operator: Operator) -> bool:
     """Whether there are kernels of the operator that write a packed left operand."""
-    return isinstance(operator, RmsNorm | SwiGlu)
+    return isinstance(operator, RmsNorm | SwiGlu | Quantize)
+
+
+def unpacked_output(operator: Operator) -> str:
+    """The layout that an operator writes where that of a product's operand would be of no use."""
+    return QUANTIZED_ROWS if isinstance(operator, Quantize) else ROW_MAJOR
 
 
 def can_write(operator: Operator, layout: str) -> bool:
-    """Whether there are kernels of the operator that write its output in that layout: packed there are those of f32."""
+    """Whether there are kernels of the operator that write its output in that layout: packed there are those of f32,
+    and what quantises writes nothing else."""
     if layout == ROW_MAJOR:
-        return True
-    return writes_packed(operator) and lhs_layout(layout).numbers.number is Number.F32
+        return not isinstance(operator, Quantize)
+    number = Number.Q8 if isinstance(operator, Quantize) else Number.F32
+    return writes_packed(operator) and lhs_layout(layout).number is number
 
 
 def read_layouts(graph: OperatorGraph, entries: Iterable[OperatorPlan]) -> dict[str, dict[str, str]]:
@@ -87,13 +101,17 @@ def with_out_layouts(
     entries = tuple(entries)
     read = read_layouts(graph, entries)
     wanted: dict[str, set[str]] = {}
+    unpacked: dict[str, str] = {}
     for operator in graph.operators:
         layouts = wanted.setdefault(operator.site, set())
+        unpacked[operator.site] = unpacked_output(operator)
         if reuse == "full" and writes_packed(operator):
             readers = read.get(operator.outputs[0], {"": ROW_MAJOR})
-            layouts |= {layout if can_write(operator, layout) else ROW_MAJOR for layout in readers.values()}
+            layouts |= {
+                layout if can_write(operator, layout) else unpacked_output(operator) for layout in readers.values()
+            }
     return tuple(
-        entry.model_copy(update={"out_layout": layouts.pop() if len(layouts) == 1 else ROW_MAJOR})
+        entry.model_copy(update={"out_layout": layouts.pop() if len(layouts) == 1 else unpacked[entry.site]})
         for entry in entries
         for layouts in [wanted[entry.site]]
     )

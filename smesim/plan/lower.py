@@ -103,13 +103,13 @@ class _Lowering:
         columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
         columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
         if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
-            packed, is_new = self.packed_lhs(op, operator, entry)
+            packed, source = self.packed_lhs(op, operator, entry)
             others = [self.buffers.of(name) for name in operator.inputs[1:]]
-            inputs = [self.buffers.of(operator.inputs[0]) if is_new else NO_BUFFER, *others]
+            inputs = [source, *others]
             reads = [packed, *others]
             columns["packed"] = packed
         else:
-            self.check_row_major(operator)
+            self.check_unpacked(operator, ROW_MAJOR)
             inputs = [self.buffers.of(name) for name in operator.inputs]
             reads = list(inputs)
         if isinstance(operator, Rope):
@@ -137,8 +137,8 @@ class _Lowering:
         for name in operator.outputs:
             self.layouts[self.buffers.name(name)] = {entry.out_layout}
 
-    def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, bool]:
-        """The buffer of the packed left operand, and whether there are pack tasks for it: only where none is there.
+    def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, int]:
+        """The buffer of the packed left operand, and that of which pack tasks make it: only where none is there.
 
         Experts read one of their own, which cannot be packed before it is known who reads which rows.
         """
@@ -147,27 +147,30 @@ class _Lowering:
             packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
         else:
             packed, layout = self.buffers.packed(tensor, form), form.name
-        there = self.layouts[self.buffers.name(tensor)]
-        if layout in there and self.plan.layout_reuse != "none":
-            return packed, False
-        self.check_row_major(operator)
-        reads = [self.buffers.of(name) for name in operator.inputs]
+        there = self.layouts.setdefault(self.buffers.name(tensor), {form.unpacked})
+        if layout in there and (self.plan.layout_reuse != "none" or layout == form.unpacked):
+            return packed, NO_BUFFER
+        self.check_unpacked(operator, form.unpacked)
+        is_row_major = form.unpacked == ROW_MAJOR
+        source = self.buffers.of(tensor) if is_row_major else self.buffers.packed(tensor, lhs_layout(form.unpacked))
+        reads = [source, *(self.buffers.of(name) for name in operator.inputs[1:])]
         # Their parts are equal: shares are of the product's columns, and may be very different.
         own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
         own["assignment"] = "shared" if entry.assignment == "shared" else "static"
         self.add_tasks(op, pack_tiles(operator, entry), entry.model_copy(update=own), reads, [packed])
         there.add(layout)
-        return packed, True
+        return packed, source
 
-    def check_row_major(self, operator: Operator) -> None:
-        """PlanError if the operator reads what lies only packed, in a layout that it cannot read."""
-        for name in operator.inputs:
+    def check_unpacked(self, operator: Operator, unpacked: str) -> None:
+        """PlanError if the operator reads what lies only packed, in a layout that it cannot read; `unpacked` is what it
+        could pack its first input from."""
+        for name, wanted in zip(operator.inputs, (unpacked, *[ROW_MAJOR] * len(operator.inputs)), strict=False):
             there = self.layouts.get(self.buffers.name(name), {ROW_MAJOR})
-            if ROW_MAJOR not in there:
+            if wanted not in there:
                 read = self.plan.site(operator.site).lhs_layout
                 raise PlanError(
                     f"operators[{operator.site}] reads {name} as {read!r}, which is written as {', '.join(there)};"
-                    f" accepted: the same out_layout and lhs_layout, or an out_layout of {ROW_MAJOR!r}"
+                    f" accepted: the same out_layout and lhs_layout, or an out_layout of {wanted!r}"
                 )
 
     def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
@@ -324,6 +327,7 @@ class _Lowering:
             buffer_names=self.buffers.names(),
             layers=plan.layers,
             plan_fingerprint=plan.fingerprint(),
+            elsewhere_bytes=round(self.graph.elsewhere_bytes),
         )
         for i, (begin, end, own_pools) in enumerate(self.segments):
             pools = [

@@ -87,7 +87,7 @@ def planner(name: str) -> Planner:
     try:
         return PLANNERS[name]
     except KeyError:
-        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}, search") from None
+        raise PlanError(f"unknown planner {name!r}; accepted: {', '.join(PLANNERS)}, search, oracle") from None
 
 
 def parse_forced(text: str | None) -> dict[str, Mode]:
@@ -130,10 +130,11 @@ class Planning:
             raise PlanError(
                 f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
             )
-        forced = dict(forced or {})
+        self.forced = forced = dict(forced or {})
         for site in forced:
             if site not in graph.sites:
                 raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
+        self.overlap = overlap
         self.graph, self.chip, self.workers, self.options = graph, chip, workers, options
         self.rules = Rules(chip, graph, workers, row_team(chip, workers))
         self.choices = choices = Choices(chip, graph, workers)
@@ -141,6 +142,11 @@ class Planning:
         for site, operators in graph.sites.items():
             possible = tuple(c for c in choices.of(operators[0]) if overlap or c.pipeline is None)
             self.possible[site] = _forced(site, forced[site], possible) if site in forced else possible
+
+    def of_graph(self, part: OperatorGraph) -> Planning:
+        """The same for a part of the graph."""
+        forced = {site: mode for site, mode in self.forced.items() if site in part.sites}
+        return Planning(part, self.chip, self.workers, forced, self.overlap, self.options)
 
     def entry(self, site: str, choice: Choice | None) -> OperatorPlan:
         """A site's entry by a choice; by the rules alone for work row by row."""

@@ -23,7 +23,7 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 |---|---|---|---|
 | GEMM | LHS strips | RHS panels | - |
 | GEMV | - | RHS panels | - |
-| PACK_LHS | LHS strips | - | - |
+| PACK_LHS, QUANTIZE | LHS strips | - | - |
 | RMSNORM_PACKED, SWIGLU_PACKED | LHS strips of the output | - | - |
 | EXPERT_PACK | rows of the experts | - | reached experts |
 | ATTENTION | query tokens | KV heads | sequences of the batch |
@@ -95,16 +95,41 @@ class EntryKind(IntEnum):
 
 
 class Number(IntEnum):
-    """Formats of the numbers that products multiply; the values are those of `enum sms_number_format` in C."""
+    """Formats of the numbers that products multiply; the values are those of `enum sms_number_format` in C.
+
+    Q8_0, Q4_0 and Q4_1 are GGUF's, of weights; Q8 is what activations are quantised to for them: bytes with an f32
+    scale for every 32.
+    """
 
     F32 = 0
     BF16 = 1
     F16 = 2
     S8 = 3
+    Q8_0 = 4
+    Q4_0 = 5
+    Q4_1 = 6
+    Q8 = 7
 
     @property
-    def n_bytes(self) -> int:
-        return {Number.F32: 4, Number.BF16: 2, Number.F16: 2, Number.S8: 1}[self]
+    def n_bytes(self) -> float:
+        """Bytes of one number, its share of its block's scales included; every one of these is a sum of powers of 2."""
+        return _NUMBER_BYTES[self]
+
+    @property
+    def lhs(self) -> Number:
+        """The format of the left operand that is multiplied with weights of this one."""
+        return Number.Q8 if self in (Number.Q8_0, Number.Q4_0, Number.Q4_1) else self
+
+    @property
+    def packed_from(self) -> Number:
+        """The format in which tasks that only pack find what they pack for weights of this one."""
+        return Number.Q8 if self.lhs is Number.Q8 else Number.F32
+
+
+_NUMBER_BYTES = {
+    Number.F32: 4, Number.BF16: 2, Number.F16: 2, Number.S8: 1,
+    Number.Q8_0: 34 / 32, Number.Q4_0: 18 / 32, Number.Q4_1: 20 / 32, Number.Q8: 36 / 32,
+}  # fmt: skip
 
 
 class BufferRole(IntEnum):
@@ -146,7 +171,7 @@ OP_DTYPE = np.dtype(
         ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
         ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
-        ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups, and of what is packed for them
+        ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups; of what a QUANTIZE writes
         ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
         ("key_block", "<i4"),
         ("eps", "<f4"),
@@ -221,7 +246,8 @@ class Program:
 
     ops (n_ops,), tasks (n_tasks,), successors (n_edges,) int32, workers (n_workers,), entries, pools, pool_tasks
     int32, buffers, segments: numpy arrays of the dtypes above. `op_names`, `op_sites`, `op_kinds` name the operators
-    and `buffer_names` the buffers. `layers` are the model layers in it; `plan_fingerprint` is the plan it came from.
+    and `buffer_names` the buffers. `layers` are the model layers in it; `plan_fingerprint` is the plan it came from; of
+    a program for a part of a model `elsewhere_bytes` is what the rest of it touches between two passes.
     """
 
     ops: Array
@@ -239,6 +265,7 @@ class Program:
     buffer_names: tuple[str, ...]
     layers: int
     plan_fingerprint: str
+    elsewhere_bytes: int = 0
 
     @property
     def n_tasks(self) -> int:

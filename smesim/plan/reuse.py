@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, Layout, Number, Program, TaskKind
-from smesim.plan.tiles import NR, PACKED_KINDS
+from smesim.plan.formats import format_of_number
+from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, BufferRole, Layout, Number, Program, TaskKind
+from smesim.plan.tiles import NR, STRIP_KINDS
 
 F32_BYTES = 4
 LINE_BYTES = 64
@@ -44,6 +45,7 @@ def row_kernel(program: Program, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
     row = program.tasks[task]
     number = Number(int(program.ops["rhs_dtype"][row["op"]]))
+    number = number.lhs if TaskKind(row["kind"]) in PACKING else number
     return f"{ROW_KERNELS[TaskKind(row['kind'])].rpartition('_')[0]}_{number.name.lower()}"
 
 
@@ -74,6 +76,11 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     distances["handover"][:] = 0  # likewise
+    # Weights, keys and values are touched once a pass of the model; what passes between operators, by its neighbours.
+    kept = np.isin(program.buffers["role"], (BufferRole.WEIGHT, BufferRole.KV))
+    for slot in SLOTS:
+        there = program.ops[slot] != NO_BUFFER
+        distances[slot][there] += program.elsewhere_bytes * kept[program.ops[slot][there]]
     _settle(program, distances)
     return distances
 
@@ -83,7 +90,8 @@ def touched_bytes(program: Program) -> Int64s:
     experts."""
     sizes = program.buffers["n_bytes"].astype(np.int64)
     for op in program.ops[program.ops["kind"] == TaskKind.EXPERT_GEMM]:
-        sizes[op["weight"]] = F32_BYTES * int(op["experts"]) * (-(-int(op["n"]) // NR) * NR) * int(op["k"])
+        one = format_of_number(int(op["rhs_dtype"])).rhs_bytes(int(op["n"]), int(op["k"]))
+        sizes[op["weight"]] = int(op["experts"]) * one
     return sizes
 
 
@@ -117,7 +125,7 @@ def _strip_rows(row: Any, op: Any) -> int:
 def rows_of(program: Program, task: int) -> int:
     """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
     row = program.tasks[task]
-    if row["kind"] in PACKED_KINDS.values():
+    if row["kind"] in STRIP_KINDS:
         return _strip_rows(row, program.ops[row["op"]])
     return int(row["end0"]) - int(row["begin0"])
 
@@ -130,7 +138,8 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     row = program.tasks[task]
     op = program.ops[row["op"]]
     kind = TaskKind(row["kind"])
-    number_bytes = Number(int(op["rhs_dtype"])).n_bytes
+    number = Number(int(op["rhs_dtype"]))
+    number_bytes, read_number_bytes = number.lhs.n_bytes, float(F32_BYTES)
     rows = rows_of(program, task)
     read, written = ["input0"], ["output0"]
     width = int(op["n"])
@@ -143,16 +152,16 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
         case TaskKind.KV_APPEND:
             rows *= int(row["end2"]) - int(row["begin2"])
             return _appended(row, op, rows)
-        case TaskKind.PACK_LHS:
-            rows = _strip_rows(row, op)
-            width, written = int(op["k"]), ["packed"]
-        case TaskKind.EXPERT_PACK:
-            width, written = int(op["k"]), ["packed"]
+        case TaskKind.QUANTIZE:
+            written = ["packed_out"]
+        case TaskKind.PACK_LHS | TaskKind.EXPERT_PACK:
+            rows = _strip_rows(row, op) if kind is TaskKind.PACK_LHS else rows
+            width, written, read_number_bytes = int(op["k"]), ["packed"], number.packed_from.n_bytes
         case TaskKind.EMBED:
-            read = ["weight"]
+            read, number_bytes = ["weight"], number.n_bytes
             if program.buffers["layout"][op["weight"]] == Layout.RHS_PACKED:
                 # A packed table is read a cache line a group of elements, as many as fill the bytes of an f32.
-                number_bytes = LINE_BYTES * number_bytes // F32_BYTES
+                number_bytes = LINE_BYTES * number_bytes / F32_BYTES
         case TaskKind.ARGMAX:
             written = []
         case TaskKind.EXPERT_COMBINE:
@@ -164,8 +173,8 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
     n_bytes = float(F32_BYTES * rows * width)
     in_place = op["input0"] == op["output0"]  # lines that were just read need not be read again to be written
     of_number = float(number_bytes * rows * width)
-    read_bytes = of_number if kind is TaskKind.EMBED else n_bytes
-    written_bytes = of_number if kind is TaskKind.PACK_LHS else n_bytes
+    read_bytes = of_number if kind is TaskKind.EMBED else read_number_bytes * rows * width
+    written_bytes = of_number if kind in (*PACKING, TaskKind.QUANTIZE) else n_bytes
     return (
         *(Operand(slot, read_bytes, False) for slot in read),
         *(Operand(slot, written_bytes, not in_place) for slot in written),

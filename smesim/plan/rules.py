@@ -17,19 +17,30 @@ from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
 from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
 from smesim.plan.estimate import Estimate, estimate
-from smesim.plan.formats import weights_format
+from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
 from smesim.plan.teams import Team, team_of
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, Embed, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Router
+from smesim.workload.operators import (
+    Attention,
+    Embed,
+    ExpertCombine,
+    GroupedLinear,
+    KvAppend,
+    Linear,
+    Operator,
+    Quantize,
+    Router,
+)
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
 TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
 SHORT_PANEL = 0.03  # part of an operator that the slowest may take for a panel if the tail is to be drawn
+WORTH_FETCHING = 0.1  # part of a tile's time that fetching its left operand from memory may take
 PANELS_TOGETHER = 4
 """Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
 GEMM fetches its left operand from the shared cache once a tile."""
@@ -43,11 +54,10 @@ class Rules:
         self.graph = graph
         self.workers = workers
         self.rows = rows
-        self.numbers = weights_format(graph)
 
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""
-        team = self.rows
+        team, numbers = self.rows, operator_format(self.graph, operator)
         guess = estimate(operator, self.graph, self.chip, team)
         if isinstance(operator, KvAppend):
             tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)
@@ -59,11 +69,11 @@ class Rules:
         return OperatorPlan(
             site=operator.site,
             kind=operator.kind,
-            kernel=self.numbers.embed if isinstance(operator, Embed) else f"{operator.kind}_f32",
+            kernel=_row_kernel(operator, numbers),
             tile=tile,
             assignment="shared" if guess.seconds >= SHARED_FROM_S else "static",
             workers=team.workers[:1] if alone else team.workers,
-            rhs_layout=self.numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
+            rhs_layout=numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
             reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
         )
 
@@ -71,27 +81,34 @@ class Rules:
         """A product or attention in the mode of a choice; `possible` are all choices, for the reasons."""
         team = team_of(self.chip, self.workers, choice)
         guess = Estimate(choice.seconds, choice.bound)
-        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, self.numbers
+        kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, operator_format(self.graph, operator)
+        grain = 1
         match operator:
             case Linear():
                 kernel = numbers.gemv if operator.m == 1 else numbers.gemm
-                lhs = ROW_MAJOR if operator.m == 1 else numbers.lhs_layout(team.mr)
+                lhs = numbers.lhs_layout(team.mr)
+                if operator.m == 1:
+                    lhs = QUANTIZED_ROWS if numbers.is_quantized else ROW_MAJOR
                 rhs = numbers.rhs_layout
-                tile = self._gemm_tile(operator, guess, team)
+                grain = max(agent.granule(operator.m) for agent in choice.agents)
+                tile = self._gemm_tile(operator, guess, team, grain, choice.row_parts)
             case GroupedLinear():
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
-                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, matrices))
+                grain = max(agent.granule(operator.m) for agent in choice.agents)
+                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
                 tile = TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
-        if isinstance(operator, Linear) and not choice.is_even:
+        if choice.row_parts > 1:
+            assignment = "static"
+        elif isinstance(operator, Linear) and not choice.is_even:
             slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             part = tile.m / operator.m  # of the rows in a tile
-            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, fastest_s * part))
+            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
             assignment = "static_then_shared" if slowest_s < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
                 panels / len(agent.workers)
@@ -111,7 +128,9 @@ class Rules:
             shares=shares,
             lhs_layout=lhs,
             rhs_layout=rhs,
+            grain=grain,
             pipeline=choice.pipeline,
+            past_split=choice.past_split,
             reason=Reason(
                 bound=choice.bound,
                 predicted_s=choice.seconds,
@@ -123,23 +142,34 @@ class Rules:
             ),
         )
 
-    def _uneven_columns(self, operator: Linear, choice: Choice, fastest_s: float) -> int:
-        """Columns of a tile where each worker has columns of its own: by the target time of the fastest, and whole
-        steps of a unit. The slow have few columns anyway, and nobody waits for a part of them."""
+    def _uneven_columns(self, operator: Linear, choice: Choice, rows: int, fastest_s: float) -> int:
+        """Columns of a tile of so many rows where each worker has columns of its own: by the target time of the
+        fastest, or what it takes to be worth fetching those rows for, and whole steps of a unit. The slow have few
+        columns anyway, and nobody waits for a part of them."""
         together = max(PANELS_TOGETHER, *(agent.granule(operator.m) for agent in choice.agents))
         target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
+        fetched_bytes = operator_format(self.graph, operator).lhs_bytes(rows, operator.k)
+        fetch_s = fetched_bytes / self.chip.memory.bandwidth_bytes_per_s.value
+        target = max(target, fetch_s / WORTH_FETCHING)
         steps = max(1, round(target / max(fastest_s, 1e-12) / together))
         return NR * min(steps * together, -(-operator.n // NR))
 
-    def _gemm_tile(self, operator: Linear, guess: Estimate, team: Team) -> TileShape:
-        row_bytes = self.numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
+    def _gemm_tile(
+        self, operator: Linear, guess: Estimate, team: Team, grain: int, row_parts: int
+    ) -> TileShape:  # fmt: skip
+        numbers = operator_format(self.graph, operator)
+        row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
-        row_tiles = -(-operator.m // most_rows)
+        row_tiles = max(row_parts, -(-operator.m // most_rows))
         rows = -(-operator.m // row_tiles)
-        return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team))
+        if row_parts > 1:
+            return TileShape(m=rows, n=NR * grain)
+        return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team, grain))
 
-    def _columns(self, n: int, guess: Estimate, row_share: float, team: Team, matrices: int = 1) -> int:
-        """Columns of a tile, whole panels: by the target time, and so that every worker gets several tiles.
+    def _columns(
+        self, n: int, guess: Estimate, row_share: float, team: Team, grain: int, matrices: int = 1
+    ) -> int:  # fmt: skip
+        """Columns of a tile, whole steps of `grain` panels: by the target time, and so that every worker gets several.
 
         `matrices` are those of as many columns that the operator multiplies with, one after another.
         """
@@ -149,10 +179,22 @@ class Rules:
         tiles = -(-TILES_PER_WORKER * n_workers // matrices)
         by_balance = max(1, panels // tiles) if n_workers > 1 else panels
         columns = min(max(by_time, PANELS_TOGETHER), by_balance, panels)
-        return NR * (columns - columns % PANELS_TOGETHER if columns > PANELS_TOGETHER else columns)
+        together = max(grain, PANELS_TOGETHER) if columns > PANELS_TOGETHER else grain
+        return NR * min(panels, max(columns - columns % together, grain))
 
     def _rows(self, rows: int, guess: Estimate, team: Team) -> int:
         """Rows of a tile of a row-wise operator: all of them where splitting would not pay."""
         if len(team.workers) == 1 or guess.seconds * len(team.workers) < 2 * self.chip.sync.barrier_s.value:
             return max(rows, 1)
         return max(1, -(-rows // (2 * len(team.workers))))
+
+
+def _row_kernel(operator: Operator, numbers: ProductFormat) -> str:
+    """The kernel of an operator that works row by row."""
+    match operator:
+        case Embed():
+            return numbers.embed
+        case Quantize():
+            return QUANTIZE_KERNEL
+        case _:
+            return f"{operator.kind}_f32"

@@ -20,12 +20,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from smesim.errors import PlanError, WorkloadError
 from smesim.files import first_validation_problem, read_text, write_atomically
-from smesim.plan.formats import RHS_PATTERN, ProductFormat, weights_format
-from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, can_write, writes_packed
+from smesim.plan.formats import (
+    QUANTIZE_KERNEL,
+    QUANTIZED_ROWS,
+    RHS_PATTERN,
+    ProductFormat,
+    operator_format,
+    weights_format,
+)
+from smesim.plan.layout import LHS_PATTERN, ROW_MAJOR, LayoutReuse, can_write, unpacked_output, writes_packed
 from smesim.workload.config import ModelConfig
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import DTypes, OperatorGraph, build_graph
-from smesim.workload.operators import Attention, Embed, GroupedLinear, Linear, Operator, Router
+from smesim.workload.operators import Attention, Embed, GroupedLinear, Linear, Operator, Quantize, Router
 from smesim.workload.phase import Phase
 
 SCHEMA_VERSION = 1
@@ -33,6 +40,7 @@ SCHEMA_VERSION = 1
 Mode = Literal["cpu", "matrix", "cooperative"]
 Role = Literal["cpu", "matrix"]
 Assignment = Literal["static", "shared", "static_then_shared"]
+Partition = Literal["columns", "rows"]
 _ROLES_OF_MODE: dict[Mode, set[Role]] = {"cpu": {"cpu"}, "matrix": {"matrix"}, "cooperative": {"cpu", "matrix"}}
 Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0, le=65535)]
@@ -113,6 +121,8 @@ class OperatorPlan(_Part):
         pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$",
         description="how a norm or activation writes its output: row major, or packed as those read it that follow",
     )
+    partition: Partition = Field(default="columns", description="what of a product the shares and pools are parts of")
+    grain: Positive = Field(default=1, description="panels (strips, of rows) that a tile which is drawn has at least")
     pipeline: PipelinePlan | None = None
     past_split: Positive = Field(default=1, description="parts of the past that attention of one token is divided into")
     reason: Reason | None = None
@@ -197,7 +207,7 @@ def load_plan(path: Path) -> Plan:
 def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
     """Hold what pydantic cannot: references between the parts, and to the operators of the graph."""
     try:
-        numbers = weights_format(graph)
+        weights_format(graph)
     except PlanError as error:
         raise PlanError(f"{where}: weights_dtype: {error}") from None
     for key in ("activations_dtype", "kv_dtype"):
@@ -242,18 +252,21 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
                 f"{at}.mode is {operator.mode!r}, but its workers are of role {' and '.join(sorted(roles))};"
                 " accepted: cpu with cpu workers, matrix with matrix workers, cooperative with both"
             )
-        _check_kernel(operator, graph.sites[operator.site][0], numbers, at)
-        if plan.layout_reuse != "full" and operator.out_layout != ROW_MAJOR:
+        _check_kernel(operator, graph, at)
+        unpacked = unpacked_output(graph.sites[operator.site][0])
+        if plan.layout_reuse != "full" and operator.out_layout != unpacked:
             raise PlanError(
                 f"{at}.out_layout is {operator.out_layout!r}; accepted with layout_reuse {plan.layout_reuse!r}:"
-                f" {ROW_MAJOR!r}"
+                f" {unpacked!r}"
             )
         _check_stages(operator, graph.sites[operator.site][0], roles, at)
 
 
-def _check_kernel(entry: OperatorPlan, operator: Operator, numbers: ProductFormat, at: str) -> None:
+def _check_kernel(entry: OperatorPlan, graph: OperatorGraph, at: str) -> None:
     """The kernel of an entry must be one of its kind of operator and of the format of the weights, and the layouts
     those that the kernel reads."""
+    operator = graph.sites[entry.site][0]
+    numbers = operator_format(graph, operator)
     if entry.kind != operator.kind:
         raise PlanError(f"{at}.kind is {entry.kind!r}; accepted: {operator.kind!r}")
     match operator:
@@ -263,22 +276,36 @@ def _check_kernel(entry: OperatorPlan, operator: Operator, numbers: ProductForma
             kernels = (numbers.gemm,)
         case Embed():
             kernels = (numbers.embed,)
+        case Quantize():
+            kernels = (QUANTIZE_KERNEL,)
         case _:
             kernels = (f"{operator.kind}_f32",)
     if entry.kernel not in kernels:
         raise PlanError(f"{at}.kernel is {entry.kernel!r}; accepted: {', '.join(kernels)}")
-    is_gemm = entry.kernel == numbers.gemm
-    packed = numbers.strip_height(entry.lhs_layout) is not None
-    if packed != is_gemm or (entry.lhs_layout == ROW_MAJOR) == is_gemm:
+    if not _can_read(entry, numbers):
         names = f"'{numbers.lhs_layout('<strip height>')}', e.g. '{numbers.lhs_layout(6)}'"
-        accepted = names if is_gemm else "'row_major'"
+        unpacked = QUANTIZED_ROWS if entry.kernel == numbers.gemv and numbers.is_quantized else ROW_MAJOR
+        accepted = names if entry.kernel == numbers.gemm else repr(unpacked)
         raise PlanError(f"{at}.lhs_layout is {entry.lhs_layout!r}; accepted with {entry.kernel}: {accepted}")
     rhs = numbers.rhs_layout if isinstance(operator, Linear | GroupedLinear | Router) else ROW_MAJOR
     if entry.rhs_layout != rhs:
         raise PlanError(f"{at}.rhs_layout is {entry.rhs_layout!r}; accepted with {entry.kernel}: {rhs!r}")
+    if entry.partition == "rows" and (entry.kernel != numbers.gemm or isinstance(operator, GroupedLinear)):
+        accepted = "'columns'; 'rows' for products of two matrices"
+        raise PlanError(f"{at}.partition is 'rows' with {entry.kernel}; accepted: {accepted}")
     if not can_write(operator, entry.out_layout):
         accepted = f"{ROW_MAJOR!r}, or packed f32" if writes_packed(operator) else f"{ROW_MAJOR!r}"
+        accepted = f"e.g. {QUANTIZED_ROWS!r}" if isinstance(operator, Quantize) else accepted
         raise PlanError(f"{at}.out_layout is {entry.out_layout!r}; accepted of {operator.kind}: {accepted}")
+
+
+def _can_read(entry: OperatorPlan, numbers: ProductFormat) -> bool:
+    """Whether the kernel of an entry reads its left operand in the entry's layout: one for products of matrices packed,
+    one for a vector row major, or quantised."""
+    if entry.kernel == numbers.gemm:
+        return numbers.strip_height(entry.lhs_layout) is not None
+    is_quantized = entry.kernel == numbers.gemv and numbers.is_quantized
+    return entry.lhs_layout == (QUANTIZED_ROWS if is_quantized else ROW_MAJOR)
 
 
 def _check_stages(entry: OperatorPlan, operator: Operator, roles: set[Role], at: str) -> None:

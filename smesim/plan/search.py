@@ -15,6 +15,8 @@ from typing import Any
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
+from smesim.plan.choices import LEAST_PART, PAST_SPLITS
+from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.planners import Planning, roofline
 from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape
 from smesim.plan.teams import both_workers
@@ -32,6 +34,7 @@ ROUNDS = 3
 WORTHWHILE = 1e-3
 """Part of the whole time that a change must save to be taken."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+SHIFTS = (0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
 PIPELINES = {"depth": (1, 2, 3, 4), "query_block": (32, 64, 128), "key_block": (64, 128, 256, 512)}
 
 
@@ -120,16 +123,30 @@ def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPl
         changes += [{"tile": TileShape(m=entry.tile.m, n=NR * width)} for width in sorted(widths)]
         kinds: tuple[Assignment, ...] = ("static", "shared", "static_then_shared")
         changes += [{"assignment": kind} for kind in kinds if len(entry.workers) > 1]
-    elif isinstance(operator, Attention) and entry.pipeline is not None:
+        changes += [{"shares": shares} for shares in _shifted(entry)]
+    if isinstance(operator, Linear) and operator.m > 1 and entry.lhs_layout != ROW_MAJOR:
+        changes += [{"partition": "rows" if entry.partition == "columns" else "columns"}]
+    if isinstance(operator, Attention) and entry.pipeline is not None:
         for name, values in PIPELINES.items():
             changes += [{"pipeline": entry.pipeline.model_copy(update={name: value})} for value in values]
     elif isinstance(operator, Attention) and operator.tokens > 1:
         rows = {max(1, min(operator.tokens, round(entry.tile.m * factor))) for factor in FACTORS}
         changes += [{"tile": TileShape(m=m, n=entry.tile.n)} for m in sorted(rows)]
+    elif isinstance(operator, Attention):
+        changes += [{"past_split": parts} for parts in PAST_SPLITS if operator.past // parts >= LEAST_PART]
     for change in changes:
         changed = entry.model_copy(update=change)
         if changed != entry:
             yield changed
+
+
+def _shifted(entry: OperatorPlan) -> Iterator[tuple[float, ...]]:
+    """The shares with somewhat more or less for those that have the largest, which drive the units."""
+    if len(set(entry.shares)) < 2:
+        return
+    largest = max(entry.shares)
+    for factor in SHIFTS:
+        yield tuple(share * factor if share == largest else share for share in entry.shares)
 
 
 def _predicted_s(entry: OperatorPlan) -> float:

@@ -7,6 +7,8 @@ is found by asking how many panels all can take together within a time, and narr
 
 from __future__ import annotations
 
+import heapq
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,18 +37,24 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
 
     `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
     """
-    low, high = 0.0, min(share.seconds(panels) for share in shares)
+    alike = Counter(shares)
+    low, high = 0.0, min(share.seconds(panels) for share in alike)
     for _ in range(STEPS_OF_BISECTION):
         middle = (low + high) / 2
-        if sum(share.within(middle, panels) for share in shares) >= panels:
+        if sum(share.within(middle, panels) * count for share, count in alike.items()) >= panels:
             high = middle
         else:
             low = middle
-    taken = [share.within(high, panels) for share in shares]
+    most = {share: share.within(high, panels) for share in alike}
+    taken = [most[share] for share in shares]
     surplus = sum(taken) - panels
+    ends = [(-share.seconds(n), i) for i, (share, n) in enumerate(zip(shares, taken, strict=True)) if n]
+    heapq.heapify(ends)
     while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
-        slowest = max((i for i in range(len(taken)) if taken[i]), key=lambda i: shares[i].seconds(taken[i]))
+        slowest = heapq.heappop(ends)[1]
         back = min(surplus, shares[slowest].granule, taken[slowest])
         taken[slowest] -= back
         surplus -= back
-    return taken, max(share.seconds(n) for share, n in zip(shares, taken, strict=True) if n)
+        if taken[slowest]:
+            heapq.heappush(ends, (-shares[slowest].seconds(taken[slowest]), slowest))
+    return taken, -ends[0][0]

@@ -16,7 +16,7 @@ from smesim.errors import PlanError
 from smesim.plan import formats
 from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
-from smesim.plan.program import TaskKind
+from smesim.plan.program import Number, TaskKind
 from smesim.plan.schema import OperatorPlan
 from smesim.workload.operators import (
     Add,
@@ -73,23 +73,24 @@ def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, total)
 
 
-def _even_ranges(begin: int, end: int, step: int, panels: int) -> Iterator[tuple[int, int]]:
-    """Ranges of `step` between two panels; a new one begins with each matrix of so many `panels`."""
+def _even_ranges(begin: int, end: int, step: int, matrix: int) -> Iterator[tuple[int, int]]:
+    """Ranges of `step`; a new one begins with each matrix of so many panels (or strips)."""
     while begin < end:
-        upto = min(begin + step, end, (begin // panels + 1) * panels)
+        upto = min(begin + step, end, (begin // matrix + 1) * matrix)
         yield begin, upto
         begin = upto
 
 
-def _guided_ranges(begin: int, end: int, step: int, panels: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
+def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
     """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
     while begin < end:
-        size = max(1, min(step, (end - begin) // (2 * len(entry.workers))))
-        upto = min(begin + size, (begin // panels + 1) * panels)
+        size = min(step, (end - begin) // (2 * len(entry.workers)))
+        size = max(entry.grain, size - size % entry.grain)
+        upto = min(begin + size, end, (begin // matrix + 1) * matrix)
         yield begin, upto
         begin = upto
 
@@ -101,23 +102,27 @@ STATIC_PART = 3 / 4
 def _column_ranges(
     operator: Linear | GroupedLinear, entry: OperatorPlan, matrices: int = 1
 ) -> list[tuple[int, int, int | None]]:
-    """Ranges of panels, and whose they are: even ones, or guided where the workers draw them.
+    """Ranges of panels, and whose they are. Of several `matrices` panels are counted on from one to the next."""
+    return _divided(-(-operator.n // NR), max(1, entry.tile.n // NR), entry, matrices)
 
-    Workers with shares have panels of their own, one range after the other, cut into tiles; in `static_then_shared`
-    these are the first three quarters, and the tail is drawn. Of several `matrices` panels are counted on from one to
-    the next, and no range is of two.
+
+def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> list[tuple[int, int, int | None]]:
+    """Ranges of the panels (or strips) of matrices of so many, and whose they are: even ones, or guided where the
+    workers draw them.
+
+    Workers with shares have ranges of their own, one behind the other, cut into tiles; in `static_then_shared` these
+    are the first three quarters, and the tail is drawn. No range is of two matrices.
     """
-    panels, step = -(-operator.n // NR), max(1, entry.tile.n // NR)
-    total = panels * matrices
+    total = matrix * matrices
     if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
-        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, panels)]
+        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, matrix)]
     divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
     found: list[tuple[int, int, int | None]] = []
     begin = 0
     for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
-        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, panels)]
+        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, matrix)]
         begin = upto
-    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, panels, entry))]
+    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, matrix, entry))]
 
 
 def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
@@ -141,6 +146,13 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     mr = lhs_layout(entry.lhs_layout).mr
     strips = -(-operator.m // mr)
     strip_step = max(1, -(-entry.tile.m // mr))
+    if entry.partition == "rows":
+        panels, panel_step = -(-operator.n // NR), max(1, entry.tile.n // NR)
+        return [
+            Tile(TaskKind.GEMM, (begin, end, *columns, 0, 0), worker=who)
+            for begin, end, who in _divided(strips, strip_step, entry)
+            for columns in ranges(panels, panel_step)
+        ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
     return [
         Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), worker=who)
@@ -191,6 +203,9 @@ def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
 PACKED_KINDS = {TaskKind.RMSNORM: TaskKind.RMSNORM_PACKED, TaskKind.SWIGLU: TaskKind.SWIGLU_PACKED}
 """Tasks that write their output as a packed left operand, by those that write it row major."""
 
+STRIP_KINDS = (*PACKED_KINDS.values(), TaskKind.QUANTIZE)
+"""Tasks that work row by row and count their rows in the strips of what they write."""
+
 
 def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
     """Tiles of what can write its output packed: then as many strips as come closest to the tile's rows."""
@@ -198,11 +213,19 @@ def _by_rows_or_strips(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Til
     def tiles(operator: Any, entry: OperatorPlan) -> list[Tile]:
         if entry.out_layout == ROW_MAJOR:
             return _by_rows(kind)(operator, entry)
-        strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
-        step = -(-strips // -(-operator.rows // entry.tile.m))
-        return [Tile(PACKED_KINDS[kind], (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
+        return _by_strips(PACKED_KINDS[kind], operator, entry)
 
     return tiles
+
+
+def _by_strips(kind: TaskKind, operator: Any, entry: OperatorPlan) -> list[Tile]:
+    strips = -(-operator.rows // lhs_layout(entry.out_layout).mr)
+    step = -(-strips // -(-operator.rows // entry.tile.m))
+    return [Tile(kind, (*strip, 0, 0, 0, 0)) for strip in ranges(strips, step)]
+
+
+def _quantize(operator: Quantize, entry: OperatorPlan) -> list[Tile]:
+    return _by_strips(TaskKind.QUANTIZE, operator, entry)
 
 
 _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
@@ -218,7 +241,7 @@ _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
     Router: _by_rows(TaskKind.ROUTER),
     GroupedLinear: _grouped_linear,
     ExpertCombine: _by_rows(TaskKind.EXPERT_COMBINE),
-    Quantize: _by_rows(TaskKind.QUANTIZE),
+    Quantize: _quantize,
 }
 
 
@@ -244,7 +267,8 @@ def operator_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
     """The columns of the operator's row in `Program.ops` that its shape decides."""
     facts = _shape_facts(operator, entry)
     if entry.out_layout != ROW_MAJOR:
-        facts.update(kind=PACKED_KINDS[TaskKind(int(facts["kind"]))], lhs_mr=lhs_layout(entry.out_layout).mr)
+        kind = TaskKind(int(facts["kind"]))
+        facts.update(kind=PACKED_KINDS.get(kind, kind), lhs_mr=lhs_layout(entry.out_layout).mr)
     return facts
 
 
@@ -263,7 +287,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
                 "experts": experts_with_rows(operator), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
-                "gathers": operator.gathers,
+                "gathers": operator.gathers, "rhs_dtype": format_of_kernel(entry.kernel).number,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -301,7 +325,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
         case SwiGlu():
             return {"kind": TaskKind.SWIGLU, "m": operator.rows, "n": operator.dim}
         case Quantize():
-            return {"kind": TaskKind.QUANTIZE, "m": operator.rows, "n": operator.dim}
+            return {"kind": TaskKind.QUANTIZE, "m": operator.rows, "n": operator.dim, "rhs_dtype": Number.Q8}
     raise PlanError(f"no lowering for operator {operator.name!r} of kind {operator.kind!r}")
 
 

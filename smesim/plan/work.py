@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.program import PACKING, Number, Program, TaskKind
-from smesim.plan.tiles import NR, PACKED_KINDS
+from smesim.plan.tiles import NR, STRIP_KINDS
 
 Int64s = npt.NDArray[np.int64]
 
@@ -41,7 +41,7 @@ def _shares(program: Program) -> Int64s:
     columns = np.minimum(column["end1"] * NR, n) - np.minimum(column["begin1"] * NR, n)
     strips = strip_row(column["end0"], m, mr) - strip_row(column["begin0"], m, mr)
     share = np.where(kind == TaskKind.GEMM, strips * columns, share)
-    share = np.where(np.isin(kind, list(PACKED_KINDS.values())), strips, share)
+    share = np.where(np.isin(kind, STRIP_KINDS), strips, share)
     share = np.where(kind == TaskKind.GEMV, columns, share)
 
     experts = np.maximum(ops["experts"].astype(np.int64), 1)
@@ -110,8 +110,9 @@ def task_bytes(program: Program) -> Int64s:
     begin, end = (program.tasks[name].astype(np.int64) for name in ("begin0", "end0"))
     m, mr = facts["m"].astype(np.int64), facts["lhs_mr"].astype(np.int64)
     rows = np.where(kind == TaskKind.PACK_LHS, strip_row(end, m, mr) - strip_row(begin, m, mr), end - begin)
-    number_bytes = np.array([number.n_bytes for number in Number])[facts["rhs_dtype"]]
-    parts = np.where(np.isin(kind, PACKING), (Number.F32.n_bytes + number_bytes) * rows * facts["k"], parts)
+    number_bytes = np.array([number.packed_from.n_bytes + number.lhs.n_bytes for number in Number])[facts["rhs_dtype"]]
+    packed = (number_bytes * rows * facts["k"]).astype(np.int64)
+    parts = np.where(np.isin(kind, PACKING), packed, parts)
     heads, kv_heads, d = (np.maximum(facts[name], 1).astype(np.int64) for name in ("heads", "kv_heads", "head_dim"))
     scores = block_pairs(program.tasks, facts["past"].astype(np.int64)) * (heads // kv_heads)
     parts = np.where(kind == TaskKind.ATTENTION_SOFTMAX, 2 * 4 * scores, parts)

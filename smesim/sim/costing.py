@@ -139,8 +139,8 @@ class Costing:
         count = -(-m // mr)
         rows = strips[1] * m // count - strips[0] * m // count
         numbers = format_of_number(int(op["rhs_dtype"]))
-        weight_bytes = float(panels * NR * k * numbers.number.n_bytes)
-        lhs_bytes, out_bytes = float(rows * k * numbers.number.n_bytes), float(rows * panels * NR * F32_BYTES)
+        weight_bytes = float(numbers.rhs_bytes(panels * NR, k))
+        lhs_bytes, out_bytes = float(numbers.lhs_bytes(rows, k)), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
         if strips[0] == 0:
             weights = Transfer(self._places.slot_level(cluster, index, "weight"), weight_bytes)
@@ -156,7 +156,7 @@ class Costing:
     def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
         panels = int(row["end1"]) - int(row["begin1"])
         numbers = format_of_number(int(op["rhs_dtype"]))
-        weight_bytes = float(panels * NR * int(op["k"]) * numbers.number.n_bytes)
+        weight_bytes = float(numbers.rhs_bytes(panels * NR, int(op["k"])))
         level = self._places.slot_level(cluster, int(row["op"]), "weight")
         compute_s = costs.gemv_s(panels, int(op["k"]), numbers.name)
         return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))

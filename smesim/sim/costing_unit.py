@@ -61,7 +61,7 @@ class UnitCosting:
         begin, end, count = int(row["begin0"]), int(row["end0"]), -(-m // mr)
         rows = end * m // count - begin * m // count
         columns = (int(row["end1"]) - int(row["begin1"])) * NR
-        weight_bytes, lhs_bytes = (float(n * k * numbers.number.n_bytes) for n in (columns, rows))
+        weight_bytes, lhs_bytes = float(columns * k * numbers.number.n_bytes), float(numbers.lhs_bytes(rows, k))
         first = begin == 0  # the tile of the first rows brings the weights in
         near = self._places.level(self._cluster, 2 * weight_bytes + lhs_bytes)
         return _task(

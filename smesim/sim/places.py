@@ -34,7 +34,7 @@ class Places:
         }
         self.distances = reuse_distances(program)
         self.touched_bytes = touched_bytes(program)
-        self._pass_bytes = float(self.touched_bytes.sum())
+        self._pass_bytes = float(self.touched_bytes.sum() + program.elsewhere_bytes)
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
     def level(self, cluster: str, footprint_bytes: float) -> str:

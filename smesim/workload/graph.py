@@ -13,7 +13,7 @@ The order of operators, and what is computed for which rows, is `smesim.workload
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -44,6 +44,8 @@ class OperatorGraph:
     layers: int
     operators: tuple[Operator, ...]
     tensors: Mapping[str, TensorSpec]
+    elsewhere_bytes: float = 0.0
+    """Of a part of a model: what the rest of it reads and writes, and caches see, before the part is run again."""
 
     def operator(self, name: str) -> Operator:
         """The operator of this name; WorkloadError if there is none."""
@@ -66,6 +68,16 @@ class OperatorGraph:
         for operator in self.operators:
             groups.setdefault(operator.site, []).append(operator)
         return {site: tuple(group) for site, group in groups.items()}
+
+    def alone(self, site: str) -> OperatorGraph:
+        """The first operator of a site and nothing else: what it reads is there, as the prompt is."""
+        operator = self.sites[site][0]
+        elsewhere = sum(self.moved_bytes(other) for other in self.operators if other is not operator)
+        names = (*operator.inputs, *operator.weights, *operator.outputs)
+        tensors = {name: self.tensors[name] for name in names}
+        return replace(
+            self, layers=1, operators=(operator,), tensors=tensors, elsewhere_bytes=self.elsewhere_bytes + elsewhere
+        )
 
     def read_bytes(self, operator: Operator, role: Role | None = None) -> float:
         """Bytes that the operator must read, of one role or of all.

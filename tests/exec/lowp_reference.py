@@ -144,6 +144,13 @@ def pack_lhs(x: NDArray[Any], mr: int, group: int) -> NDArray[Any]:
     return np.concatenate(parts) if parts else np.empty(0, x.dtype)
 
 
+def unpack_lhs(packed: NDArray[Any], m: int, k: int, mr: int, group: int) -> NDArray[Any]:
+    """[m][k] of what `pack_lhs` packs."""
+    out = np.empty(m * k, packed.dtype)
+    out[pack_lhs(np.arange(m * k).reshape(m, k), mr, group)] = packed
+    return out.reshape(m, k)
+
+
 def pack_rhs(w: NDArray[Any], group: int) -> NDArray[Any]:
     n = w.shape[0]
     whole = np.zeros((-(-n // NR) * NR, w.shape[1]), w.dtype)

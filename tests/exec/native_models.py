@@ -18,7 +18,7 @@ from smesim.plan.layout import LayoutReuse, with_out_layouts
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Program
-from smesim.plan.schema import OperatorPlan, Plan, TileShape
+from smesim.plan.schema import OperatorPlan, Partition, Plan, TileShape
 from smesim.trace.schema import Trace
 from smesim.workload import DType, DTypes, ModelConfig, Phase, build_graph
 from smesim.workload.config import Llama3RopeScaling
@@ -92,6 +92,7 @@ class Cut:
     last_layer_rows: str = "all"
     weights: DType = DType.F32
     reuse: LayoutReuse = "full"
+    partition: Partition = "columns"
 
 
 @st.composite
@@ -105,6 +106,7 @@ def cuts(draw: st.DrawFn, isa: str = DEVICE.isa) -> Cut:
         last_layer_rows=draw(st.sampled_from(["all", "logits"])),
         weights=draw(st.sampled_from([DType.F32, DType.BF16])),
         reuse=draw(st.sampled_from(["full", "shared_packs", "none"])),
+        partition=draw(st.sampled_from(["columns", "rows"])),
     )
 
 
@@ -115,13 +117,14 @@ def cut_plan(model: ModelConfig, phase: Phase, cut: Cut) -> Plan:
     plan = cpu_only(graph, CHIP, cut.threads, last_layer_rows=cut.last_layer_rows, layout_reuse=cut.reuse)
 
     def replaced(entry: OperatorPlan) -> OperatorPlan:
-        packed = entry.lhs_layout.startswith("lhs_")
+        packed = entry.kernel.startswith("gemm_")
         return entry.model_copy(
             update={
                 "tile": TileShape(m=cut.m or entry.tile.m, n=cut.n or entry.tile.n),
                 "assignment": cut.assignment,
                 "workers": tuple(range(cut.threads)),
-                "lhs_layout": product_format(cut.weights).lhs_layout(cut.mr) if packed else "row_major",
+                "lhs_layout": product_format(cut.weights).lhs_layout(cut.mr) if packed else entry.lhs_layout,
+                "partition": cut.partition if packed and entry.kind == "linear" else "columns",
             }
         )
 

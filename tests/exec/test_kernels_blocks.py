@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 ISAS = runnable()
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, 1e-40, 3.4e38, -3.4e38, 7e-7, 65504.0 * 8]
 
-bits_of_weights = st.sampled_from([4, 8])
+kinds = st.sampled_from(sorted(ref.INTEGERS))
 fractions = st.tuples(*[st.floats(0, 1)] * 4)
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.integers(1, 70)
 
 
-def leaf(isa: str, name: str, bits: int) -> Any:
-    return getattr(find(isa), f"{name}_q{bits}")
+def leaf(isa: str, name: str, kind: str) -> Any:
+    return getattr(find(isa), f"{name}_{kind}")
 
 
-def packed_pointer(array: NDArray[np.uint8], bits: int) -> Any:
-    return pointer(array.view(np.int8) if bits == 8 else array)
+def packed_pointer(array: NDArray[np.uint8], kind: str) -> Any:
+    return pointer(array.view(np.int8) if kind == "q8" else array)
 
 
 def some_lhs(rng: np.random.Generator, m: int, k: int) -> Quantized:
@@ -36,10 +36,10 @@ def some_lhs(rng: np.random.Generator, m: int, k: int) -> Quantized:
     return Quantized(integers, np.abs(numbers(rng, *integers.shape[:2])))
 
 
-def some_rhs(rng: np.random.Generator, n: int, k: int, bits: int) -> Quantized:
-    least, most = (-8, 8) if bits == 4 else (-128, 128)
-    integers = lowp.grouped(rng.integers(least, most, (n, k), np.int8), BLOCK)
-    return Quantized(integers, rng.standard_normal(integers.shape[:2]).astype(np.float16))
+def some_rhs(rng: np.random.Generator, n: int, k: int, kind: str) -> Quantized:
+    integers = lowp.grouped(rng.integers(*ref.INTEGERS[kind], (n, k), np.int8), BLOCK)
+    scales, least = rng.standard_normal((2, *integers.shape[:2])).astype(np.float16)
+    return Quantized(integers, scales, least if kind == "q4_1" else None)
 
 
 def test_portable_kernels_run_everywhere_and_names_find_their_table() -> None:
@@ -64,12 +64,12 @@ def test_tables_are_whole(table: Any) -> None:
     assert table.nr == NR
 
 
-@given(n=st.integers(1, 130), k=st.integers(1, 130), bits=bits_of_weights)
-def test_sizes_are_those_of_the_packed_matrices(n: int, k: int, bits: int) -> None:
-    w = some_rhs(np.random.default_rng(0), n, k, bits)
-    packed, scales = ref.pack_rhs(w, bits)
-    assert packed.size == (lib.sms_rhs_q4_size if bits == 4 else lib.sms_rhs_q8_size)(n, k)
-    assert scales.size == lib.sms_rhs_scales_size(n, k)
+@given(n=st.integers(1, 130), k=st.integers(1, 130), kind=kinds)
+def test_sizes_are_those_of_the_packed_matrices(n: int, k: int, kind: str) -> None:
+    w = some_rhs(np.random.default_rng(0), n, k, kind)
+    packed, scales = ref.pack_rhs(w, kind)
+    assert packed.size == (lib.sms_rhs_q8_size if kind == "q8" else lib.sms_rhs_q4_size)(n, k)
+    assert scales.size == lib.sms_rhs_scales_size(n, k) * (2 if kind == "q4_1" else 1)
     assert w.numbers.size == lib.sms_lhs_q8_size(n, k)
     assert w.scales.size == n * lib.sms_depth_blocks(k)
 
@@ -89,9 +89,9 @@ def matrices(draw: st.DrawFn) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize("isa", ISAS)
 @settings(deadline=None)
-@given(x=matrices(), gap=st.integers(0, 5), part=fractions, mr=st.integers(1, 40), bits=bits_of_weights)
+@given(x=matrices(), gap=st.integers(0, 5), part=fractions, mr=st.integers(1, 40), kind=kinds)
 def test_packing_is_bit_exact(
-    isa: str, x: NDArray[np.float32], gap: int, part: tuple[float, ...], mr: int, bits: int
+    isa: str, x: NDArray[np.float32], gap: int, part: tuple[float, ...], mr: int, kind: str
 ) -> None:
     m, k = x.shape
     wide, depth = spread(x, gap), int(lib.sms_depth_blocks(k))
@@ -106,66 +106,66 @@ def test_packing_is_bit_exact(
     out.check(lowp.pack_lhs(quantized.flat, mr, 4), slice(begin * BLOCK, end * BLOCK))
     scale.check(lowp.pack_lhs(quantized.scales, mr, 1), slice(begin, end))
 
-    weights = ref.quantize_rhs(x, bits)
-    expected, scales = ref.pack_rhs(weights, bits)
+    weights = ref.quantize_rhs(x, kind)
+    expected, scales = ref.pack_rhs(weights, kind)
     panel0, panel1 = part_of(-(-m // NR), *part[2:])
     begin, end = panel0 * NR * depth, panel1 * NR * depth
-    bytes_of_block = BLOCK * bits // 8
-    rows = np.concatenate([ref.gguf(weights, bits), np.zeros((m, gap), np.uint8)], axis=1)
+    bytes_of_block, scales_of_block = BLOCK if kind == "q8" else BLOCK // 2, 1 if weights.least is None else 2
+    rows = np.concatenate([ref.gguf(weights, kind), np.zeros((m, gap), np.uint8)], axis=1)
     for name, source, stride, columns in (
         ("pack_rhs", wide, k + gap, k),
         ("repack_rhs", rows, rows.shape[1], depth * BLOCK),
     ):
         out, scale = Amid(expected.size, np.uint8), Amid(scales.size, np.uint16)
-        leaf(isa, name, bits)(
-            pointer(source), stride, m, columns, panel0, panel1, packed_pointer(out.view, bits), pointer(scale.view)
+        leaf(isa, name, kind)(
+            pointer(source), stride, m, columns, panel0, panel1, packed_pointer(out.view, kind), pointer(scale.view)
         )  # fmt: skip
         out.check(expected, slice(begin * bytes_of_block, end * bytes_of_block))
-        scale.check(scales, slice(begin, end))
+        scale.check(scales, slice(begin * scales_of_block, end * scales_of_block))
 
 
 def gemm(
-    isa: str, bits: int, x: Quantized, w: Quantized, bias: Any, out: Any, ldc: int, mr: int,
+    isa: str, kind: str, x: Quantized, w: Quantized, bias: Any, out: Any, ldc: int, mr: int,
     tiles: tuple[int, int, int, int],
 ) -> None:  # fmt: skip
-    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, bits))
+    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, kind))
     lhs, lhs_scale = at_offset(lowp.pack_lhs(x.flat, mr, 4), 1), at_offset(lowp.pack_lhs(x.scales, mr, 1), 1)
     m, k = x.flat.shape
-    leaf(isa, "gemm", bits)(
-        pointer(lhs), pointer(lhs_scale), m, k, mr, packed_pointer(packed, bits), pointer(scales), len(w.numbers),
+    leaf(isa, "gemm", kind)(
+        pointer(lhs), pointer(lhs_scale), m, k, mr, packed_pointer(packed, kind), pointer(scales), len(w.numbers),
         pointer(bias), pointer(out), ldc, *tiles,
     )  # fmt: skip
 
 
-def gemv(isa: str, bits: int, x: Quantized, w: Quantized, bias: Any, out: Any, panels: tuple[int, int]) -> None:
-    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, bits))
+def gemv(isa: str, kind: str, x: Quantized, w: Quantized, bias: Any, out: Any, panels: tuple[int, int]) -> None:
+    packed, scales = (at_offset(array, 1) for array in ref.pack_rhs(w, kind))
     lhs, lhs_scale = at_offset(x.flat, 1), at_offset(x.scales, 1)
-    leaf(isa, "gemv", bits)(
-        pointer(lhs), pointer(lhs_scale), packed_pointer(packed, bits), pointer(scales), len(w.numbers),
+    leaf(isa, "gemv", kind)(
+        pointer(lhs), pointer(lhs_scale), packed_pointer(packed, kind), pointer(scales), len(w.numbers),
         x.flat.shape[1], pointer(bias), pointer(out), *panels,
     )  # fmt: skip
 
 
 def check_products_of_a_part(
-    isa: str, bits: int, shape: tuple[int, int, int], biased: bool, part: tuple[float, ...], mr: int, seed: int
+    isa: str, kind: str, shape: tuple[int, int, int], biased: bool, part: tuple[float, ...], mr: int, seed: int
 ) -> None:
     """One range of tiles computed and compared, everything else proved untouched; the last row by gemv too."""
     (m, n, k), gap = shape, seed % 4
     rng = np.random.default_rng(seed)
     bias = numbers(rng, n) if biased else None
-    x, w = some_lhs(rng, m, k), some_rhs(rng, n, k, bits)
+    x, w = some_lhs(rng, m, k), some_rhs(rng, n, k, kind)
     expected = ref.product(x, w, bias)
     bounds = bounds_of(m, mr)
     tiles = (*part_of(len(bounds) - 1, *part[:2]), *part_of(-(-n // NR), *part[2:]))
     rows, columns = slice(bounds[tiles[0]], bounds[tiles[1]]), slice(tiles[2] * NR, tiles[3] * NR)
 
     out = Guarded(m, n, n + gap)
-    gemm(isa, bits, x, w, bias, out.view, n + gap, mr, tiles)
+    gemm(isa, kind, x, w, bias, out.view, n + gap, mr, tiles)
     np.testing.assert_array_equal(out.view[rows, columns], expected[rows, columns])
     assert out.untouched(rows, columns)
 
     row = guarded_vector(n)
-    gemv(isa, bits, Quantized(x.numbers[-1:], x.scales[-1:]), w, bias, row.view, tiles[2:])
+    gemv(isa, kind, Quantized(x.numbers[-1:], x.scales[-1:]), w, bias, row.view, tiles[2:])
     np.testing.assert_array_equal(row.view[:, columns], expected[-1:, columns])
     assert row.untouched(slice(0, 1), columns)
 
@@ -173,56 +173,58 @@ def check_products_of_a_part(
 @pytest.mark.parametrize("isa", ISAS)
 @settings(deadline=None)
 @given(
-    bits=bits_of_weights, shape=st.tuples(sizes, st.integers(1, 150), st.integers(0, 130)), biased=st.booleans(),
+    kind=kinds, shape=st.tuples(sizes, st.integers(1, 150), st.integers(0, 130)), biased=st.booleans(),
     part=fractions, mr=st.integers(1, 70), seed=seeds,
 )  # fmt: skip
 def test_products_of_any_shape_part_and_strip_height(
-    isa: str, bits: int, shape: tuple[int, int, int], biased: bool, part: tuple[float, ...], mr: int, seed: int
+    isa: str, kind: str, shape: tuple[int, int, int], biased: bool, part: tuple[float, ...], mr: int, seed: int
 ) -> None:
-    check_products_of_a_part(isa, bits, shape, biased, part, mr, seed)
+    check_products_of_a_part(isa, kind, shape, biased, part, mr, seed)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("kind", sorted(ref.INTEGERS))
 @pytest.mark.parametrize("rows_columns_pieces", [(23, 45, 2), (75, 150, 1)], ids=str)
 def test_products_across_pieces_of_the_depth_and_groups_of_panels(
-    isa: str, bits: int, rows_columns_pieces: tuple[int, int, int]
+    isa: str, kind: str, rows_columns_pieces: tuple[int, int, int]
 ) -> None:
     m, n, pieces = rows_columns_pieces
     kernels = find(isa)
     shape = m, n, pieces * kernels.kc_blocks * BLOCK + 5
-    check_products_of_a_part(isa, bits, shape, True, (0.0, 1.0, 0.0, 1.0), kernels.mr, 3)
+    check_products_of_a_part(isa, kind, shape, True, (0.0, 1.0, 0.0, 1.0), kernels.mr, 3)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize(("bits", "most"), [(4, -8), (8, -128)])
-def test_the_largest_sums_are_exact(isa: str, bits: int, most: int) -> None:
+@pytest.mark.parametrize(("kind", "most"), [("q4", -8), ("q8", -128), ("q4_1", 15)])
+def test_the_largest_sums_are_exact(isa: str, kind: str, most: int) -> None:
     one = np.ones((17, 2), np.float16)
-    w = Quantized(np.full((17, 2, BLOCK), most, np.int8), one)
+    w = Quantized(np.full((17, 2, BLOCK), most, np.int8), one, 0 * one if kind == "q4_1" else None)
     for sign in (-1, 1):
         x = Quantized(np.full((17, 2, BLOCK), sign * 127, np.int8), one.astype(np.float32))
         out = np.empty((18, 17), np.float32)
-        gemm(isa, bits, x, w, None, out, 17, 17, (0, 1, 0, 2))
-        gemv(isa, bits, Quantized(x.numbers[:1], x.scales[:1]), w, None, out[17:], (0, 2))
+        gemm(isa, kind, x, w, None, out, 17, 17, (0, 1, 0, 2))
+        gemv(isa, kind, Quantized(x.numbers[:1], x.scales[:1]), w, None, out[17:], (0, 2))
         assert np.all(out == sign * 127 * most * 2 * BLOCK)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("bits", [4, 8])
-def test_a_scale_that_is_no_number_stays_in_its_row_or_column(isa: str, bits: int) -> None:
+@pytest.mark.parametrize("kind", sorted(ref.INTEGERS))
+def test_a_scale_that_is_no_number_stays_in_its_row_or_column(isa: str, kind: str) -> None:
     rng = np.random.default_rng(1)
-    x, w = some_lhs(rng, 20, 90), some_rhs(rng, 40, 90, bits)
+    x, w = some_lhs(rng, 20, 90), some_rhs(rng, 40, 90, kind)
     x.scales[3, 1], w.scales[21, 0], w.scales[0, :3] = np.nan, np.inf, [6e-8, 6e-5, 65504.0]  # f16: least, denormal
     x.numbers[:, 0, 0], w.numbers[21, 0] = 127, 0
     w.numbers[21, 0, 0] = 1  # so that infinity is multiplied by numbers above zero alone
+    if w.least is not None:
+        w.least[21] = 1
     out, row = np.empty((20, 40), np.float32), np.empty((1, 40), np.float32)
-    gemm(isa, bits, x, w, None, out, 40, 20, (0, 1, 0, 3))
-    gemv(isa, bits, Quantized(x.numbers[3:4], x.scales[3:4]), w, None, row, (0, 3))
+    gemm(isa, kind, x, w, None, out, 40, 20, (0, 1, 0, 3))
+    gemv(isa, kind, Quantized(x.numbers[3:4], x.scales[3:4]), w, None, row, (0, 3))
     assert np.all(np.isnan(out[3]))
     assert np.all(np.isnan(row))
     assert np.all(np.isposinf(np.delete(out[:, 21], 3)))
     others = np.delete(np.arange(20), 3), np.delete(np.arange(40), 21)
     expected = ref.product(
-        Quantized(x.numbers[others[0]], x.scales[others[0]]), Quantized(w.numbers[others[1]], w.scales[others[1]]), None
+        Quantized(x.numbers[others[0]], x.scales[others[0]]), w.rows(others[1]), None
     )  # fmt: skip
     np.testing.assert_array_equal(out[np.ix_(*others)], expected)

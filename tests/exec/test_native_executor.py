@@ -28,7 +28,6 @@ from tests.exec.native_models import (
     Case,
     Cut,
     assert_equals_the_reference,
-    cut_plan,
     cuts,
     execute,
     little,
@@ -170,7 +169,7 @@ def test_the_trace_says_what_ran() -> None:
     assert meta.program_fingerprint == case.program.fingerprint()
     assert meta.workers == tuple(f"cpu{i}" for i in range(CORES))
     assert not meta.stand_in
-    assert meta.foreign_load is None  # too short a time for the system's clock to tell
+    assert meta.foreign_load is None or 0 <= meta.foreign_load <= 1  # None of a time too short for the system's clock
 
 
 def test_progress_is_reported_for_every_run() -> None:
@@ -241,13 +240,6 @@ def test_forced_kernels_run_a_plan_for_a_matrix_unit() -> None:
     assert_equals_the_reference(case, tensors)
     assert set(trace.meta.kernels.values()) == {"portable"}
     assert trace.meta.workers == ("matrix0",)
-
-
-def test_operators_without_a_native_kernel_are_refused() -> None:
-    program = lower(cut_plan(little(), Phase.prefill(9), Cut()))
-    program.tasks["kind"][0] = TaskKind.QUANTIZE
-    with pytest.raises(DeviceError, match="no native kernel for QUANTIZE tasks"):
-        NativeExecutor(DEVICE).check(program)
 
 
 def test_tensors_of_another_program_are_refused() -> None:

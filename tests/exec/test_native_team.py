@@ -132,7 +132,7 @@ def test_a_run_can_be_cancelled_from_another_thread_and_the_team_runs_again() ->
 
 def test_a_task_that_no_kernel_can_do_ends_the_run() -> None:
     program = write_program([T(worker=0), T(worker=1, after=(0,)), T(worker=0, after=(1,))], 2)
-    program.tasks["kind"][1] = TaskKind.QUANTIZE
+    program.tasks["kind"][1] = max(TaskKind) + 1
     team = Team(program, [SHORT] * 3)
     team.start_run()
     assert team.wait() == lib.SMS_NO_KERNEL

@@ -11,7 +11,7 @@ import pytest
 
 from smesim.errors import DeviceError
 from smesim.exec.device import Device
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside
 from smesim.exec.probe import chipfile, little_models, loops, probe, warm, yardstick
 from smesim.exec.probe.little_models import MIXED, NARROW, WIDE, planned_runs
 from smesim.exec.probe.loops import lowp_isas
@@ -35,7 +35,9 @@ def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
     with pytest.MonkeyPatch.context() as patch:
         for module in REPEATED:
             patch.setattr(module, "REPEATS", 2)
-        chip = probe(HERE, quick=True, progress=lambda *step: steps.append(step), command="a test")
+        chip = probe(
+            HERE, quick=True, formats=[DType.BF16], progress=lambda *step: steps.append(step), command="a test"
+        )
     return chip, steps
 
 
@@ -75,11 +77,14 @@ def test_the_chip_is_this_machine(probed) -> None:
     assert chip.machine == HERE.processor
     assert chip.core_count == len(HERE.cores)
     models = chip.clusters[0].core.kernels
-    assert {model.isa for model in models if model.name != "fma_peak"} == {HERE.isa, lowp_beside(HERE.isa).isa}
+    assert {model.isa for model in models if model.name != "fma_peak"} == {
+        HERE.isa, lowp_beside(HERE.isa).isa, blocks_beside(HERE.isa).isa,
+    }  # fmt: skip
     fitted = {model.name for model in models if any(q.provenance == "fitted" for q in model.parameters.values())}
     for dtype in ("f32", "bf16"):
         assert {f"gemm_{dtype}", f"pack_lhs_{dtype}", f"embed_{dtype}"} <= fitted
         assert f"gemv_{dtype}" in {model.name for model in models}
+    assert {"gemm_q8_0", "gemv_q8_0", "gemm_q4_0", "gemm_q4_1", "quantize_q8"} <= {model.name for model in models}
     peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
     assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())
     assert all({"f32_flop_per_s", "f64_flop_per_s"} <= peaks[k.isa] for k in HERE.kernels if k.isa in peaks)
@@ -141,7 +146,8 @@ def test_the_quick_runs_are_part_of_the_whole() -> None:
     assert set(quick) < set(whole)
     assert {run.threads for run in quick} == {1, 2}
     assert {run.threads for run in planned_runs(True, 1)} == {1}
-    assert {run.weights for run in quick} == {DType.F32, DType.BF16}
+    assert {run.weights for run in quick} == {DType.F32}
+    assert {run.weights for run in planned_runs(True, 2, (DType.F32, DType.BF16))} == {DType.F32, DType.BF16}
 
 
 def products(model: ModelConfig) -> set[tuple[int, int]]:
@@ -174,7 +180,7 @@ def test_strips_of_the_little_models_are_as_high_as_the_kernels_that_are_probed(
     class EnoughError(Exception):
         pass
 
-    def run_all(device: Device, sketch: Chip, quick: bool, yardsticks: Any, *rest: Any) -> None:
+    def run_all(device: Device, sketch: Chip, runs: Any, yardsticks: Any, *rest: Any) -> None:
         for stick in yardsticks.values():
             stick.look()
             stick.look()

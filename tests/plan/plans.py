@@ -72,6 +72,10 @@ def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int, 
         "workers": tuple(workers),
         "shares": tuple(draw(st.one_of(st.just([]), shares))),
     }
+    if entry.kind in ("linear", "grouped_linear"):
+        changes["grain"] = draw(st.integers(1, 4))
+    if entry.kind == "linear" and entry.lhs_layout.startswith("lhs_"):
+        changes["partition"] = draw(st.sampled_from(["columns", "rows"]))
     if entry.lhs_layout.startswith("lhs_"):
         height = strips or draw(st.integers(1, 14))
         changes["lhs_layout"] = format_of_kernel(entry.kernel).lhs_layout(height)

@@ -161,8 +161,8 @@ def test_what_matrix_only_cannot_plan_is_refused() -> None:
         matrix_only(PREFILL, library.load("apple-m4"), 1)
     with pytest.raises(PlanError, match=r"accepted: 1\.\."):
         matrix_only(PREFILL, library.load("apple-m4"), 1000)
-    with pytest.raises(PlanError, match="weights of q4_0 asked for; accepted: f32, bf16"):
-        matrix_only(build_graph(tiny(), Phase.prefill(4), DTypes(weights=DType.Q4_0)), library.load("apple-m4"), 2)
+    with pytest.raises(PlanError, match="weights of s8 asked for; accepted: f32, bf16, q8_0, q4_0, q4_1"):
+        matrix_only(build_graph(tiny(), Phase.prefill(4), DTypes(weights=DType.S8)), library.load("apple-m4"), 2)
     with pytest.raises(PlanError, match="weights of bf16 asked for tiny, which has experts; accepted: f32"):
         roofline(build_graph(tiny_moe(), Phase.prefill(4), DTypes(weights=DType.BF16)), library.load("apple-m4"), 2)
     first_cannot = chip_of_two_clusters()

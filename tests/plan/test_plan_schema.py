@@ -262,6 +262,6 @@ def test_planners_refuse_formats_that_they_have_no_kernels_for() -> None:
     from tests.sim.chips import two_core_chip
     from tests.workload.workload_models import tiny
 
-    graph = build_graph(tiny(), Phase.prefill(4), DTypes(weights=DType.Q4_0))
-    with pytest.raises(SmesimError, match="weights of q4_0 asked for; accepted: f32, bf16"):
+    graph = build_graph(tiny(), Phase.prefill(4), DTypes(weights=DType.S8))
+    with pytest.raises(SmesimError, match="weights of s8 asked for; accepted: f32, bf16"):
         cpu_only(graph, two_core_chip())

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from smesim.errors import PlanError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
-from smesim.plan.planners import roofline
+from smesim.plan.oracle import candidates, oracle
+from smesim.plan.planners import Planning, roofline
 from smesim.plan.schema import Plan
 from smesim.plan.search import search, variations
+from smesim.plan.teams import both_workers
 from smesim.sim import SimExecutor
-from smesim.workload import Phase, build_graph
+from smesim.workload import OperatorGraph, Phase, build_graph
 from tests.sim.chips import two_core_chip, unit_chip
 from tests.workload.workload_models import tiny
 
@@ -68,3 +72,44 @@ def test_variations_are_other_entries_that_can_run() -> None:
             entries = tuple(other if e.site == entry.site else e for e in plan.operators)
             lower(plan.model_copy(update={"operators": entries}))
     assert sum(1 for _ in variations(graph, plan.site("gate_proj"))) >= 2
+
+
+def test_the_oracle_is_at_least_as_good_as_the_others_operator_by_operator() -> None:
+    chip = unit_chip()
+
+    def alone_s(plan: Plan, part: OperatorGraph) -> float:
+        return float(np.nanmax(SimExecutor(chip).timeline(lower(plan, part)).end_s))
+
+    plan = oracle(GRAPH, chip, simulate=alone_s)
+    lower(plan)
+    assert plan.planner == "oracle"
+    planning = Planning(GRAPH, chip, both_workers(chip, None), None, True, {})
+    quick = roofline(GRAPH, chip)
+    for site in ("q_proj", "down_proj", "attention"):
+        part = planning.of_graph(GRAPH.alone(site))
+        best, of_quick = (alone_s(part.plan("x", [p.site(site)]), part.graph) for p in (plan, quick))
+        assert best <= of_quick
+        assert len(set(candidates(planning, site))) > 20
+
+
+def test_an_operator_alone_finds_its_weights_where_the_whole_model_left_them() -> None:
+    """A small weight stays in a cache if nothing else is about, and does not where the rest of a model is."""
+    chip = library.load("apple-m4")
+    graph = build_graph(tiny(d_model=1024, d_ff=64, vocab=40_000), Phase.parse("decode:9"), layers=1)
+    alone = graph.alone("q_proj")
+    plan = roofline(alone, chip)
+    times = []
+    for part in (alone, replace(alone, elsewhere_bytes=0.0)):
+        times.append(float(np.nanmax(SimExecutor(chip).timeline(lower(plan, part)).end_s)))
+    assert alone.elsewhere_bytes > 1e8
+    assert times[0] > 1.2 * times[1]
+
+
+def test_rows_are_divided_where_there_are_more_units_than_columns() -> None:
+    """Of a product with few columns on many units: some of its rows each, and twice as fast as by columns alone."""
+    chip = library.load("server-lx2")
+    graph = build_graph(tiny(d_model=1024), Phase.parse("prefill:512"), layers=1).alone("q_proj")
+    entry = roofline(graph, chip).site("q_proj")
+    assert entry.mode == "matrix"
+    assert entry.tile.m < 512
+    assert len(entry.workers) > 1024 // 32

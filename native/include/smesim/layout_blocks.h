@@ -10,8 +10,13 @@
  * low nibbles what row 2j of the 8-bit block holds in its bytes, in its high nibbles row 2j + 1. A nibble is the
  * two's complement number, so that in every byte v << 4 and v & 0xf0 are 16 times one.
  *
+ * rhs_q4_1_n16k32 The same as rhs_q4, but the nibbles are numbers of [0, 15].
+ *
  * With either go the f16 scales of w's [N][blocks] as rhs_f32_n16, which is [panel][block][16]. What pads the last
- * panel has numbers and scales of zero. Packed words are aligned to 4 bytes at least. */
+ * panel has numbers and scales of zero. With q4_1 each 16 scales are followed by the 16 least numbers of their blocks.
+ * Packed words are aligned to 4 bytes at least.
+ *
+ * Where numbers and scales are one operand (program.h), the scales lie behind all numbers. */
 #ifndef SMESIM_LAYOUT_BLOCKS_H
 #define SMESIM_LAYOUT_BLOCKS_H
 

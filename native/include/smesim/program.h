@@ -49,7 +49,11 @@ enum sms_number_format {
     SMS_NUMBER_F32 = 0,
     SMS_NUMBER_BF16 = 1,
     SMS_NUMBER_F16 = 2,
-    SMS_NUMBER_S8 = 3
+    SMS_NUMBER_S8 = 3,
+    SMS_NUMBER_Q8_0 = 4,
+    SMS_NUMBER_Q4_0 = 5,
+    SMS_NUMBER_Q4_1 = 6,
+    SMS_NUMBER_Q8 = 7
 };
 
 struct sms_op {

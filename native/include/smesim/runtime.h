@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 
+#include "smesim/blocks.h"
 #include "smesim/kernels.h"
 #include "smesim/lowp.h"
 #include "smesim/program.h"
@@ -27,7 +28,9 @@ struct sms_run {
     void *const *buffers;                      /* one pointer a buffer */
     const struct sms_kernels *const *kernels;  /* one table a worker */
     const struct sms_lowp *const *lowp;        /* one table a worker: products with weights of low precision */
+    const struct sms_blocks *const *blocks;    /* one table a worker: products with weights in blocks */
     void *const *scratch;                      /* one block a worker, sms_scratch_bytes() long */
+    const double *handicaps;                   /* one a worker: its tasks take so many times as long; NULL: none does */
 
     int32_t *pending;   /* [n_tasks] predecessors that have not ended */
     int32_t *cursors;   /* [n_pools] next task to draw */

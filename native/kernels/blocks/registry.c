@@ -7,10 +7,10 @@
 extern const struct sms_blocks sms_blocks_portable;
 
 #if defined(__x86_64__)
-extern const struct sms_blocks sms_blocks_avx2, sms_blocks_avx512vnni, sms_blocks_wide16vnni;
+extern const struct sms_blocks sms_blocks_avx2, sms_blocks_avx512vnni, sms_blocks_wide16vnni, sms_blocks_fma128;
 
 static const struct sms_blocks *const tables[] = {&sms_blocks_avx512vnni, &sms_blocks_avx2, &sms_blocks_portable,
-                                                  &sms_blocks_wide16vnni};
+                                                  &sms_blocks_fma128, &sms_blocks_wide16vnni};
 #elif defined(__aarch64__)
 #include "smesim/cpu.h"
 

@@ -6,9 +6,10 @@
  *   SMS_S8_OFFSET      1 where those of one factor are unsigned
  *   SMS_MR             highest strip, with SMS_HEIGHTS(X) listing X(1) .. X(SMS_MR)
  *   SMS_PANELS         panels of a micro-kernel's tile
- *   SMS_TEST_ONLY      1 for a table that only tests may choose */
+ *   SMS_TEST_ONLY      1 for a table that only tests may choose
+ *   SMS_STAND_IN       defined for a table that is narrower than need be */
 #define SMS_BF16_DOT 0
-#define SMS_KC_BLOCKS 64            /* a strip of 6 in 12 KiB */
+#define SMS_KC_BLOCKS 64           /* a strip of 6 in 12 KiB, or split into two parts in 24 */
 #define SMS_GROUP (8 * SMS_PANELS) /* panels, in 128 KiB of 4 bits where they are 8 */
 
 #include "../name.h"
@@ -25,13 +26,20 @@ const struct sms_blocks SMS_JOIN(sms_blocks_, SMS_ISA) = {
     .panels = SMS_PANELS,
     .kc_blocks = SMS_KC_BLOCKS,
     .test_only = SMS_TEST_ONLY,
+#if defined(SMS_STAND_IN)
+    .stand_in = 1,
+#endif
     .quantize_lhs_q8 = sms_quantize_lhs_q8,
     .pack_rhs_q4 = sms_pack_rhs_q4,
     .pack_rhs_q8 = sms_pack_rhs_q8,
     .repack_rhs_q4 = sms_repack_rhs_q4,
     .repack_rhs_q8 = sms_repack_rhs_q8,
+    .pack_rhs_q4_1 = sms_pack_rhs_q4_1,
+    .repack_rhs_q4_1 = sms_repack_rhs_q4_1,
     .gemm_q4 = sms_gemm_q4,
     .gemm_q8 = sms_gemm_q8,
     .gemv_q4 = sms_gemv_q4,
     .gemv_q8 = sms_gemv_q8,
+    .gemm_q4_1 = sms_gemm_q4_1,
+    .gemv_q4_1 = sms_gemv_q4_1,
 };

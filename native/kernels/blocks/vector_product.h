@@ -24,30 +24,33 @@ SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, c
     }
     for (int64_t block = 0; block < blocks; block++) {
         vi excess = w_set(0);
-        if (q_offset(quant)) {
+        if (q_excess_weights(quant)) {
             SMS_UNROLL(8)
             for (int word = 0; word < SMS_BLOCK_WORDS; word++)
-                excess = q_dot(quant, excess, w_set(q_offset(quant)), w_set(x[block * SMS_BLOCK_WORDS + word]));
+                excess = q_dot_words(quant, excess, w_set(q_excess_weights(quant)), w_set(x[block * SMS_BLOCK_WORDS + word]));
         }
-        excess = q_total(quant, excess);
+        excess = q_offset(quant) ? q_negated(quant, excess) : q_total(quant, excess);
         SMS_UNROLL(16)
         for (int s = 0; s < streams; s++) {
             const int64_t at = s * blocks + block;
             vi sum[V]; /* neighbours side by side: one chain of sums would wait for itself */
             SMS_UNROLL(16)
             for (int j = 0; j < V; j++)
-                sum[j] = w_set(0);
+                sum[j] = q_offset(quant) ? excess : w_set(0);
             SMS_UNROLL(8)
             for (int word = 0; word < SMS_BLOCK_WORDS; word++) {
                 SMS_UNROLL(16)
                 for (int j = 0; j < V; j++)
-                    sum[j] = q_dot(quant, sum[j], q_weights(quant, b + at * q_panel_words(quant), word, j),
+                    sum[j] = q_dot_words(quant, sum[j], q_weights(quant, b + at * q_panel_words(quant), word, j),
                                    w_set(x[block * SMS_BLOCK_WORDS + word]));
             }
             SMS_UNROLL(16)
-            for (int j = 0; j < V; j++)
-                acc[s][j] = w_scaled(w_subtract(q_total(quant, sum[j]), excess), x_scale[block],
-                                     q_scales(b_scale + at * SMS_NR + j * SMS_LANES), acc[s][j]);
+            for (int j = 0; j < V; j++) {
+                const uint16_t *scales = b_scale + at * q_panel_scales(quant) + j * SMS_LANES;
+                acc[s][j] = w_scaled(q_total(quant, sum[j]), x_scale[block], q_scales(scales), acc[s][j]);
+                if (quant == SMS_Q4_1)
+                    acc[s][j] = w_scaled(excess, x_scale[block], q_scales(scales + SMS_NR), acc[s][j]);
+            }
         }
     }
     SMS_UNROLL(16)
@@ -69,7 +72,7 @@ SMS_INLINE void sms_block_gemv(const enum sms_quant quant, const sms_word *x, co
         const int64_t column = panel * SMS_NR, left = n - column;
         const int64_t columns = left < streams * SMS_NR ? left : streams * SMS_NR;
         const sms_word *b = rhs + panel * blocks * q_panel_words(quant);
-        const uint16_t *b_scale = rhs_scale + panel * blocks * SMS_NR;
+        const uint16_t *b_scale = rhs_scale + panel * blocks * q_panel_scales(quant);
         const float *column_bias = bias ? bias + column : NULL;
         if (streams == 1)
             sms_gemv_panels(quant, 1, x, x_scale, b, b_scale, blocks, column_bias, y + column, columns);
@@ -86,5 +89,6 @@ SMS_INLINE void sms_block_gemv(const enum sms_quant quant, const sms_word *x, co
     }
 SMS_BLOCK_GEMV(q4, SMS_Q4, uint8_t)
 SMS_BLOCK_GEMV(q8, SMS_Q8, int8_t)
+SMS_BLOCK_GEMV(q4_1, SMS_Q4_1, uint8_t)
 
 #endif

@@ -118,6 +118,10 @@ SMS_INLINE vi w_part(const enum sms_number number, vi words, const int part) {
         return words;
     if (number != SMS_S8)
         return v_bits(w_widened(number, words, part));
+#if SMS_LANES == 8 && defined(__AVX2__)
+    if (part == 0) /* the sum of one times the even byte and zero times the odd one */
+        return (vi)_mm256_maddubs_epi16(_mm256_set1_epi16(1), (__m256i)words);
+#endif
     vi16 bytes;
     memcpy(&bytes, &words, sizeof bytes);
     bytes = (part == 0 ? (vi16)((vu16)bytes << 8) : bytes) >> 8;

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 
 from smesim import __version__
 from smesim.errors import DeviceError
+from smesim.exec.blocks import IN_BLOCKS
 from smesim.exec.device import Device
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, lowp_beside
 from smesim.exec.probe import topology
-from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmNumbers, fit_coefficients
+from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmBlocks, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
 from smesim.exec.probe.loops import (
@@ -23,7 +24,12 @@ from smesim.exec.probe.loops import (
     read_bandwidth,
 )
 from smesim.exec.probe.timing import Timing
-from smesim.exec.probe.warm import WarmProduct, gemv_seconds_per_element, product_kernel
+from smesim.exec.probe.warm import (
+    WarmProduct,
+    gemv_seconds_per_element,
+    product_kernel,
+    quantize_seconds_per_element,
+)
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.hwmodel.chip import (
     DRAM,
@@ -38,7 +44,9 @@ from smesim.hwmodel.chip import (
     Sync,
 )
 from smesim.hwmodel.quantity import Evidence, Quantity
+from smesim.plan.formats import FORMATS, product_format
 from smesim.plan.program import Number
+from smesim.workload.dtypes import DType
 
 Peaks = dict[str, dict[str, Timing]]
 """Peak rates by instruction set and dtype."""
@@ -47,8 +55,8 @@ Progress = Callable[[str, int, int], None]
 """Called with (what is measured, steps done, steps in all)."""
 
 CLUSTER = "host"
-NUMBERS = (Number.F32, Number.BF16)
-"""The formats of weights whose products are fitted."""
+QUICK_FORMATS = (DType.F32,)
+"""The formats of weights whose products a quick probe fits where it is not asked for others as well."""
 LOW_PRECISION: tuple[DTypeName, ...] = ("bf16", "s8")
 SOURCE = f"smesim probe {__version__} on this machine"
 PROVISIONAL_S = 1e-6  # hand-over costs before they are measured; they only guide tile sizes
@@ -68,10 +76,10 @@ class _Stamp:
         )  # fmt: skip
 
     def fitted(self, value: float, unit: str, kernel: FittedKernel) -> Quantity:
-        if not kernel.samples:  # a loop of its own, not a fit
-            return self.measured(Timing(value, kernel.residual, REPEATS), unit)
         if unit == "1" and value.is_integer() and value > 1:
             return self.constant(value)
+        if not kernel.samples:  # a loop of its own, not a fit
+            return self.measured(Timing(value, kernel.residual, REPEATS), unit)
         return Quantity(
             value=value, unit=unit, provenance="fitted", source=SOURCE, command=self._command, date=self._date,
             repeats=max(kernel.samples, 1),
@@ -90,20 +98,26 @@ class _Stamp:
 
 
 def probe(
-    device: Device, *, threads: int | None = None, quick: bool = False, seed: int = 0, command: str = "smesim probe",
-    progress: Progress | None = None,
+    device: Device, *, threads: int | None = None, quick: bool = False, formats: Sequence[DType] | None = None,
+    seed: int = 0, command: str = "smesim probe", progress: Progress | None = None,
 ) -> Chip:  # fmt: skip
     """Measure this machine; a chip of one cluster of `threads` cores, by default all that this process may use.
 
-    `quick` runs fewer little models. Takes some 60 s quick on two cores, about twice as long whole. Raises DeviceError.
+    `quick` runs fewer little models, and of the formats of weights f32 alone where `formats` does not name others;
+    products with weights in blocks are measured without models, whatever is asked for.
+    Takes some 55 s quick on two cores, more than twice as long whole. Raises DeviceError.
     """
     report = progress or (lambda what, done, total: None)
+    given = formats or (QUICK_FORMATS if quick else tuple(FORMATS))
+    fitted = [weights for weights in dict.fromkeys((DType.F32, *given)) if not product_format(weights).is_quantized]
+    numbers = [product_format(weights).number for weights in fitted]
     count = len(device.cores) if threads is None else threads
     if not 1 <= count <= len(device.cores):
         raise DeviceError(
             f"{count} threads asked for; accepted: 1..{len(device.cores)}, the usable cores of this machine"
         )
-    steps = 4 + len(planned_runs(quick, count)) + len(planned_stages(count))
+    planned = [*planned_runs(quick, count, fitted), *planned_stages(count)]
+    steps = 4 + len(planned)
     done = 0
 
     def step(what: str) -> None:
@@ -122,11 +136,14 @@ def probe(
     step("k-steps of the micro-kernels")
     one = Yardstick(device, sketch, 1)
     yardsticks = {1: one} | ({count: Yardstick(device, sketch, count, share=one)} if count > 1 else {})
-    warm = [_warm(device, one, number) for number in NUMBERS]
-    runs = list(run_all(device, sketch, quick, yardsticks, seed, lambda: step("little models")))
+    warm = [_warm(device, one, number) for number in numbers]
+    blocks = WarmBlocks(
+        tuple(_warm(device, one, number) for number in IN_BLOCKS), quantize_seconds_per_element(device).median
+    )
+    runs = list(run_all(device, sketch, planned, yardsticks, seed, lambda: step("little models")))
     step("fitting the cost function")
     last = float(max((cache.size_bytes for cache in levels), default=0))
-    coefficients = fit_coefficients(runs, warm[0], warm[1:], count, last)
+    coefficients = fit_coefficients(runs, warm[0], warm[1:], blocks, count, last)
     report("done", steps, steps)
     return _chip(device, stamp, peaks, bandwidths, levels, count, coefficients, _note(device, runs, quick))
 
@@ -163,16 +180,17 @@ def _chip(
     dram_all = dram_all if dram_all.median >= dram_one.median else dram_one
     loads = {level: stamp.measured(b.one_thread, "B/s") for level, b in bandwidths.items() if level != DRAM}
     loads[DRAM] = stamp.measured(dram_one, "B/s")
-    # Not yet what products cost, but how high their strips are: the planner lays out by that.
-    kernels = tuple(_blocks(stamp, device, number) for number in NUMBERS)
+    # Where it is not known what products cost, at least how high their strips are: the planner lays out by that.
+    kernels = tuple(_blocks(stamp, device, product_format(weights).number) for weights in FORMATS)
     factors: tuple[FactorPoint, ...] = ()
     dispatch, barrier = Timing(PROVISIONAL_S, 0.0, 1), Timing(PROVISIONAL_S, 0.0, 1)
     if fitted:
         dispatch, barrier = fitted.dispatch, fitted.barrier
-        kernels = tuple(
+        names = {kernel.name for kernel in fitted.kernels}
+        kernels = tuple(kernel for kernel in kernels if kernel.name not in names) + tuple(
             KernelModel(
                 name=k.name,
-                isa=device.isa if k.name.endswith("_f32") else lowp_beside(device.isa).isa,
+                isa=_isa_of(k.name, device),
                 parameters={name: stamp.fitted(value, unit, k) for name, (value, unit) in k.parameters.items()},
             )
             for k in fitted.kernels
@@ -211,6 +229,13 @@ def _chip(
             ),
         ),
     )
+
+
+def _isa_of(kernel: str, device: Device) -> str:
+    """The instruction set of a kernel, by the format that its name ends with."""
+    if kernel.endswith("_f32"):
+        return device.isa
+    return lowp_beside(device.isa).isa if kernel.endswith("_bf16") else blocks_beside(device.isa).isa
 
 
 def _blocks(stamp: _Stamp, device: Device, number: Number) -> KernelModel:

@@ -30,6 +30,7 @@ from smesim.exec.probe.samples import (
 from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.warm import WarmProduct
 from smesim.exec.probe.yardstick import Reference, typical
+from smesim.plan.formats import QUANTIZE_KERNEL
 from smesim.plan.program import Number, TaskKind
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS
 
@@ -67,6 +68,14 @@ class WarmNumbers:
 
 
 @dataclass(frozen=True)
+class WarmBlocks:
+    """What was measured of weights in blocks, which no little model has: it is seconds of probing for each format."""
+
+    products: tuple[WarmNumbers, ...]
+    quantize_element_s: float
+
+
+@dataclass(frozen=True)
 class Coefficients:
     """Everything that the little models tell about the machine."""
 
@@ -80,7 +89,7 @@ class Coefficients:
 
 
 def fit_coefficients(
-    runs: Sequence[LittleRun], warm_f32: WarmNumbers, others: Sequence[WarmNumbers], threads: int,
+    runs: Sequence[LittleRun], warm_f32: WarmNumbers, others: Sequence[WarmNumbers], blocks: WarmBlocks, threads: int,
     last_cache_bytes: float,
 ) -> Coefficients:  # fmt: skip
     """Fit all kernels, as they are while the yardstick takes its median over the runs."""
@@ -101,6 +110,9 @@ def fit_coefficients(
             _fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads, low.number)
             for kind in (TaskKind.PACK_LHS, TaskKind.EMBED)
         ]
+    kernels += [kernel for low in blocks.products for kernel in (_warm_gemm(low, references[1]), _gemv(low))]
+    quantized = {"s_per_element": (blocks.quantize_element_s, "s/element")}
+    kernels.append(FittedKernel(QUANTIZE_KERNEL, quantized, 0.0, 0))
     kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}, references[1]))
     kernels += _fit_stages(runs, in_place, mr, threads, factor.median, references[1])
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
@@ -170,6 +182,16 @@ def _fit_gemm(
     parameters |= {"s_per_tile": (stretch * warm.tile_s, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
     parameters |= {"mr": (float(mr), "1"), "nr": (float(of.nr), "1"), "kc": (float(kc), "1")}
     return fit, FittedKernel(f"gemm_{of.number.name.lower()}", parameters, fit.residual, fit.samples)
+
+
+def _warm_gemm(of: WarmNumbers, steady: Reference) -> FittedKernel:
+    """Products as they are with operands in a core's own caches: what those of a model add to that is not fitted."""
+    warm = of.product.at(steady.product.median)
+    parameters = {f"s_per_kstep_h{h}": (warm.kstep_s[h], "s") for h in range(1, of.mr + 1)} | {
+        "s_per_tile": (warm.tile_s, "s"), "mr": (float(of.mr), "1"), "nr": (float(of.nr), "1"),
+        "kc": (float(of.kc), "1"),
+    }  # fmt: skip
+    return FittedKernel(f"gemm_{of.number.name.lower()}", parameters, 0.0, 0)
 
 
 def _gemv(of: WarmNumbers) -> FittedKernel:

@@ -7,7 +7,7 @@ model (a test holds that), and their row counts and contexts are not those that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -28,6 +28,8 @@ from smesim.workload.graph import DTypes, build_graph
 from smesim.workload.phase import Phase
 
 REPEATS = 5
+LONG_PROMPT, REPEATS_OF_LONG = 128, 3
+"""A run over so many tokens has many tasks of each kind, so fewer runs tell as much."""
 
 
 def _little(
@@ -70,8 +72,8 @@ STAGED_RUNS = ((WIDE, "prefill:130", 48), (NARROW, "prefill:100,past=150", 192))
 STAGED_QUERY_BLOCK = 32
 
 
-BF16_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
-"""With weights in bf16: only products and what packs for them are not as in f32."""
+LOW_PRECISION_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
+"""With weights in another format than f32: only products and what packs for them differ."""
 
 
 class PlannedRun(NamedTuple):
@@ -94,15 +96,15 @@ class LittleRun:
     reference: Reference
 
 
-def planned_runs(quick: bool, threads: int) -> list[PlannedRun]:
-    """Every run: each with all threads and with one."""
+def planned_runs(quick: bool, threads: int, formats: Sequence[DType] = (DType.F32,)) -> list[PlannedRun]:
+    """Every run: each with all threads and with one, in a quick probe of experts only with one."""
     groups = [(DType.F32, *group) for group in (QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS))]
-    groups += [(DType.BF16, *group) for group in BF16_RUNS]
+    groups += [(weights, *group) for weights in formats if weights is not DType.F32 for group in LOW_PRECISION_RUNS]
     counts = (1,) if threads == 1 else (threads, 1)
     return [
         PlannedRun(model, phase, count, weights)
         for weights, model, phases in groups
-        for count in counts
+        for count in (counts[-1:] if quick and model is MIXED else counts)
         for phase in phases
     ]
 
@@ -125,16 +127,15 @@ def in_stages(plan: Plan, key_block: int) -> Plan:
 
 
 def run_all(
-    device: Device, sketch: Chip, quick: bool, yardsticks: Mapping[int, Yardstick], seed: int,
+    device: Device, sketch: Chip, runs: Iterable[PlannedRun], yardsticks: Mapping[int, Yardstick], seed: int,
     progress: Callable[[], None],
 ) -> Iterator[LittleRun]:  # fmt: skip
-    """Run the little models on as many threads as there are yardsticks for.
+    """Run the little models; there is a yardstick for each number of threads.
 
     `sketch` is a chip with what is known so far, for the planner to choose tile sizes by.
     """
     executor = NativeExecutor(device)
     tensors: Tensors | None = None
-    runs = (*planned_runs(quick, max(yardsticks)), *planned_stages(max(yardsticks)))
     for model, phase, count, weights, key_block in runs:
         graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights))
         plan = cpu_only(graph, sketch, count, layout_reuse="shared_packs" if phase in ROW_MAJOR_RUNS else "full")
@@ -144,6 +145,7 @@ def run_all(
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
         yardstick = yardsticks[count]
-        trace = executor.run(program, tensors, plan, repeats=REPEATS, between=yardstick.look)
+        repeats = REPEATS if graph.phase.rows < LONG_PROMPT else REPEATS_OF_LONG
+        trace = executor.run(program, tensors, plan, repeats=repeats, between=yardstick.look)
         yield LittleRun(program, trace, count, yardstick.take(trace.makespans_s()))
         progress()

@@ -6,11 +6,14 @@ probe says of a core is what the stand-in gives; each core has its own, and driv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from smesim.exec.device import Device
 from smesim.exec.probe.chipfile import LOW_PRECISION, Progress, probe
 from smesim.hwmodel.chip import Chip, CoreSpec, DTypeName, MatrixUnit, TileShape
 from smesim.hwmodel.product_cost import DEFAULT_MR, DEFAULT_NR
 from smesim.hwmodel.quantity import Quantity
+from smesim.workload.dtypes import DType
 
 UNIT = "wide"
 STAND_IN_CHIP = "host-stand-in"
@@ -18,8 +21,8 @@ STAND_IN_CHIP = "host-stand-in"
 
 
 def probe_with_stand_in(
-    device: Device, *, threads: int | None = None, quick: bool = False, seed: int = 0,
-    command: str = "smesim probe --stand-in", progress: Progress | None = None,
+    device: Device, *, threads: int | None = None, quick: bool = False, formats: Sequence[DType] | None = None,
+    seed: int = 0, command: str = "smesim probe --stand-in", progress: Progress | None = None,
 ) -> Chip:  # fmt: skip
     """Measure this machine with narrow and with wide kernels. Raises DeviceError."""
     report = progress or (lambda what, done, total: None)
@@ -29,7 +32,9 @@ def probe_with_stand_in(
         def in_turn(what: str, done: int, total: int) -> None:
             report(f"{kernels.isa}: {what}", turn * total + done, 2 * total)
 
-        return probe(kernels, threads=threads, quick=quick, seed=seed, command=command, progress=in_turn)
+        return probe(
+            kernels, threads=threads, quick=quick, formats=formats, seed=seed, command=command, progress=in_turn
+        )
 
     return joined(probed(beside, 0), probed(device, 1))
 

@@ -24,6 +24,10 @@ class Timing:
         low, middle, high = np.percentile(array, [25, 50, 75])
         return cls(float(middle), float(high - low), array.size)
 
+    def per(self, amount: float) -> Timing:
+        """The time of one where so many were timed."""
+        return Timing(self.median / amount, self.spread / amount, self.repeats)
+
     def rate(self, amount: float) -> Timing:
         """The rate at which `amount` was done; the spread keeps its share of the median."""
         return Timing(amount / self.median, amount / self.median * self.spread / self.median, self.repeats)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.exec.device import Device, native
-from smesim.exec.lowp_tables import lowp_beside
+from smesim.exec.lowp_tables import blocks_beside, table_beside
 from smesim.exec.probe.timing import Timing, repeat, repeat_in_turn
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.exec.tensors import allocate
@@ -76,7 +76,10 @@ def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class ProductKernel:
-    """The kernels of a device for products of one format, and their blocks; kc is in k."""
+    """The kernels of a device for products with weights of one format, and their blocks; kc is in k.
+
+    An operand is one or two pointers: numbers, and where they are quantised their scales.
+    """
 
     isa: str
     gemm: Callable[..., None]
@@ -86,30 +89,46 @@ class ProductKernel:
     kc: int
 
 
+_BLOCK_LEAVES = {Number.Q8_0: "q8", Number.Q4_0: "q4", Number.Q4_1: "q4_1"}
+
+
 def product_kernel(device: Device, number: Number) -> ProductKernel:
-    """The kernels by which a device's cores multiply numbers of a format."""
+    """The kernels by which a device's cores multiply with weights of a format."""
     _, lib = native()
     if number is Number.F32:
         table = device.kernel_table(device.isa)
         leaves = lib.sms_kernels_find(table.isa.encode())
         return ProductKernel(table.isa, leaves.gemm, leaves.gemv, table.mr, table.nr, table.kc)
-    low = lowp_beside(device.isa)
-    leaves = lib.sms_lowp_find(low.isa.encode())
-    return ProductKernel(low.isa, leaves.gemm_bf16, leaves.gemv_bf16, low.mr, low.nr, low.kc)
+    beside = table_beside(device.isa, number)
+    if number is Number.BF16:
+        leaves = lib.sms_lowp_find(beside.isa.encode())
+        return ProductKernel(beside.isa, leaves.gemm_bf16, leaves.gemv_bf16, beside.mr, beside.nr, beside.kc)
+    leaves = lib.sms_blocks_find(beside.isa.encode())
+    gemm, gemv = (getattr(leaves, f"{name}_{_BLOCK_LEAVES[number]}") for name in ("gemm", "gemv"))
+    return ProductKernel(beside.isa, gemm, gemv, beside.mr, beside.nr, beside.kc)
 
 
-ONE: dict[Number, npt.NDArray[Any]] = {
-    Number.F32: np.ones(1, np.float32), Number.BF16: np.full(1, 0x3F80, np.uint16)
-}  # fmt: skip
-"""The number one in each format."""
+ONE_F16 = np.full(1, 0x3C00, np.uint16)
+_ONES: dict[Number, tuple[tuple[str, npt.NDArray[Any], float], ...]] = {
+    Number.F32: (("float *", np.ones(1, np.float32), 1.0),),
+    Number.BF16: (("uint16_t *", np.full(1, 0x3F80, np.uint16), 1.0),),
+    Number.Q8: (("int8_t *", np.ones(1, np.int8), 1.0), ("float *", np.ones(1, np.float32), 1 / 32)),
+    Number.Q8_0: (("int8_t *", np.ones(1, np.int8), 1.0), ("uint16_t *", ONE_F16, 1 / 32)),
+    Number.Q4_0: (("uint8_t *", np.full(1, 0x11, np.uint8), 1 / 2), ("uint16_t *", ONE_F16, 1 / 32)),
+    Number.Q4_1: (("uint8_t *", np.full(1, 0x11, np.uint8), 1 / 2), ("uint16_t *", ONE_F16, 2 / 32)),
+}
+"""Ones in each format: by part of an operand its type in C, what fills it, and how much of that a number has."""
 
 
-def operand(number: Number, elements: int) -> Any:
-    """A C pointer to so many ones, which keeps them alive."""
+def operand(number: Number, elements: int) -> tuple[Any, ...]:
+    """C pointers to the parts of an operand of so many ones, which keep them alive."""
     ffi, _ = native()
-    array = allocate(number.n_bytes * elements).view(ONE[number].dtype)
-    array[:] = ONE[number]
-    return ffi.from_buffer("float *" if number is Number.F32 else "uint16_t *", array)
+    pointers = []
+    for c_type, one, share in _ONES[number]:
+        array = allocate(int(elements * share) * one.itemsize).view(one.dtype)
+        array[:] = one
+        pointers.append(ffi.from_buffer(c_type, array))
+    return tuple(pointers)
 
 
 def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> Timing:
@@ -117,15 +136,14 @@ def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> Tim
     ffi, _ = native()
     kernels = product_kernel(device, number)
     n, k = GEMV_PANELS * kernels.nr, GEMV_K
-    x, rhs, y = operand(Number.F32, k), operand(number, n * k), operand(Number.F32, n)
+    x = operand(Number.Q8 if number.lhs is Number.Q8 else Number.F32, k)
+    rhs, (y,) = operand(number, n * k), operand(Number.F32, n)
 
     def multiply() -> None:
         for _ in range(GEMV_PASSES):
-            kernels.gemv(x, rhs, n, k, ffi.NULL, y, 0, GEMV_PANELS)
+            kernels.gemv(*x, *rhs, n, k, ffi.NULL, y, 0, GEMV_PANELS)
 
-    timing = repeat(multiply, GEMV_REPEATS)
-    elements = GEMV_PASSES * n * k
-    return Timing(timing.median / elements, timing.spread / elements, timing.repeats)
+    return repeat(multiply, GEMV_REPEATS).per(GEMV_PASSES * n * k)
 
 
 def _product(device: Device, height: int, k: int, number: Number) -> tuple[Callable[[], None], int]:
@@ -136,11 +154,26 @@ def _product(device: Device, height: int, k: int, number: Number) -> tuple[Calla
     # Strips are balanced: only with few of them are all of a height that is below mr.
     strips = max(s for s in range(1, STRIPS + 1) if -(-height * s // mr) == s)
     rows = height * strips
-    a, b, c = operand(number, rows * k), operand(number, n * k), operand(Number.F32, rows * n)
+    a, b, (c,) = operand(number.lhs, rows * k), operand(number, n * k), operand(Number.F32, rows * n)
     passes = max(1, int(FLOP_A_CALL / (2 * rows * n * k)))
 
     def multiply() -> None:
         for _ in range(passes):
-            kernels.gemm(a, rows, k, mr, b, n, ffi.NULL, c, n, 0, strips, 0, PANELS)
+            kernels.gemm(*a, rows, k, mr, *b, n, ffi.NULL, c, n, 0, strips, 0, PANELS)
 
     return multiply, passes * strips * PANELS
+
+
+def quantize_seconds_per_element(device: Device) -> Timing:
+    """Time per number to quantise activations that are in the core's own cache, seconds."""
+    _, lib = native()
+    table = blocks_beside(device.isa)
+    quantize: Any = lib.sms_blocks_find(table.isa.encode()).quantize_lhs_q8
+    rows, k = table.mr, GEMV_K
+    (x,), out = operand(Number.F32, rows * k), operand(Number.Q8, rows * k)
+
+    def pack() -> None:
+        for _ in range(GEMV_PASSES):
+            quantize(x, k, rows, k, table.mr, 0, 1, *out)
+
+    return repeat(pack, GEMV_REPEATS).per(GEMV_PASSES * rows * k)
