@@ -26,6 +26,8 @@ MAY_IMPORT = {
     "plan": {"workload", "hwmodel"},
     "sim": {"workload", "hwmodel", "plan", "trace"},
     "exec": {"workload", "hwmodel", "plan", "trace"},
+    "engines": {"workload", "hwmodel", "plan", "trace", "sim"},
+    "validate": {"workload", "hwmodel", "plan", "trace", "sim", "engines"},
 }
 """For each room, the other rooms it may import. Modules beside the rooms are for all of them, or for none."""
 

@@ -17,7 +17,7 @@ matrix units. `Chip.instances` and `Chip.unit_instances` give that numbering.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -25,6 +25,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from smesim.hwmodel.checks import among, ascending, unique
+from smesim.hwmodel.instructions import Instruction, Sharing
 from smesim.hwmodel.quantity import (
     Bytes,
     BytesPerS,
@@ -39,6 +41,7 @@ from smesim.hwmodel.quantity import (
     Threads,
     Tiles,
 )
+from smesim.hwmodel.stream_model import StreamModel
 
 DRAM = "DRAM"
 """The name of the last level of every chip."""
@@ -89,6 +92,8 @@ class CoreSpec(Record):
     flop_per_s: dict[DTypeName, FlopPerS] = Field(min_length=1)
     load_bytes_per_s: dict[Name, BytesPerS]
     kernels: Annotated[tuple[KernelModel, ...], Field(strict=False)] = ()
+    background_clock_hz: Hertz | None = None
+    instructions: dict[Name, Instruction] = Field(default_factory=dict)
 
 
 class TileShape(Record):
@@ -123,6 +128,9 @@ class MatrixUnit(Record):
     store_bytes_per_s: dict[Name, BytesPerS]
     mode_switch_s: Seconds
     useful_drivers: Threads
+    streams: StreamModel | None = None
+    instructions: dict[Name, Instruction] = Field(default_factory=dict)
+    sharing: Sharing | None = None
     oversubscription: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
     multi_unit_factors: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
     kernels: Annotated[tuple[KernelModel, ...], Field(strict=False)] = ()
@@ -168,8 +176,8 @@ class MatrixUnit(Record):
         else:
             _same_keys("accumulators", self.accumulators, self.flop_per_s)
             _same_keys("latency_cycles", self.latency_cycles, self.flop_per_s)
-        _ascending("oversubscription", self.oversubscription)
-        _ascending("multi_unit_factors", self.multi_unit_factors)
+        ascending("oversubscription", [point.threads for point in self.oversubscription])
+        ascending("multi_unit_factors", [point.threads for point in self.multi_unit_factors])
         return self
 
     def _check_stand_in(self) -> None:
@@ -192,12 +200,13 @@ class Cluster(Record):
     core_count: Count
     core: CoreSpec
     multi_core_factors: Annotated[tuple[FactorPoint, ...], Field(strict=False)] = ()
+    dram_bytes_per_s: BytesPerS | None = None
     matrix_units: Annotated[tuple[MatrixUnit, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _unique("matrix_units: name", [unit.name for unit in self.matrix_units])
-        _ascending("multi_core_factors", self.multi_core_factors)
+        unique("matrix_units: name", [unit.name for unit in self.matrix_units])
+        ascending("multi_core_factors", [point.threads for point in self.multi_core_factors])
         return self
 
 
@@ -220,6 +229,7 @@ class Memory(Record):
 
     bandwidth_bytes_per_s: BytesPerS
     spec_bandwidth_bytes_per_s: BytesPerS | None = None
+    store_bandwidth_bytes_per_s: BytesPerS | None = None
     capacity_bytes: Bytes
 
 
@@ -341,24 +351,24 @@ class Chip(Record):
         if not self.clusters:
             raise ValueError("clusters: none given; accepted: at least one [[clusters]] table")
         known = [cluster.name for cluster in self.clusters]
-        _unique("clusters: name", [instance.name for instance in self.instances])
-        _unique("caches of scope 'chip': name", [c.name for c in self.caches if c.scope == "chip"])
+        unique("clusters: name", [instance.name for instance in self.instances])
+        unique("caches of scope 'chip': name", [c.name for c in self.caches if c.scope == "chip"])
         for i, cache in enumerate(self.caches):
             if cache.name == DRAM:
                 raise ValueError(
                     f"caches[{i}].name: {DRAM!r} given, which is the memory; accepted: another name"
                 )
-            _among(f"caches[{i}].clusters", cache.clusters, known)
+            among(f"caches[{i}].clusters", cache.clusters, known)
         for i, cluster in enumerate(self.clusters):
             levels = self.levels(cluster.name)
-            _unique(f"caches of cluster {cluster.name!r}: name", list(levels))
+            unique(f"caches of cluster {cluster.name!r}: name", list(levels))
             _levels(f"clusters[{i}].core.load_bytes_per_s", cluster.core.load_bytes_per_s, levels)
             for j, unit in enumerate(cluster.matrix_units):
                 where = f"clusters[{i}].matrix_units[{j}]"
-                _among(f"{where}.driver_clusters", unit.driver_clusters, known)
+                among(f"{where}.driver_clusters", unit.driver_clusters, known)
                 _levels(f"{where}.load_bytes_per_s", unit.load_bytes_per_s, levels)
                 _levels(f"{where}.store_bytes_per_s", unit.store_bytes_per_s, levels)
-                _among(f"{where}.multi_driver_load_bytes_per_s", unit.multi_driver_load_bytes_per_s, levels)
+                among(f"{where}.multi_driver_load_bytes_per_s", unit.multi_driver_load_bytes_per_s, levels)
         spec = self.memory.spec_bandwidth_bytes_per_s
         if spec is not None and spec.value < self.memory.bandwidth_bytes_per_s.value:
             raise ValueError(
@@ -368,20 +378,8 @@ class Chip(Record):
         return self
 
 
-def _unique(where: str, names: list[str]) -> None:
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"{where}: {name!r} given twice; accepted: each name once")
-
-
-def _among(where: str, given: Iterable[str], known: Sequence[str]) -> None:
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{where}: {name!r} given; accepted: {', '.join(known)}")
-
-
 def _levels(where: str, given: Mapping[str, Quantity], levels: tuple[str, ...]) -> None:
-    _among(where, given, levels)
+    among(where, given, levels)
     if DRAM not in given:
         raise ValueError(f"{where}: {DRAM} is missing; accepted: {DRAM}, and any of {', '.join(levels)}")
 
@@ -391,9 +389,3 @@ def _same_keys(where: str, given: Mapping[DTypeName, object], wanted: Mapping[DT
         raise ValueError(
             f"{where}: {', '.join(given) or 'nothing'} given; accepted: one for each of {', '.join(wanted)}"
         )
-
-
-def _ascending(where: str, points: tuple[FactorPoint, ...]) -> None:
-    threads = [point.threads for point in points]
-    if threads != sorted(set(threads)):
-        raise ValueError(f"{where}: threads {threads} given; accepted: each number once, ascending")

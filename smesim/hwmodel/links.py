@@ -7,7 +7,7 @@ and crosses links:
 
 | agent | level | links |
 |---|---|---|
-| core | DRAM | `DRAM` |
+| core | DRAM | `P.DRAM` (what the cores of one cluster can draw from there, where that is known), `DRAM` |
 | core | a cache with a known total | `P.L2` (one per cluster) or `L3` (one per chip) |
 | core | a cache without, or its own cache | none: only the cap |
 | unit | a cache | `P.sme0.port`, then that cache's link |
@@ -70,6 +70,8 @@ class LinkNetwork:
         for unit in chip.unit_instances:
             self._bandwidths |= _port_links(unit)
         for instance in chip.instances:
+            if instance.cluster.dram_bytes_per_s is not None:
+                self._bandwidths[_way_out(instance)] = instance.cluster.dram_bytes_per_s.value
             for level in chip.levels(instance.cluster.name):
                 self._bandwidths |= self._level_link(instance, level)
         self._routes: dict[tuple[str, str | None, str, bool], Route] = {}
@@ -114,7 +116,8 @@ class LinkNetwork:
         if agent.unit is None:
             instance = self._chip.instance_of(agent.core)
             cap = self._cap(instance, level, instance.cluster.core.load_bytes_per_s)
-            return Route(cap, tuple(self._level_link(instance, level)))
+            way_out = (_way_out(instance),) if level == DRAM and instance.cluster.dram_bytes_per_s is not None else ()
+            return Route(cap, (*way_out, *self._level_link(instance, level)))
         unit = self._units[agent.unit]
         rates = unit.unit.store_bytes_per_s if store else unit.unit.load_bytes_per_s
         levels = self._levels(unit.cluster)
@@ -144,6 +147,10 @@ class LinkNetwork:
             return {}
         name = level if cache.scope == "chip" else f"{instance.name}.{level}"
         return {name: cache.bandwidth_bytes_per_s.value}
+
+
+def _way_out(instance: ClusterInstance) -> str:
+    return f"{instance.name}.{DRAM}"
 
 
 def _port(unit: UnitInstance) -> str:

@@ -98,13 +98,15 @@ class Amount(Record):
 class Quantity(Evidence, Amount):
     """A value with its unit and its evidence.
 
-    `spread` is the interquartile range over the repeats, in the unit of the value. `low` and `high` bracket a
-    value that is not known well; they hold it between them.
+    `spread` is the interquartile range over the repeats, in the unit of the value. `low` and `high` bracket a value
+    that is not known well; they hold it between them. A `fitted` value with a bracket is free in later fits, between
+    `low` and `high`; `prior` is what was believed before the first.
     """
 
     spread: float | None = Field(default=None, ge=0.0)
     low: float | None = None
     high: float | None = None
+    prior: float | None = None
 
     @model_validator(mode="after")
     def _bracketed(self) -> Self:

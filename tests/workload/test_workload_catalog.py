@@ -9,13 +9,16 @@ from smesim.workload import Phase, Role, build_graph, catalog
 # Parameters exactly as the shapes give them; each rounds to what the authors state.
 EXACT = {
     "llama-2-7b": 6_738_415_616,
+    "llama-3.1-70b": 70_553_706_496,
     "llama-3.1-8b": 8_030_261_248,
     "llama-3.2-1b": 1_235_814_400,
     "llama-3.2-3b": 3_212_749_824,
     "qwen2.5-0.5b": 494_032_768,
     "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
     "qwen3-1.7b": 1_720_574_976,
     "qwen3-4b": 4_022_468_096,
+    "qwen3-235b-a22b": 235_093_634_560,
     "qwen3-30b-a3b": 30_532_122_624,
     "smollm2-135m": 134_515_008,
     "tinyllama-1.1b": 1_100_048_384,
