@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm,fit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test build emulation lint types wheel wheels clean
+.PHONY: help demo test oracle fuzz build emulation lint types wheel wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -20,8 +20,15 @@ test: build ## lint, check types, run the tests
 	@$(MAKE) --no-print-directory -j2 lint types emulation
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder
 
+oracle: build ## hold whole models against Hugging Face transformers (torch), and vocabularies against llama.cpp's
+	@$(SET_UP) --extras $(DEVELOPMENT),oracle --trained --vocabularies
+	SMESIM_ORACLE=1 $(BIN)/python -m pytest -rs tests/oracles tests/workload/test_tokenizer.py
+
+fuzz: build ## a minute of damaged model files
+	$(BIN)/python -m pytest -p tests.fuzz tests/workload/test_stored_files.py -k damage
+
 build: ## .venv with smesim, everything to work on it, and the native kernels
-	@$(SET_UP) --extras $(DEVELOPMENT)
+	@$(SET_UP) --extras $(DEVELOPMENT) --trained
 
 emulation: build ## an emulated processor with SME, for 'smesim emulate' and the tests that need one
 	@$(BIN)/python tools/emulation.py

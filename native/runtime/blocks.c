@@ -78,7 +78,8 @@ void sms_run_expert_pack_q8(const struct sms_run *run, const struct sms_op *op, 
     const float *scales = lhs_scales(from, run->buffer_facts[op->input0].rows, op->k);
     float *out_scales = lhs_scales(to, op->m, op->k);
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(run, op, expert);
+        const int64_t rows = sms_first_row_of_expert(run, op, expert + 1) - first;
         const int64_t skipped = op->gathers ? 0 : first;
         pack_rows(from + skipped * row_bytes, scales + skipped * blocks, op->gathers ? tokens + first : NULL, rows, op->k,
                   op->lhs_mr, 0, sms_lhs_strips(rows, op->lhs_mr), to + first * row_bytes, out_scales + first * blocks);
@@ -139,14 +140,18 @@ void sms_run_block_expert(const struct sms_run *run, int32_t worker, const struc
     uint8_t *lhs = run->buffers[op->packed];
     const float *scales = lhs_scales(lhs, op->m, op->k);
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(run, op, expert);
+        const int64_t rows = sms_first_row_of_expert(run, op, expert + 1) - first;
+        if (rows == 0)
+            continue;
+        const struct sms_task task = sms_task_of_expert(op, t, rows);
         const uint8_t *numbers = lhs + first * blocks * SMS_BLOCK;
         const struct rhs rhs = weights(run, op, expert_of[first], op->n, op->k);
         float *out = (float *)run->buffers[op->output0] + first * op->n;
         if (rows == 1)
-            vector_product(run->blocks[worker], op, t, numbers, scales + first * blocks, rhs, NULL, out);
+            vector_product(run->blocks[worker], op, &task, numbers, scales + first * blocks, rhs, NULL, out);
         else
-            product(run->blocks[worker], op, t, numbers, scales + first * blocks, rows, rhs, NULL, out);
+            product(run->blocks[worker], op, &task, numbers, scales + first * blocks, rows, rhs, NULL, out);
     }
 }
 

@@ -16,23 +16,25 @@ struct rows {
 static float *buffer(const struct sms_run *run, int32_t index) { return index < 0 ? NULL : run->buffers[index]; }
 
 /* The rows of an activation as the operator counts them. An operator that computes fewer rows than there are reads the
- * last row of each sequence; one that computes more (a norm of each head) sees shorter rows, one after another. */
-static struct rows activation(const struct sms_run *run, int32_t index, int64_t m, int64_t width) {
+ * last row of each sequence, or of its first `tokens` rows where that is given; one that computes more (a norm of each
+ * head) sees shorter rows, one after another. */
+static struct rows activation(const struct sms_run *run, int32_t index, const struct sms_op *op, int64_t width) {
     const struct sms_buffer *facts = &run->buffer_facts[index];
-    int64_t stride = m < facts->rows ? facts->rows / m : 1;
-    return (struct rows){buffer(run, index) + (stride - 1) * width, stride * width};
+    int64_t stride = op->m < facts->rows ? facts->rows / op->m : 1;
+    int64_t last = stride > 1 && op->tokens ? op->tokens : stride;
+    return (struct rows){buffer(run, index) + (last - 1) * width, stride * width};
 }
 
 static void run_rowwise(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                         const struct sms_task *t) {
     int64_t begin = t->begin0, rows = t->end0 - t->begin0, n = op->n;
-    struct rows x = activation(run, op->input0, op->m, n), y = {buffer(run, op->output0), n};
+    struct rows x = activation(run, op->input0, op, n), y = {buffer(run, op->output0), n};
     float *from = x.data + begin * x.ld, *to = y.data + begin * n;
     if (t->kind == SMS_RMSNORM) {
         k->rmsnorm(from, x.ld, buffer(run, op->weight), to, n, rows, n, op->eps);
         return;
     }
-    struct rows other = activation(run, op->input1, op->m, n);
+    struct rows other = activation(run, op->input1, op, n);
     for (int64_t r = 0; r < rows; r++) {
         const float *a = from + r * x.ld, *b = other.data + (begin + r) * other.ld;
         if (t->kind == SMS_ADD)
@@ -83,7 +85,7 @@ static void run_gemv(const struct sms_run *run, int32_t worker, const struct sms
         sms_run_block_gemv(run, worker, op, t);
         return;
     }
-    const float *x = activation(run, op->input0, op->m, op->k).data, *bias = buffer(run, op->bias);
+    const float *x = activation(run, op->input0, op, op->k).data, *bias = buffer(run, op->bias);
     const void *rhs = run->buffers[op->weight];
     float *y = buffer(run, op->output0);
     if (op->rhs_dtype == SMS_NUMBER_BF16)
@@ -97,7 +99,7 @@ static void run_pack(const struct sms_run *run, int32_t worker, const struct sms
         sms_run_pack_q8(run, op, t);
         return;
     }
-    struct rows x = activation(run, op->input0, op->m, op->k);
+    struct rows x = activation(run, op->input0, op, op->k);
     void *packed = run->buffers[op->packed];
     if (op->rhs_dtype == SMS_NUMBER_BF16)
         run->lowp[worker]->pack_lhs_bf16(x.data, x.ld, op->m, op->k, op->lhs_mr, t->begin0, t->end0, packed);
@@ -107,21 +109,21 @@ static void run_pack(const struct sms_run *run, int32_t worker, const struct sms
 
 static void run_quantize(const struct sms_run *run, int32_t worker, const struct sms_op *op,
                          const struct sms_task *t) {
-    const struct rows x = activation(run, op->input0, op->m, op->n);
+    const struct rows x = activation(run, op->input0, op, op->n);
     sms_run_quantize(run, worker, op, t, x.data, x.ld);
 }
 
 /* A norm or an activation whose output is the packed operand of the products that read it. */
 static void run_packed_rows(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                             const struct sms_task *t) {
-    struct rows x = activation(run, op->input0, op->m, op->n);
+    struct rows x = activation(run, op->input0, op, op->n);
     float *out = buffer(run, op->packed_out);
     if (t->kind == SMS_RMSNORM_PACKED) {
         k->rmsnorm_packed(x.data, x.ld, buffer(run, op->weight), op->m, op->n, op->eps, op->lhs_mr, t->begin0,
                           t->end0, out);
         return;
     }
-    struct rows other = activation(run, op->input1, op->m, op->n);
+    struct rows other = activation(run, op->input1, op, op->n);
     k->swiglu_packed(x.data, x.ld, other.data, other.ld, op->m, op->n, op->lhs_mr, t->begin0, t->end0, out);
 }
 
@@ -182,6 +184,7 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
     case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_EXPERT_ROUTE: sms_run_expert_route(run, op, run->scratch[worker]); return 0;
     case SMS_EXPERT_PACK: sms_run_expert_pack(run, worker, op, t, run->scratch[worker]); return 0;
     case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, worker, op, t); return 0;
     case SMS_QUANTIZE: run_quantize(run, worker, op, t); return 0;

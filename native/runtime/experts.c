@@ -10,8 +10,19 @@ enum { ROUTER_ROWS = 64 };
 
 static int64_t at_most(int64_t n, int64_t limit) { return n < limit ? n : limit; }
 
-int64_t sms_first_row_of_expert(const struct sms_op *op, int64_t expert) {
+int64_t sms_first_row_of_expert(const struct sms_run *run, const struct sms_op *op, int64_t expert) {
+    if (op->routed)
+        return ((const int32_t *)run->buffers[op->input2])[3 * (int64_t)op->m + expert];
     return op->m / op->experts * expert + at_most(expert, op->m % op->experts);
+}
+
+struct sms_task sms_task_of_expert(const struct sms_op *op, const struct sms_task *t, int64_t rows) {
+    struct sms_task task = *t;
+    if (op->routed) {
+        task.begin0 = 0;
+        task.end0 = (int32_t)sms_lhs_strips(rows, op->lhs_mr);
+    }
+    return task;
 }
 
 /* A NaN is above all numbers, so that it gets into the shares, where it is found. */
@@ -67,6 +78,44 @@ void sms_run_router(const struct sms_run *run, const struct sms_kernels *k, cons
     }
 }
 
+/* The table of the routing that the router chose. In scratch: how many rows each expert has, and the experts that have
+ * any, those with most first. */
+void sms_run_expert_route(const struct sms_run *run, const struct sms_op *op, float *scratch) {
+    const int64_t most = op->experts_per_token, pairs = op->m * most, experts = op->n, reachable = at_most(pairs, experts);
+    const int32_t *chosen = run->buffers[op->output0];
+    int32_t *token = run->buffers[op->input2], *place = token + pairs, *expert_of = place + pairs;
+    int32_t *first = expert_of + pairs, *rows = (int32_t *)(void *)scratch, *order = rows + experts;
+    for (int64_t e = 0; e < experts; e++)
+        rows[e] = 0;
+    for (int64_t pair = 0; pair < pairs; pair++)
+        rows[chosen[pair]]++;
+    int64_t reached = 0;
+    for (int32_t e = 0; e < experts; e++) {
+        if (rows[e] == 0)
+            continue;
+        int64_t at = reached++;
+        for (; at > 0 && rows[order[at - 1]] < rows[e]; at--)
+            order[at] = order[at - 1];
+        order[at] = e;
+    }
+    int32_t next = 0;
+    for (int64_t i = 0; i < reachable; i++) {
+        first[i] = next;
+        if (i < reached) {
+            const int32_t count = rows[order[i]];
+            rows[order[i]] = next; /* from here on: where its next row goes */
+            next += count;
+        }
+    }
+    first[reachable] = next;
+    for (int64_t pair = 0; pair < pairs; pair++) {
+        const int32_t at = rows[chosen[pair]]++;
+        token[at] = (int32_t)(pair / most);
+        place[pair] = at;
+        expert_of[at] = chosen[pair];
+    }
+}
+
 /* Rows that lie apart are brought together strip by strip; one row alone is packed as it is. */
 static void gather(const struct sms_kernels *k, const float *x, const int32_t *tokens, int64_t rows, int64_t depth,
                    int64_t mr, float *out, float *scratch) {
@@ -93,7 +142,8 @@ void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct
     const int32_t *tokens = run->buffers[op->input2];
     const int64_t depth = op->k, mr = op->lhs_mr;
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(run, op, expert);
+        const int64_t rows = sms_first_row_of_expert(run, op, expert + 1) - first;
         float *out = (float *)run->buffers[op->packed] + first * depth;
         if (op->gathers)
             gather(k, x, tokens + first, rows, depth, mr, out, scratch);
@@ -110,15 +160,19 @@ void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct
     const struct sms_kernels *k = run->kernels[worker];
     const int32_t *expert_of = (const int32_t *)run->buffers[op->input2] + 2 * (int64_t)op->m;
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
-        const int64_t first = sms_first_row_of_expert(op, expert), rows = sms_first_row_of_expert(op, expert + 1) - first;
+        const int64_t first = sms_first_row_of_expert(run, op, expert);
+        const int64_t rows = sms_first_row_of_expert(run, op, expert + 1) - first;
+        if (rows == 0)
+            continue;
+        const struct sms_task task = sms_task_of_expert(op, t, rows);
         const float *lhs = (const float *)run->buffers[op->packed] + first * op->k;
         const float *rhs = (const float *)run->buffers[op->weight] + expert_of[first] * sms_rhs_size(op->n, op->k);
         float *out = (float *)run->buffers[op->output0] + first * op->n;
         if (rows == 1)
             k->gemv(lhs, rhs, op->n, op->k, NULL, out, t->begin1, t->end1);
         else
-            k->gemm(lhs, rows, op->k, op->lhs_mr, rhs, op->n, NULL, out, op->n, t->begin0, t->end0, t->begin1,
-                    t->end1);
+            k->gemm(lhs, rows, op->k, op->lhs_mr, rhs, op->n, NULL, out, op->n, task.begin0, task.end0, task.begin1,
+                    task.end1);
     }
 }
 
@@ -135,6 +189,8 @@ void sms_run_expert_combine(const struct sms_run *run, const struct sms_kernels 
 int64_t sms_expert_scratch(const struct sms_op *op, int32_t task_kind) {
     if (task_kind == SMS_ROUTER)
         return at_most(op->m, ROUTER_ROWS) * (op->n + op->k);
+    if (task_kind == SMS_EXPERT_ROUTE)
+        return 2 * (int64_t)op->n;
     if (task_kind == SMS_EXPERT_PACK && op->gathers)
         return (int64_t)op->lhs_mr * op->k;
     return 0;

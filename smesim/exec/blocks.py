@@ -124,7 +124,7 @@ def packed_floats(number: Number, values: Floats, isa: str | None = None) -> Byt
     """Weights [n][k] quantised and packed."""
     n, k = values.shape
     out = np.empty(format_of_number(number).rhs_bytes(n, k), np.uint8)
-    _pack_floats(number, np.ascontiguousarray(values, np.float32), out, isa)
+    pack_floats(number, np.ascontiguousarray(values, np.float32), out, isa)
     return out
 
 
@@ -148,7 +148,7 @@ def _parts(number: Number, n: int, k: int, packed: Bytes) -> tuple[Any, Any]:
     return ffi.cast(_C_TYPES[number], start), ffi.cast("uint16_t *", start + size)
 
 
-def _pack_floats(
+def pack_floats(
     number: Number, values: Floats, out: Bytes, isa: str | None, whole: tuple[int, int] | None = None, row: int = 0
 ) -> None:
     """Quantise rows of weights into packed ones: into a whole matrix [n][k], from one of its rows on that begins a
@@ -169,7 +169,7 @@ def fill_jobs(
     def job(begin: int) -> int:
         piece = drawn(isa, begin, min(begin + rows, n), k, seed, scale)
         if packed:
-            _pack_floats(number, piece, array, isa, (n, k), begin)
+            pack_floats(number, piece, array, isa, (n, k), begin)
             return format_of_number(number).rhs_bytes(len(piece), k)
         part = array[begin * row_bytes(number, k) :][: len(piece) * row_bytes(number, k)]
         part[:] = quantized(number, piece, isa).ravel()

@@ -122,7 +122,7 @@ class NativeExecutor:
         """
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team = self._team(program)
+        team = self.team(program)
         run = _NativeRun(program, tensors, tables, self.handicaps)
         counted: list[RunTimes] = []
         before = CpuTime.now()
@@ -156,14 +156,27 @@ class NativeExecutor:
         }  # fmt: skip
         return self._trace(program, plan, counted, tables, head)
 
-    def stopwatch(self, program: Program, tensors: Tensors) -> Callable[[], RunTimes]:
-        """A call that executes a program once, on threads that wait for the next call, and returns the times."""
+    def stopwatch(self, program: Program, tensors: Tensors, team: Any = None) -> Callable[[], RunTimes]:
+        """A call that executes a program once, on threads that wait for the next call, and returns the times.
+
+        `team` are threads that other programs with the same workers use as well.
+        """
         tables = self._checked_tables(program)
         tensors.check_fit(program)
-        team, run = self._team(program), _NativeRun(program, tensors, tables, self.handicaps)
+        run = _NativeRun(program, tensors, tables, self.handicaps)
+        team = self.team(program) if team is None else team
         return lambda: run.execute(team)
 
-    def _team(self, program: Program) -> Any:
+    def trace(self, program: Program, plan: Plan, runs: list[RunTimes], foreign_load: float | None) -> Trace:
+        """The trace of runs that a stopwatch took."""
+        head = {"warmup": 0, "seed": None, "foreign_load": foreign_load, "notes": (), "stand_in": self.device.stand_in}
+        return self._trace(program, plan, runs, self._checked_tables(program), head)
+
+    def kernels_that_ran(self, program: Program, runs: Sequence[RunTimes]) -> dict[str, str]:
+        """By kind of operator, the instruction sets of the workers that had a part in it, as "neon+sme2"."""
+        return _kernels_that_ran(program, runs, self._checked_tables(program))
+
+    def team(self, program: Program) -> Any:
         """Threads for the workers of a program, pinned to their cores where the system lets us."""
         ffi, lib = native()
         cores = self._cores(program)

@@ -51,12 +51,16 @@ def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
 class Tensors:
     """One array of bytes per buffer of a program."""
 
-    def __init__(self, program: Program, device: Device, share: Tensors | None = None) -> None:
+    def __init__(
+        self, program: Program, device: Device, share: Tensors | None = None,
+        roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,),
+    ) -> None:  # fmt: skip
+        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout."""
         self.seed: int | None = None
         """Of the random numbers, None where they were given."""
         self._program = program
         self._device = device
-        self._shared = {} if share is None else share._weights_for(program)
+        self._shared = {} if share is None else share._taken_over(program, roles)
         self._arrays = [
             self._shared[i] if i in self._shared else allocate(int(n)) for i, n in enumerate(program.buffers["n_bytes"])
         ]
@@ -106,7 +110,7 @@ class Tensors:
             if name == "tokens" and name in arrays:
                 _check_tokens(name, arrays[name], model.vocab)
             if name in ROPE_TABLES:
-                tensors._fill_rope(index, model)
+                tensors.fill_rope(index, model)
             elif is_routing(name) and name in arrays:
                 tensors._route(index, model, arrays[name])
             elif name in arrays:
@@ -124,13 +128,15 @@ class Tensors:
                 f" {program.fingerprint()}; accepted: tensors made for it"
             )
 
-    def _weights_for(self, program: Program) -> dict[int, npt.NDArray[np.uint8]]:
-        """The weights that are in another program as well, of the same name, shape and layout; by its buffers."""
+    def _taken_over(
+        self, program: Program, roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,)
+    ) -> dict[int, npt.NDArray[np.uint8]]:
+        """What is in another program as well, of the same name, shape and layout; by its buffers."""
         mine = {name: i for i, name in enumerate(self._program.buffer_names)}
         return {
             index: self._arrays[mine[name]]
             for index, (name, facts) in enumerate(zip(program.buffer_names, program.buffers, strict=True))
-            if facts["role"] == BufferRole.WEIGHT and name in mine and facts == self._program.buffers[mine[name]]
+            if facts["role"] in roles and name in mine and facts == self._program.buffers[mine[name]]
         }
 
     def keep_weights_only(self) -> None:
@@ -140,7 +146,7 @@ class Tensors:
 
     def shared_bytes(self, program: Program) -> int:
         """Bytes of the weights that another program's tensors can take over from these."""
-        return sum(len(array) for array in self._weights_for(program).values())
+        return sum(len(array) for array in self._taken_over(program).values())
 
     @property
     def arrays(self) -> list[npt.NDArray[np.uint8]]:
@@ -269,7 +275,7 @@ class Tensors:
         array = self._arrays[index]
         role = BufferRole(facts["role"])
         if name in ROPE_TABLES:
-            self._fill_rope(index, model)
+            self.fill_rope(index, model)
             return []
         if is_routing(name):
             self._route(index, model, self._drawn_routing(index, model, own_seed))
@@ -351,7 +357,8 @@ class Tensors:
 
         return [job(begin, min(begin + step, units)) for begin in range(0, units, step)]
 
-    def _fill_rope(self, index: int, model: ModelConfig) -> None:
+    def fill_rope(self, index: int, model: ModelConfig) -> None:
+        """Cosines or sines of all positions that a rotary table has room for."""
         positions = np.arange(int(self._program.buffers[index]["rows"]))
         angles = np.outer(positions, inverse_frequencies(model))
         table = np.cos(angles) if self._program.buffer_names[index] == ROPE_TABLES[0] else np.sin(angles)

@@ -104,7 +104,8 @@ class BufferTable:
         name = of_router.rpartition("router.")[0] + "routing"
         if name not in self._index:
             rows = int(np.prod(self._graph.tensors[of_router].shape))
-            n_bytes = rows * ROUTING_COLUMNS * DType.I32.bytes_for(1)
+            starts = rows + 1 if self._graph.routed else 0  # of as many experts as there could be
+            n_bytes = (rows * ROUTING_COLUMNS + starts) * DType.I32.bytes_for(1)
             self._add(name, (int(n_bytes), BufferRole.INDEX, Layout.ROW_MAJOR, ROUTING_COLUMNS, rows, Number.F32))
         return self._index[name]
 

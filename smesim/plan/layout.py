@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Literal, get_args
 
 from smesim.errors import PlanError
@@ -55,6 +56,7 @@ class LhsLayout:
         return QUANTIZED_ROWS if self.number is Number.Q8 else ROW_MAJOR
 
 
+@cache
 def lhs_layout(name: str) -> LhsLayout:
     """What the name of a packed left operand says. PlanError for another name."""
     for number in LHS_NUMBERS:

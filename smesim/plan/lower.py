@@ -41,9 +41,9 @@ from smesim.plan.program import (
     field_bytes,
 )
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
-from smesim.plan.tiles import STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
+from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope, Router
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -68,11 +68,21 @@ class _Access:
     read: list[int] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class _Alike:
+    """Of identical layers, what is worked out once: columns of an operator's row, and its tasks."""
+
+    facts: dict[str, float]
+    tiles: list[Tile]
+
+
 class _Lowering:
     def __init__(self, plan: Plan, graph: OperatorGraph) -> None:
         self.plan = plan
         self.graph = graph
         self.buffers = BufferTable(graph)
+        self.known: dict[tuple[str, float], _Alike] = {}
+        self.entries_by_site = {entry.site: entry for entry in plan.operators}
         self.accesses: dict[int, _Access] = {}
         self.layouts: dict[str, set[str]] = {}  # by an activation's buffer: the layouts in which it is there
         self.ops: list[tuple[object, ...]] = []
@@ -90,10 +100,20 @@ class _Lowering:
     def run(self) -> Program:
         operators = self.graph.operators
         for i, operator in enumerate(operators):
-            self.add_operator(operator, self.plan.site(operator.site))
+            self.add_operator(operator, self.entries_by_site[operator.site])
             if i + 1 == len(operators) or operators[i + 1].layer != operator.layer:
                 self.close_segment()
         return self.build()
+
+    def alike(self, operator: Operator, entry: OperatorPlan) -> _Alike:
+        """What the operators of a site have in common; experts with given rows may differ from layer to layer."""
+        key = (operator.site, getattr(operator, "experts_reached", 0.0))
+        if key not in self.known:
+            facts = operator_facts(operator, entry)
+            facts.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+            staged = isinstance(operator, Attention) and is_staged(entry)
+            self.known[key] = _Alike(facts, [] if staged else operator_tiles(operator, entry))
+        return self.known[key]
 
     # -- one operator ------------------------------------------------------------------------------------------------
 
@@ -116,6 +136,8 @@ class _Lowering:
             inputs += [self.buffers.of(name) for name in ROPE_TABLES]
         if isinstance(operator, GroupedLinear | ExpertCombine):
             inputs.append(self.buffers.routing(operator.inputs[1]))
+        if isinstance(operator, Router) and operator.routed:
+            inputs += [NO_BUFFER, self.buffers.routing(operator.outputs[0])]
         columns.update({f"input{slot}": buffer for slot, buffer in enumerate(inputs)})
         if entry.out_layout == ROW_MAJOR:
             writes = [self.buffers.of(name) for name in operator.outputs]
@@ -124,8 +146,8 @@ class _Lowering:
             writes = [self.buffers.packed(operator.outputs[0], lhs_layout(entry.out_layout))]
             columns["packed_out"] = writes[0]
         columns.update(zip(("weight", "bias"), map(self.buffers.of, operator.weights), strict=False))
-        columns.update(operator_facts(operator, entry))
-        columns.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+        alike = self.alike(operator, entry)
+        columns.update(alike.facts)
         if isinstance(operator, Attention) and is_staged(entry):
             handover = self.buffers.handover(operator.site, *handover_shape(operator, entry))
             columns.update(block_facts(operator, entry), handover=handover)
@@ -133,7 +155,11 @@ class _Lowering:
             self.add_staged(op, operator, entry, reads, writes, handover)
         else:
             self.ops.append(tuple(columns.values()))
-            self.add_tasks(op, operator_tiles(operator, entry), entry, reads, writes)
+            self.add_tasks(op, alike.tiles, entry, reads, writes)
+        if isinstance(operator, Router) and operator.routed:
+            # Whoever reads what was chosen reads by the table, and waits for it.
+            table = self.buffers.routing(operator.outputs[0])
+            self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
         for name in operator.outputs:
             self.layouts[self.buffers.name(name)] = {entry.out_layout}
 

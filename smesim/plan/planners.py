@@ -163,6 +163,8 @@ class Planning:
             model=self.graph.config,
             phase=str(self.graph.phase),
             weights_dtype=self.graph.dtypes.weights,
+            head_dtype=self.graph.dtypes.head,
+            routed=self.graph.routed,
             layers=self.graph.layers,
             chip=self.chip.name,
             chip_fingerprint=fingerprint(self.chip),

@@ -35,7 +35,8 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | all others | rows | - | - |
 
 An operator whose `m` is below the rows of an input reads the *last* row of each sequence: row r of the operator is row
-(r + 1) * (input rows / m) - 1 of the input.
+(r + 1) * (input rows / m) - 1 of the input. Where such an operator has `tokens`, only so many of a sequence's rows
+count.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class TaskKind(IntEnum):
     RMSNORM_PACKED = 21
     SWIGLU_PACKED = 22
     EXPERT_PACK = 23
+    EXPERT_ROUTE = 24
 
 
 PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
@@ -170,6 +172,7 @@ OP_DTYPE = np.dtype(
         ("experts_per_token", "<i4"),
         ("gathers", "<i4"),  # 1: the input has a row for each token, not for each row of an expert
         ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
+        ("routed", "<i4"),  # 1: the rows of the experts are those that the router chooses, in the run
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
         ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups; of what a QUANTIZE writes
         ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline

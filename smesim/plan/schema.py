@@ -135,11 +135,13 @@ class Plan(_Part):
     model: ModelConfig
     phase: str
     weights_dtype: DType = DType.F32
+    head_dtype: DType | None = Field(default=None, description="of the last product's weights; null: as the others")
     activations_dtype: DType = DType.F32
     kv_dtype: DType = DType.F32
     layers: Positive = Field(description="layers in the plan; may be fewer than the model has")
     last_layer_rows: Literal["all", "logits"] = "all"
     lm_head_rows: Literal["last", "all"] = "last"
+    routed: bool = Field(default=False, description="experts get the rows that the router chooses, not given ones")
     layout_reuse: LayoutReuse = Field(default="full", description="who packs operands, see smesim.plan.layout")
     chip: str
     chip_fingerprint: str
@@ -155,10 +157,11 @@ class Plan(_Part):
         return build_graph(
             self.model,
             Phase.parse(self.phase),
-            DTypes(weights=self.weights_dtype, activations=self.activations_dtype, kv=self.kv_dtype),
+            DTypes(self.weights_dtype, self.activations_dtype, self.kv_dtype, self.head_dtype),
             layers=self.layers,
             last_layer_rows=self.last_layer_rows,
             lm_head_rows=self.lm_head_rows,
+            routed=self.routed,
         )
 
     def site(self, site: str) -> OperatorPlan:

@@ -245,6 +245,10 @@ _TILES: dict[type[Operator], Callable[[Any, OperatorPlan], list[Tile]]] = {
 }
 
 
+ROUTE_TILE = Tile(TaskKind.EXPERT_ROUTE, (0, 0, 0, 0, 0, 0))
+"""The one task that says, from what a router has chosen, where the rows of each expert are."""
+
+
 def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     """The tasks of an operator, in the order in which they are handed out."""
     return _TILES[type(operator)](operator, entry)
@@ -287,7 +291,8 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             return {
                 "kind": TaskKind.EXPERT_GEMM, "m": operator.m, "n": operator.n, "k": operator.k,
                 "experts": experts_with_rows(operator), "lhs_mr": lhs_layout(entry.lhs_layout).mr,
-                "gathers": operator.gathers, "rhs_dtype": format_of_kernel(entry.kernel).number,
+                "gathers": operator.gathers, "routed": operator.routed,
+                "rhs_dtype": format_of_kernel(entry.kernel).number,
             }  # fmt: skip
         case Attention() | KvAppend():
             facts = {
@@ -309,6 +314,7 @@ def _shape_facts(operator: Operator, entry: OperatorPlan) -> dict[str, float]:
             return {
                 "kind": TaskKind.ROUTER, "m": operator.rows, "n": operator.experts, "k": operator.dim,
                 "experts_per_token": operator.experts_per_token, "normalised": operator.normalised,
+                "routed": operator.routed,
             }  # fmt: skip
         case ExpertCombine():
             return {

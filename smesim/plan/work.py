@@ -19,7 +19,7 @@ from smesim.plan.tiles import NR, STRIP_KINDS
 
 Int64s = npt.NDArray[np.int64]
 
-ADDED_KINDS = (*PACKING, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_COMBINE)
+ADDED_KINDS = (*PACKING, TaskKind.EXPERT_ROUTE, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_COMBINE)
 """Tasks whose bytes come on top of those of the operators."""
 
 

@@ -112,6 +112,10 @@ class Costing:
                 return self._staged.cost(row, cluster, costs)
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
+            case TaskKind.EXPERT_ROUTE:
+                table_bytes = float(self._program.buffers["n_bytes"][op["input2"]])
+                level = self._places.level(cluster, table_bytes)
+                return TaskCost(0.0, 0.0, (Transfer(level, table_bytes),))
             case _ if kind in ROW_KERNELS:
                 return self._by_rows(task, cluster, costs)
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")

@@ -122,7 +122,7 @@ class ModelConfig(_Part):
 
     @classmethod
     def from_gguf(cls, path: Path | str) -> ModelConfig:
-        """Read the metadata of a GGUF file (needs the extra `llm`); WorkloadError as for `from_hf_json`."""
+        """Read the metadata of a GGUF file; WorkloadError as for `from_hf_json`."""
         from smesim.workload.gguf_metadata import read_gguf
 
         return read_gguf(Path(path))

@@ -9,8 +9,6 @@ divisors, `rope_freqs.weight`.
 from __future__ import annotations
 
 import math
-import re
-import struct
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,13 +18,14 @@ from pydantic import ValidationError
 from smesim.errors import WorkloadError
 from smesim.files import first_validation_problem
 from smesim.workload.config import Architecture, Llama3RopeScaling, ModelConfig
+from smesim.workload.gguf_file import GgufFile
 from smesim.workload.rope import llama3_divisors
 
 # Llama 3.1 and 3.2 differ in `factor` alone; see config.json of meta-llama/Llama-3.1-8B and Llama-3.2-3B.
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_ORIGINAL = 1.0, 4.0, 8192
 _DIVISOR_TOLERANCE = 1e-3
 
-_KEYS = {
+KEYS = {
     "layers": "block_count",
     "d_model": "embedding_length",
     "d_ff": "feed_forward_length",
@@ -47,35 +46,28 @@ _REQUIRED_OF_EXPERTS = ("experts", "experts_per_token", "d_expert")
 def read_gguf(path: Path) -> ModelConfig:
     """Read a GGUF file of architecture llama, qwen2, qwen3 or qwen3moe. The model is named after the file.
 
-    Needs the package `gguf` (extra `llm`). Raises WorkloadError naming file, key, and what is accepted.
+    Raises WorkloadError naming file, key, and what is accepted.
     """
-    try:
-        import gguf
-    except ImportError:
-        raise WorkloadError(
-            f"{path}: reading GGUF files needs the package gguf; install it with: pip install 'smesim[llm]'"
-        ) from None
-    try:
-        reader = gguf.GGUFReader(path)
-    except OSError as error:
-        raise WorkloadError(f"{path}: {error.strerror or error}; expected a GGUF file") from None
-    except (ValueError, IndexError, KeyError, OverflowError, UnicodeDecodeError, struct.error) as error:
-        raise WorkloadError(f"{path}: not a whole GGUF file ({_one_line(error)})") from None
-    return _Metadata(str(path), reader).config(path.stem)
+    return config_of(GgufFile.read(path))
+
+
+def config_of(file: GgufFile) -> ModelConfig:
+    """The model that the header of a file describes."""
+    return _Metadata(file).config(file.path.stem)
 
 
 class _Metadata:
     """The keys and tensors of one open file, with errors that name them."""
 
-    def __init__(self, where: str, reader: Any) -> None:
-        self.where = where
-        self.fields = reader.fields
-        self.tensors = {tensor.name: tensor for tensor in reader.tensors}
+    def __init__(self, file: GgufFile) -> None:
+        self.where = str(file.path)
+        self.fields = file.metadata
+        self.tensors = file.tensors
         given = self._value("general.architecture")
         accepted = get_args(Architecture)
         if given not in accepted:
             raise WorkloadError(
-                f"{where}: general.architecture is {given!r}; accepted: {', '.join(accepted)}"
+                f"{self.where}: general.architecture is {given!r}; accepted: {', '.join(accepted)}"
             )
         self.architecture: Architecture = given
 
@@ -90,7 +82,7 @@ class _Metadata:
             "qkv_bias": self.architecture == "qwen2",
             "rope_theta": 10000.0,
         }
-        for field, key in _KEYS.items():
+        for field, key in KEYS.items():
             value = self._value(f"{self.architecture}.{key}", None)
             if value is not None:
                 fields[field] = value
@@ -98,7 +90,7 @@ class _Metadata:
         fields["norm_topk_prob"] = is_moe  # llama.cpp, src/models/qwen3moe.cpp: always normalised
         for field in _REQUIRED + (_REQUIRED_OF_EXPERTS if is_moe else ()):
             if field not in fields:
-                raise WorkloadError(f"{self.where}: {self.architecture}.{_KEYS[field]} is missing")
+                raise WorkloadError(f"{self.where}: {self.architecture}.{KEYS[field]} is missing")
         fields.setdefault("kv_heads", fields["heads"])
         if "head_dim" not in fields:
             fields["head_dim"] = self._split_evenly(fields["d_model"], fields["heads"])
@@ -106,25 +98,22 @@ class _Metadata:
             config = ModelConfig.model_validate(fields)
         except ValidationError as error:
             field, colon, rest = first_validation_problem(error).partition(":")
-            key = f"{self.architecture}.{_KEYS[field]}" if field in _KEYS else field
+            key = f"{self.architecture}.{KEYS[field]}" if field in KEYS else field
             raise WorkloadError(f"{self.where}: {key}{colon}{rest}") from None
         return config.model_copy(update={"rope_scaling": self._rope_scaling(config)})
 
     def _value(self, key: str, *default: Any) -> Any:
-        field = self.fields.get(key)
-        if field is None:
+        value = self.fields.get(key)
+        if value is None:
             if default:
                 return default[0]
             raise WorkloadError(f"{self.where}: {key} is missing; expected the metadata of a language model")
-        value = field.contents()
         if isinstance(value, list):
             if len(set(value)) != 1:
                 raise WorkloadError(
                     f"{self.where}: {key} differs between layers; accepted: one value for all"
                 )
             value = value[0]
-        if isinstance(value, np.generic):
-            value = value.item()
         return _as_written(value) if isinstance(value, float) else value
 
     def _vocab(self) -> int:
@@ -133,7 +122,7 @@ class _Metadata:
             raise WorkloadError(
                 f"{self.where}: tensor token_embd.weight is missing; expected a file with the model's weights"
             )
-        return int(table.shape[1])
+        return table.n_rows
 
     def _split_evenly(self, d_model: Any, heads: Any) -> int:
         if not isinstance(d_model, int) or not isinstance(heads, int) or heads < 1 or d_model % heads:
@@ -161,7 +150,7 @@ class _Metadata:
         table = self.tensors.get("rope_freqs.weight")
         if table is None:
             return None
-        divisors = np.asarray(table.data, dtype=np.float64).ravel()
+        divisors = table.floats().astype(np.float64).ravel()
         factor = float(divisors.max(initial=1.0))
         if math.isfinite(factor):
             scaling = Llama3RopeScaling(
@@ -184,7 +173,3 @@ def _as_written(value: float) -> float:
     with np.errstate(over="ignore"):
         single = np.float32(value)
     return float(str(single)) if float(single) == value else value
-
-
-def _one_line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__

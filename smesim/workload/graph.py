@@ -46,6 +46,8 @@ class OperatorGraph:
     tensors: Mapping[str, TensorSpec]
     elsewhere_bytes: float = 0.0
     """Of a part of a model: what the rest of it reads and writes, and caches see, before the part is run again."""
+    routed: bool = False
+    """Whether experts get the rows that the router chooses, whichever these are."""
 
     def operator(self, name: str) -> Operator:
         """The operator of this name; WorkloadError if there is none."""
@@ -138,14 +140,15 @@ def build_graph(
     last_layer_rows: Rows = "all",
     lm_head_rows: LmHeadRows = "last",
     routing: Routing | None = None,
+    routed: bool = False,
 ) -> OperatorGraph:
     """All operators of one phase.
 
     `layers` takes only the first so many layers. `last_layer_rows="logits"` lets the last layer compute,
     after its output projection, only the rows whose logits are wanted; `lm_head_rows` says which those are.
     `routing` has per layer an integer array (tokens of all sequences, experts_per_token) of the experts
-    chosen; without it the number of experts reached is the expectation for random routing. Raises
-    WorkloadError.
+    chosen; without it the number of experts reached is the expectation for random routing, or where it is
+    `routed`, by the router while it runs, the most that there can be. Raises WorkloadError.
     """
     n_layers = config.layers if layers is None else layers
     if not 1 <= n_layers <= config.layers:
@@ -161,16 +164,19 @@ def build_graph(
     if routing is not None:
         _check_routing(config, phase, n_layers, routing)
     logit_rows = phase.rows if lm_head_rows == "all" else phase.batch
-    model = Unfolding(config, phase, dtypes)
+    model = Unfolding(config, phase, dtypes, routed)
     stream = model.embed()
     for layer in range(n_layers):
         drops_rows = last_layer_rows == "logits" and layer == n_layers - 1
         rows = logit_rows if drops_rows else phase.rows
         stream = model.attention_block(layer, stream, rows)
         chosen = None if routing is None else routing[layer]
-        stream = model.feed_forward_block(layer, stream, rows, _experts_reached(config, phase, rows, chosen))
+        reached = _experts_reached(config, phase, rows, chosen)
+        if routed:
+            reached = float(min(config.experts, rows * config.experts_per_token))
+        stream = model.feed_forward_block(layer, stream, rows, reached)
     model.head(stream, logit_rows)
-    return OperatorGraph(config, phase, dtypes, n_layers, tuple(model.operators), model.tensors)
+    return OperatorGraph(config, phase, dtypes, n_layers, tuple(model.operators), model.tensors, routed=routed)
 
 
 def _check_routing(config: ModelConfig, phase: Phase, layers: int, routing: Routing) -> None:

@@ -60,6 +60,10 @@ _ONLY_ACCEPTED: dict[str, object] = {
 }
 
 
+_ALSO = {"experts": "num_local_experts"}
+"""Keys that transformers 5 writes where it read another."""
+
+
 def read_config_json(path: Path) -> ModelConfig:
     """Read a `config.json`. The model is named after its folder. Raises WorkloadError."""
     text = read_text(path, WorkloadError, "a Hugging Face config.json")
@@ -98,7 +102,7 @@ def config_from_keys(keys: Mapping[str, Any], where: str, name: str) -> ModelCon
 
 def _fields(keys: Mapping[str, Any], architecture: Architecture, where: str, name: str) -> dict[str, Any]:
     def get(field: str, default: object = _REQUIRED) -> Any:
-        value = keys.get(_KEYS[field])
+        value = keys.get(_KEYS[field], keys.get(_ALSO.get(field, "")))
         if value is not None:
             return value
         if default is _REQUIRED:

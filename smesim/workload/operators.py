@@ -191,6 +191,8 @@ class Router(_RowWise):
     experts: int
     experts_per_token: int
     normalised: bool
+    routed: bool = False
+    """Whether the experts get the rows that it chooses for them; else those of a given routing."""
 
     @property
     def flop(self) -> int:
@@ -214,6 +216,8 @@ class GroupedLinear(Operator):
     experts: int
     experts_reached: float
     gathers: bool
+    routed: bool = False
+    """Whether the router chooses the rows; then `experts_reached` is the most that there can be."""
 
     @property
     def flop(self) -> int:

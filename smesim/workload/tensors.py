@@ -65,18 +65,27 @@ class DTypes:
     weights: DType = DType.F32
     activations: DType = DType.F32
     kv: DType = DType.F32
+    head: DType | None = None
+    """Of the weights of the last product, and so of the embedding table where they are one; None: as the others."""
 
     def __post_init__(self) -> None:
         floats = (DType.F32, DType.F16, DType.BF16)
         stored = tuple(dtype for dtype in DType if dtype is not DType.I32)
-        for role, accepted in (("weights", stored), ("activations", floats), ("kv", stored)):
-            value = getattr(self, role)
+        for role, value, accepted in (
+            ("weights", self.weights, stored), ("activations", self.activations, floats), ("kv", self.kv, stored),
+            ("head", self.last_product, stored),
+        ):  # fmt: skip
             if value not in accepted:
                 raise WorkloadError(f"dtype of {role} is {value!s}; accepted: {', '.join(accepted)}")
 
     @property
-    def quantized_activations(self) -> DType | None:
-        """Format that activations are quantised to before a product with quantised weights, or None."""
-        if not self.weights.is_quantized:
-            return None
-        return DType.S8 if self.weights is DType.S8 else DType.Q8_0
+    def last_product(self) -> DType:
+        """Format of the weights of the last product."""
+        return self.head or self.weights
+
+
+def quantized_activations(weights: DType) -> DType | None:
+    """Format that activations are quantised to before a product with weights of that format, or None."""
+    if not weights.is_quantized:
+        return None
+    return DType.S8 if weights is DType.S8 else DType.Q8_0

@@ -41,7 +41,7 @@ from smesim.workload.operators import (
     SwiGlu,
 )
 from smesim.workload.phase import Phase
-from smesim.workload.tensors import DTypes, Role, TensorSpec
+from smesim.workload.tensors import DTypes, Role, TensorSpec, quantized_activations
 
 
 class _Address(TypedDict):
@@ -72,6 +72,7 @@ class Unfolding:
     config: ModelConfig
     phase: Phase
     dtypes: DTypes
+    routed: bool = False
     operators: list[Operator] = field(default_factory=list)
     tensors: dict[str, TensorSpec] = field(default_factory=dict)
 
@@ -163,7 +164,9 @@ class Unfolding:
         c = self.config
         at = _Place("", "", None)
         normed = self._norm(at, "final_norm", stream, rows=rows, dim=c.d_model)
-        lhs = self._quantized(at, "head_quantize", normed, rows=rows, dim=c.d_model)
+        lhs = self._quantized(
+            at, "head_quantize", normed, rows=rows, dim=c.d_model, weights=self.dtypes.last_product
+        )
         weight = "embed.weight" if c.tied_embeddings else "lm_head.weight"
         logits = self._linear(at, "lm_head", lhs, m=rows, n=c.vocab, k=c.d_model, weight=weight)
         chosen = self._tensor("sample.out", (rows,), DType.I32, Role.INDEX)
@@ -188,6 +191,7 @@ class Unfolding:
                 experts=c.experts,
                 experts_per_token=c.experts_per_token,
                 normalised=c.norm_topk_prob,
+                routed=self.routed,
             )
         )
         lhs = self._quantized(at, "ffn_quantize", normed, rows=rows, dim=c.d_model)
@@ -226,7 +230,9 @@ class Unfolding:
         return self._tensor(name, (rows, width), self.dtypes.activations, Role.ACTIVATION)
 
     def _weight(self, name: str, shape: tuple[int, ...]) -> str:
-        return self._tensor(name, shape, self.dtypes.weights if len(shape) > 1 else DType.F32, Role.WEIGHT)
+        is_last = name == ("embed.weight" if self.config.tied_embeddings else "lm_head.weight")
+        dtype = self.dtypes.last_product if is_last else self.dtypes.weights
+        return self._tensor(name, shape, dtype if len(shape) > 1 else DType.F32, Role.WEIGHT)
 
     def _norm(self, at: _Place, node: str, x: str, *, rows: int, dim: int, width: int | None = None) -> str:
         """`width` is the activation's, where its rows are cut into several of `dim` (q_norm, k_norm)."""
@@ -286,6 +292,7 @@ class Unfolding:
                 experts=self.config.experts,
                 experts_reached=reached,
                 gathers=gathers,
+                routed=self.routed,
             )
         )
         return out
@@ -318,8 +325,10 @@ class Unfolding:
         self.operators.append(Add(**at.of(node), inputs=(stream, x), outputs=(out,), rows=rows, dim=dim))
         return out
 
-    def _quantized(self, at: _Place, node: str, x: str, *, rows: int, dim: int) -> str:
-        dtype = self.dtypes.quantized_activations
+    def _quantized(
+        self, at: _Place, node: str, x: str, *, rows: int, dim: int, weights: DType | None = None
+    ) -> str:
+        dtype = quantized_activations(weights or self.dtypes.weights)
         if dtype is None:
             return x
         out = self._tensor(at.name(f"{node}.out"), (rows, dim), dtype, Role.ACTIVATION)

@@ -7,7 +7,8 @@ Nothing here comes from smesim but the configuration's numbers: no operator, no 
 - Llama 3.1's slowed frequencies: transformers, `modeling_rope_utils._compute_llama3_parameters`.
 - Grouped queries: Ainslie et al., arXiv 2305.13245. SwiGLU: Shazeer, arXiv 2002.05202.
 - Mixtures of experts: Shazeer et al., arXiv 1701.06538; the shares of the chosen experts may be normalised
-  (transformers, `modeling_qwen3_moe`). Which expert a share is applied to is given, rank by rank.
+  (transformers, `modeling_qwen3_moe`). Which expert a share is applied to is given, rank by rank, or else the router's
+  choice, those with the largest logits.
 - Qwen2 adds biases to q, k and v; Qwen3 normalises each head of q and k before the rotation (transformers,
   `modeling_qwen2`, `modeling_qwen3`).
 
@@ -79,6 +80,7 @@ class Shapes:
     rope_scaling: Mapping[str, float] | None
     tied_embeddings: bool
     norm_topk_prob: bool = False
+    experts_per_token: int = 0
 
 
 @dataclass(frozen=True)
@@ -277,6 +279,10 @@ def forward(
         v_caches.append(v_cache)
         mixed = attention(q, k_cache, v_cache, past).reshape(batch, n_tokens, -1)
         x = x + project(mixed, "o_proj")
+        if "router.weight" in own and "routing" not in own:
+            normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).value.reshape(batch * n_tokens, -1)
+            order = np.argsort(-normed @ own["router.weight"].T.astype(np.float64), axis=1, kind="stable")
+            own["routing"] = order[:, : shapes.experts_per_token]
         if "routing" in own:
             x = x[:, -(len(own["routing"]) // batch) :]
             normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).reshape(len(own["routing"]), -1)

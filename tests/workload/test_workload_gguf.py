@@ -1,5 +1,3 @@
-import builtins
-
 import numpy as np
 import pytest
 from workload_models import tiny, tiny_moe
@@ -132,21 +130,6 @@ def test_gguf_of_another_architecture(tmp_path):
         WorkloadError, match=r"general.architecture is 'gpt2'; accepted: llama, qwen2, qwen3, qwen3moe"
     ):
         ModelConfig.from_gguf(tmp_path / "other.gguf")
-
-
-def test_gguf_without_the_package_says_how_to_get_it(tmp_path, monkeypatch):
-    plain_import = builtins.__import__
-
-    def no_gguf(name, *arguments, **keywords):
-        if name == "gguf":
-            raise ImportError(name)
-        return plain_import(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", no_gguf)
-    with pytest.raises(
-        WorkloadError, match=r"needs the package gguf; install it with: pip install 'smesim\[llm\]'"
-    ):
-        ModelConfig.from_gguf(tmp_path / "model.gguf")
 
 
 @pytest.mark.parametrize("kept", [0, 3, 10, 30, 100, 300, 500, 650])

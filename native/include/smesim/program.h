@@ -31,7 +31,8 @@ enum sms_task_kind {
     SMS_ATTENTION_COMBINE = 20,
     SMS_RMSNORM_PACKED = 21,
     SMS_SWIGLU_PACKED = 22,
-    SMS_EXPERT_PACK = 23
+    SMS_EXPERT_PACK = 23,
+    SMS_EXPERT_ROUTE = 24
 };
 
 enum sms_entry_kind { SMS_ENTRY_TASK = 0, SMS_ENTRY_POOL = 1 };
@@ -61,7 +62,7 @@ struct sms_op {
     int32_t m, n, k;
     int32_t tokens, past, capacity, batch;
     int32_t heads, kv_heads, head_dim;
-    int32_t experts, experts_per_token, gathers, normalised;
+    int32_t experts, experts_per_token, gathers, normalised, routed;
     int32_t lhs_mr;
     int32_t rhs_dtype;
     int32_t query_block, key_block;

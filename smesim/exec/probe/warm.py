@@ -26,6 +26,8 @@ PANELS = 4
 STRIPS = 8
 FLOP_A_CALL = 2e7  # a fifth of a millisecond
 REPEATS = 25
+FEW_REPEATS = 9
+"""Of products with weights in blocks, of which there are three kinds: the probe is to be short."""
 GEMV_K, GEMV_PANELS = 512, 8  # of a product with one row whose weights stay in a core's own cache
 GEMV_PASSES, GEMV_REPEATS = 200, 7
 
@@ -47,6 +49,7 @@ class WarmProduct:
     @classmethod
     def measure(cls, device: Device, yardstick: Yardstick, number: Number = Number.F32) -> WarmProduct:
         """With operands of that format, by the kernels of `device`."""
+        repeats = FEW_REPEATS if number.lhs is Number.Q8 else REPEATS
         mr = product_kernel(device, number).mr
         calls: list[Callable[[], object]] = []
         tiles: list[int] = []
@@ -57,7 +60,7 @@ class WarmProduct:
                 tiles.append(count)
         product_s: list[float] = []
         calls.append(lambda: product_s.append(yardstick.product_s()))
-        *seconds, _ = (timing.median for timing in repeat_in_turn(calls, REPEATS))
+        *seconds, _ = (timing.median for timing in repeat_in_turn(calls, repeats))
         a_tile_s = (np.array(seconds) / np.array(tiles)).reshape(mr, len(DEPTHS))
         kstep_s = _ksteps(a_tile_s)
         tile_s = float(np.maximum(np.median(a_tile_s[:, 0] - DEPTHS[0] * kstep_s), 0.0))

@@ -1,0 +1,102 @@
+"""A session's KV cache on disk, so that a prefix that was read once need not be read again.
+
+The file is safetensors: keys and values of each layer as f16, [sequence x KV head][position][element], and in its
+metadata what it is of: the form's version, the hash of the model's numbers and weights, the formats that they were
+computed in, the tokens, and a hash of all the bytes. A file of another model, or one that is damaged, is refused before
+anything is restored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.errors import WorkloadError
+from smesim.exec.session import Session
+from smesim.files import write_pieces_atomically
+from smesim.workload.safetensors_file import read_with_metadata
+
+FORM, VERSION = "smesim KV cache", 1
+_KINDS = ("k_cache", "v_cache")
+
+
+def save_kv(session: Session, path: Path) -> None:
+    """Write the cache of all tokens that the session has read; SmesimError where it cannot be written."""
+    names = [f"layers.{layer}.{kind}" for layer in range(session.checkpoint.model.layers) for kind in _KINDS]
+    digest = hashlib.sha256()
+    header: dict[str, object] = {}
+    end = 0
+    for name in names:
+        cache = _stored(session, name)
+        digest.update(cache.tobytes())
+        header[name] = {"dtype": "F16", "shape": list(cache.shape), "data_offsets": [end, end + cache.nbytes]}
+        end += cache.nbytes
+    header["__metadata__"] = {
+        "form": FORM, "version": str(VERSION), "model": _model_of(session), "sha256": digest.hexdigest(),
+        "tokens": json.dumps(session.history.tolist()),
+    }  # fmt: skip
+    text = json.dumps(header).encode()
+
+    def pieces() -> Iterator[bytes]:
+        yield len(text).to_bytes(8, "little") + text
+        for name in names:
+            yield _stored(session, name).tobytes()
+
+    write_pieces_atomically(path, pieces())
+
+
+def restore_kv(session: Session, path: Path) -> int:
+    """Fill the session's cache from a file; returns the tokens of each sequence that are in it.
+
+    WorkloadError if the file is damaged, of another version or model, or longer than the session's context.
+    """
+    tensors, about = read_with_metadata(path)
+    if about.get("form") != FORM or about.get("version") != str(VERSION):
+        given = f"form {about.get('form')!r}, version {about.get('version')!r}"
+        raise WorkloadError(f"{path}: has {given}; accepted: {FORM!r}, version {VERSION}")
+    if about.get("model") != _model_of(session):
+        raise WorkloadError(f"{path}: was saved from another model, or with it in other formats; accepted: the same")
+    history = _history(about.get("tokens"), session, path)
+    model, positions = session.checkpoint.model, history.shape[1]
+    shape = (session.batch * model.kv_heads, positions, model.head_dim)
+    digest = hashlib.sha256()
+    for layer in range(model.layers):
+        for kind in _KINDS:
+            stored = tensors.get(f"layers.{layer}.{kind}")
+            if stored is None or stored.shape != shape or stored.format.name != "F16":
+                given = "nothing" if stored is None else f"{stored.format.name} {stored.shape}"
+                raise WorkloadError(f"{path}: layers.{layer}.{kind} is {given}; accepted: F16 {shape}")
+            digest.update(stored.raw.data)
+    if about.get("sha256") != digest.hexdigest():
+        raise WorkloadError(f"{path}: its bytes are not those that were saved; accepted: the file as it was written")
+    for name, stored in tensors.items():
+        session.kv.write(name, stored.floats().reshape(shape))
+    session.past, session.history = positions, history
+    return int(positions)
+
+
+def _stored(session: Session, name: str) -> npt.NDArray[np.float16]:
+    """One cache as far as it is filled."""
+    return np.ascontiguousarray(session.kv.read(name)[:, : session.past], np.float16)
+
+
+def _model_of(session: Session) -> str:
+    return f"{session.checkpoint.fingerprint()} {session.dtypes.weights} {session.dtypes.last_product}"
+
+
+def _history(text: object, session: Session, path: Path) -> npt.NDArray[np.int32]:
+    """The tokens in the metadata, shape (sequences, tokens)."""
+    try:
+        tokens = np.array(json.loads(str(text)), np.int32)
+    except (ValueError, OverflowError, RecursionError):
+        tokens = np.empty(0, np.int32)
+    if tokens.ndim != 2 or len(tokens) != session.batch or not 1 <= tokens.shape[1] <= session.context:
+        raise WorkloadError(
+            f"{path}: has tokens of shape {tokens.shape}; accepted: ({session.batch}, 1..{session.context})"
+        )
+    return tokens

@@ -1,0 +1,316 @@
+"""A session: a model in memory, its KV cache, and the tokens that come out.
+
+    session = Session.open(Path("model.gguf"), chip, context=1024)
+    for token in session.generate(session.tokenizer.encode("The capital of France is"), most=32):
+        print(session.tokenizer.decode([token]))
+
+Every step is a Program that the native runtime executes. Plans are made once and reused: one for each size of a piece
+of prompt (`CHUNKS`), one for each span of decode lengths (`decode_span`); a program is moved to where the sequence
+stands (`smesim.plan.moving`). All programs share the weights, the KV cache and the threads.
+
+A prompt is read in pieces of at most `chunk` tokens; the last one is filled up to the next size there is. What is
+computed for the filling is overwritten by the tokens that come there later, before anything attends to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smesim.errors import DeviceError, WorkloadError
+from smesim.exec.device import Device
+from smesim.exec.executor import NativeExecutor, RunTimes
+from smesim.exec.loading import Conversion, computed_dtypes, load_weights
+from smesim.exec.memory import MemoryBill
+from smesim.exec.sampling import Sampler, Sampling
+from smesim.exec.tensors import Tensors
+from smesim.hwmodel.chip import Chip
+from smesim.plan.buffers import ROPE_TABLES
+from smesim.plan.moving import MovingProgram
+from smesim.plan.planners import planner
+from smesim.plan.program import BufferRole
+from smesim.plan.schema import Plan
+from smesim.workload.checkpoint import Checkpoint
+from smesim.workload.dtypes import DType
+from smesim.workload.graph import DTypes, build_graph
+from smesim.workload.phase import Phase
+
+CHUNKS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Sizes of a piece of prompt that there are plans for; a piece is filled up by at most half."""
+DEFAULT_CONTEXT = 2048
+FIRST_SPAN = 64
+_SHARED = (BufferRole.WEIGHT, BufferRole.KV, BufferRole.TABLE)
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program that was run: where the sequence stood, how many tokens it took, and its times."""
+
+    past: int
+    tokens: int
+    moving: MovingProgram
+    times: RunTimes
+
+    @property
+    def plan(self) -> Plan:
+        """What was run, as a plan of the phase at that place."""
+        return self.moving.plan_at(self.past)
+
+
+@dataclass
+class Timings:
+    """Where the time of a session went, in seconds."""
+
+    load_s: float = 0.0
+    planning_s: float = 0.0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+    prefill_tokens: int = 0
+    decode_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A program with its buffers, on threads that wait."""
+
+    moving: MovingProgram
+    tensors: Tensors
+    run: Callable[[], RunTimes]
+    tokens: npt.NDArray[np.int32]
+    logits: npt.NDArray[np.float32]
+
+
+def decode_span(context: int) -> int:
+    """The decode length that a step at this one is planned for: the largest power of two from 64 on that is no longer,
+    or 1. Attention's past is divided as that length suits."""
+    span = 1
+    while max(FIRST_SPAN, 2 * span) <= context:
+        span = max(FIRST_SPAN, 2 * span)
+    return span
+
+
+@dataclass
+class Session:
+    """Prefill and decode of one or more sequences of equal length. Make one with `Session.open`."""
+
+    checkpoint: Checkpoint
+    chip: Chip
+    executor: NativeExecutor
+    context: int
+    batch: int
+    chunk: int
+    threads: int | None
+    planner_name: str
+    dtypes: DTypes
+    past: int = 0
+    history: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((1, 0), np.int32))
+    """The tokens in the KV cache, shape (batch, past)."""
+    conversions: tuple[Conversion, ...] = ()
+    bill: MemoryBill | None = None
+    timings: Timings = field(default_factory=Timings)
+    record: list[Step] | None = None
+    """Every step is added here, if it is a list."""
+    _ready: dict[tuple[int, ...], _Ready] = field(default_factory=dict)
+    _team: Any = None
+    _first: Tensors | None = None
+
+    @classmethod
+    def open(
+        cls, path: Path | str | Checkpoint, chip: Chip, *, device: Device | None = None, isa: str | None = None,
+        context: int | None = None, batch: int = 1, chunk: int = CHUNKS[-1], threads: int | None = None,
+        planner_name: str = "cpu_only", weights: DType | None = None, progress: Progress | None = None,
+    ) -> Session:  # fmt: skip
+        """Plan the first program, check that all fits into memory, and load the weights.
+
+        `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
+        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for
+        a file that is not right, DeviceError where memory or kernels lack.
+        """
+        begin = time.perf_counter()
+        checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
+        model = checkpoint.model
+        context = min(DEFAULT_CONTEXT, model.max_position) if context is None else context
+        if not 1 <= context <= model.max_position:
+            raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
+        if chunk not in CHUNKS:
+            raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
+        dtypes = computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights)
+        if threads is None:
+            threads = min(chip.core_count, len((device or Device.here()).cores))
+        executor = NativeExecutor(device or Device.here(), isa)
+        session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, dtypes)
+        session.history = np.empty((batch, 0), np.int32)
+        session._load(progress)
+        session.timings.load_s = time.perf_counter() - begin - session.timings.planning_s
+        return session
+
+    # -- what comes out ----------------------------------------------------------------------------------------------
+
+    def generate(
+        self, prompt: Sequence[int], most: int, sampling: Sampling | None = None, stop: Sequence[int] = ()
+    ) -> Iterator[int]:
+        """Tokens behind a prompt, one by one, of the one sequence; ends behind `most`, at the end of the context, or
+        before a token of `stop`. As much of the prompt as the KV cache begins with is not read again."""
+        sampler = Sampler(sampling or Sampling())
+        tokens = np.asarray(prompt, np.int32)[None, :]
+        self.keep_common(tokens)
+        logits = self.prefill(tokens[:, self.past :])
+        for produced in range(most):
+            token = int(sampler.draw(logits)[0])
+            if token in stop:
+                return
+            yield token
+            if produced + 1 == most or self.past >= self.context:
+                return
+            logits = self.decode(np.array([token], np.int32))
+
+    def prefill(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Read a prompt of each sequence, shape (batch, tokens); returns the logits of the last tokens (batch, vocab).
+
+        It continues what is in the KV cache; `reset` forgets that.
+        """
+        tokens = self._checked(tokens)
+        logits, length = None, tokens.shape[1]
+        for begin in range(0, length, self.chunk):
+            piece = tokens[:, begin : begin + self.chunk]
+            size = next(c for c in CHUNKS if c >= piece.shape[1])
+            logits = self._step(self._prefill_program(size), piece)
+            self.timings.prefill_tokens += piece.size
+        assert logits is not None
+        return logits
+
+    def decode(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """One more token of each sequence, shape (batch,); returns the logits behind it (batch, vocab)."""
+        column = self._checked(np.asarray(tokens)[:, None])
+        logits = self._step(self._decode_program(self.past + 1), column)
+        self.timings.decode_tokens += column.size
+        return logits
+
+    def reset(self, past: int = 0) -> None:
+        """Forget all tokens behind the first `past` ones."""
+        if not 0 <= past <= self.past:
+            raise WorkloadError(f"reset to {past} tokens; accepted: 0..{self.past}")
+        self.past = past
+        self.history = self.history[:, :past]
+
+    def keep_common(self, tokens: npt.NDArray[np.int32]) -> None:
+        """Forget what the KV cache has beyond the beginning that these tokens, shape (batch, tokens), share with it.
+
+        The last of them is left to be read, for its logits."""
+        length = min(self.past, tokens.shape[1] - 1)
+        differs = (self.history[:, :length] != tokens[:, :length]).any(axis=0)
+        self.reset(int(np.argmax(differs)) if differs.any() else max(length, 0))
+
+    @property
+    def kv(self) -> Tensors:
+        """Where the keys and values of all programs are."""
+        assert self._first is not None
+        return self._first
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _checked(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.int32]:
+        if tokens.ndim != 2 or tokens.shape[0] != self.batch or not tokens.shape[1]:
+            raise WorkloadError(
+                f"tokens of shape {tokens.shape}; accepted: ({self.batch}, 1 or more), as many for each sequence"
+            )
+        if self.past + tokens.shape[1] > self.context:
+            raise WorkloadError(
+                f"{tokens.shape[1]} tokens behind {self.past} are more than the context of {self.context};"
+                " accepted: fewer, or a session with a longer --context"
+            )
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.checkpoint.model.vocab:
+            raise WorkloadError(f"tokens {low}..{high}; accepted: 0..{self.checkpoint.model.vocab - 1}")
+        return tokens.astype(np.int32, copy=False)
+
+    def _step(self, ready: _Ready, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        begin = time.perf_counter()
+        count = tokens.shape[1]
+        ready.moving.move(self.past, count)
+        ready.tokens.reshape(self.batch, -1)[:, :count] = tokens
+        times = ready.run()
+        if not np.isfinite(ready.logits).all():
+            raise DeviceError(f"the logits behind {self.past + count} tokens are not finite")
+        if self.record is not None:
+            self.record.append(Step(self.past, count, ready.moving, times))
+        self.past += count
+        self.history = np.concatenate([self.history.reshape(self.batch, -1), tokens], axis=1)
+        spent = time.perf_counter() - begin
+        if ready.moving.phase.kind == "decode":
+            self.timings.decode_s += spent
+        else:
+            self.timings.prefill_s += spent
+        return ready.logits.copy()
+
+    def _prefill_program(self, size: int) -> _Ready:
+        if size == 1:
+            return self._decode_program(self.past + 1)
+        size = min(size, self.checkpoint.model.max_position)
+        ready = self._program(Phase.prefill(size, 0, self.batch), (size,))
+        if ready.moving.is_fixed and self.past:
+            return self._program(Phase.prefill(size, self.past, self.batch), (size, self.past))
+        return ready
+
+    def _decode_program(self, context: int) -> _Ready:
+        span = decode_span(context)
+        return self._program(Phase.decode(span, self.batch), (0, span))
+
+    def _program(self, phase: Phase, key: tuple[int, ...]) -> _Ready:
+        """The program of a phase, planned at its first use."""
+        if key not in self._ready:
+            begin = time.perf_counter()
+            moving = self._planned(phase)
+            self._ready[key] = self._made_ready(
+                moving, Tensors(moving.program, self.executor.device, self._first, _SHARED)
+            )
+            self.timings.planning_s += time.perf_counter() - begin
+        return self._ready[key]
+
+    def _made_ready(self, moving: MovingProgram, tensors: Tensors) -> _Ready:
+        program = moving.program
+        if self._team is None:
+            self._team = self.executor.team(program)
+        logits = next(n for n in program.buffer_names if n.startswith("lm_head.out["))
+        return _Ready(
+            moving,
+            tensors,
+            self.executor.stopwatch(program, tensors, self._team),
+            tensors.arrays[program.buffer_index("tokens")].view(np.int32),
+            tensors.arrays[program.buffer_index(logits)].view(np.float32).reshape(self.batch, -1),
+        )
+
+    def _planned(self, phase: Phase) -> MovingProgram:
+        model = self.checkpoint.model
+        graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
+        plan = planner(self.planner_name)(graph, self.chip, self.threads)
+        return MovingProgram(plan, self.context + self.chunk)
+
+    def _load(self, progress: Progress | None) -> None:
+        begin = time.perf_counter()
+        moving = self._planned(Phase.decode(1, self.batch))
+        program = moving.program
+        self.bill = self.executor.check(program)
+        self._first = tensors = Tensors(program, self.executor.device)
+        self._ready[0, 1] = self._made_ready(moving, tensors)
+        self.timings.planning_s += time.perf_counter() - begin
+        for name in ROPE_TABLES:
+            tensors.fill_rope(program.buffer_index(name), self.checkpoint.model)
+        filled, total = 0, max(1, self.bill.weights_bytes)
+
+        def report(n_bytes: int) -> None:
+            nonlocal filled
+            filled += n_bytes
+            if progress is not None:
+                progress("loading", min(1.0, filled / total))
+
+        graph = moving.plan.graph()
+        self.conversions = load_weights(program, graph, tensors, self.checkpoint, self.executor.device, report)

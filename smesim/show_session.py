@@ -1,0 +1,155 @@
+"""What a session shows while it runs, and the account that it gives of itself at the end."""
+
+from __future__ import annotations
+
+import csv
+import json as json_module
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from smesim import model_runs, show, workflow
+from smesim.errors import SmesimError
+from smesim.exec.loading import computed_dtypes
+from smesim.exec.sampling import Sampling
+from smesim.exec.session import Session
+from smesim.plan.formats import product_format
+from smesim.units import format_bytes
+from smesim.workload import DType
+from smesim.workload.checkpoint import Checkpoint
+from smesim.workload.tokenizer import Tokenizer
+
+
+def opened(
+    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, context: int | None, json: bool
+) -> tuple[Session, Tokenizer]:
+    """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
+    checkpoint = Checkpoint.open(model)
+    tokenizer = Tokenizer.of(checkpoint)
+    computed = None if weights is None else product_format(DType.parse(weights)).dtype
+    with show.progress() as report:
+        described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
+        session = Session.open(
+            checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
+            progress=report,
+        )  # fmt: skip
+    notices = Console(stderr=True, highlight=False)
+    for conversion in () if json else session.conversions:
+        notices.print(f"note: {conversion}", markup=False)
+    return session, tokenizer
+
+
+def generation(
+    session: Session, tokenizer: Tokenizer, prompt: str, tokens: Sequence[int], most: int, sampling: Sampling,
+    json: bool, out: TextIO,
+) -> None:  # fmt: skip
+    """Write the text as it comes, and on standard error what it took; as JSON all at the end, on `out`.
+
+    Ctrl-C ends the text; what there is of it stands, and the account too.
+    """
+    text, made, interrupted = "", [], False
+    stream = tokenizer.stream()
+    try:
+        for token in session.generate(tokens, most, sampling, tokenizer.stop):
+            made.append(token)
+            piece = stream(token)
+            text += piece
+            if not json:
+                out.write(piece)
+                out.flush()
+    except KeyboardInterrupt:
+        interrupted = True
+    times = session.timings
+    if json:
+        facts = {
+            "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights),
+            "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
+            "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
+            "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
+            "timings": asdict(times),
+        }  # fmt: skip
+        out.write(json_module.dumps(facts, indent=1) + "\n")
+    else:
+        out.write("\n")
+        Console(stderr=True, highlight=False).print(account(session), markup=False)
+    if interrupted:
+        raise KeyboardInterrupt
+
+
+def account(session: Session) -> str:
+    """Where the time and the memory of a session went, in one line."""
+    times, bill = session.timings, session.bill
+    parts = [f"load {times.load_s:.2f} s"]
+    for what, tokens, seconds in (
+        ("prompt", times.prefill_tokens, times.prefill_s),
+        ("generated", times.decode_tokens, times.decode_s),
+    ):
+        if tokens:
+            parts.append(f"{what}: {tokens} tokens in {seconds:.2f} s, {tokens / seconds:.1f} tokens/s")
+    parts.append(f"planning {times.planning_s:.2f} s")
+    if bill is not None:
+        parts.append(f"memory {format_bytes(bill.total_bytes)}")
+    return "; ".join(parts)
+
+
+def weights_written(path: Path, json: bool) -> None:
+    """What a file of made-up weights has become."""
+    model, n_bytes = Checkpoint.open(path).model, path.stat().st_size
+    if json:
+        facts = {"file": str(path), "bytes": n_bytes, "layers": model.layers, "parameters": model.parameters}
+        print(json_module.dumps(facts, indent=1))
+        return
+    console = Console(highlight=False)
+    console.print(f"{path}: {model.layers} layers, {model.parameters / 1e6:,.0f} M weights, {format_bytes(n_bytes)}")
+
+
+OUTPUTS = ("md", "json", "jsonl", "csv")
+
+
+def bench(
+    model: Path, prompts: Sequence[int], generated: Sequence[int], threads: Sequence[int | None], repeats: int,
+    output: str, chip: str, planner: str, weights: str | None, out: TextIO,
+) -> None:  # fmt: skip
+    """Run a bench for each number of threads, and write all its rows in one form."""
+    if output not in OUTPUTS:
+        raise SmesimError(f"--output is {output!r}; accepted: {', '.join(OUTPUTS)}")
+    checkpoint = Checkpoint.open(model)
+    context = max([*prompts, *generated], default=0)
+    if not context:
+        raise SmesimError("-p and -n ask for no test; accepted: a number above 0 in one of them")
+    computed = None if weights is None else product_format(DType.parse(weights)).dtype
+    rows: list[dict[str, object]] = []
+    for count in threads:
+        with show.progress() as report:
+            described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
+            session = Session.open(
+                checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
+                progress=report,
+            )  # fmt: skip
+            rows += [row.as_dict() for row in model_runs.bench(session, prompts, generated, repeats, report)]
+        del session  # its weights go before those of the next are loaded
+    match output:
+        case "json":
+            out.write(json_module.dumps(rows, indent=1) + "\n")
+        case "jsonl":
+            out.writelines(json_module.dumps(row) + "\n" for row in rows)
+        case "csv":
+            writer = csv.DictWriter(out, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        case _:
+            out.write("\n".join(_markdown(rows)) + "\n")
+
+
+def _markdown(rows: Sequence[dict[str, object]]) -> list[str]:
+    lines = ["| model | size | threads | test | t/s | predicted t/s |", "| --- | --: | --: | --: | --: | --: |"]
+    for row in rows:
+        test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
+        lines.append(
+            f"| {row['model_type']} | {format_bytes(int(str(row['model_size'])))} | {row['n_threads']} | {test}"
+            f" | {row['avg_ts']:.2f} ± {row['stddev_ts']:.2f} | {row['predicted_ts']:.2f} |"
+        )
+    return lines
