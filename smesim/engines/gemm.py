@@ -193,6 +193,8 @@ def core_flop_per_s(kernel: CoreKernel, chip: Chip, core: int, busy: int, effect
     cluster = chip.instance_of(core).cluster
     rates = cluster.core.flop_per_s
     peak = rates[kernel.arithmetic].value if kernel.arithmetic in rates else rates["f32"].value
+    if kernel.instruction is not None and kernel.instruction in cluster.core.instructions:
+        peak = cluster.core.instructions[kernel.instruction].flop_per_s(cluster.core.clock_hz.value)
     many = factor_at(cluster.multi_core_factors, busy) if "multi_core" in effects else 1.0
     return peak * many * (kernel.gemm.value if "kernel_efficiency" in effects else 1.0)
 

@@ -56,11 +56,12 @@ class MatrixKernel(Record):
 
 
 class CoreKernel(Record):
-    """Products on a core: `gemm` is a share of its peak in `arithmetic`, of which rows of experts reach the share
-    `experts`; `gemv` are weights a cycle of one row. `serial` (s/B): bringing the left operand into the kernel's
-    format, where one thread does that while the others wait."""
+    """Products on a core: `gemm` is a share of its peak in `arithmetic`, or of what a loop of `instruction` reaches,
+    of which rows of experts reach the share `experts`; `gemv` are weights a cycle of one row. `serial` (s/B): bringing
+    the left operand into the kernel's format, where one thread does that while the others wait."""
 
     arithmetic: DTypeName
+    instruction: Name | None = None
     gemm: Quantity
     gemv: Quantity | None = None
     experts: Quantity | None = None

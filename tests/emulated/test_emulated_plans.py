@@ -37,10 +37,11 @@ EXPERTS = "prefill:9"
 """A phase of a mixture of experts; the others are of a dense model."""
 CASES = (
     ("prefill:45", DType.F32), ("decode:37", DType.F32), (EXPERTS, DType.F32), ("prefill:45", DType.BF16),
+    ("prefill:45", DType.Q4_0), (EXPERTS, DType.Q8_0),
 )  # fmt: skip
-LARGEST_ERROR = {DType.F32: 1e-5, DType.BF16: 2e-2}
+LARGEST_ERROR = {DType.F32: 1e-5, DType.BF16: 2e-2, DType.Q4_0: 5e-2, DType.Q8_0: 5e-2}
 """Of an output, as a share of its largest number: a machine may round a multiply-add once or twice, and with weights in
-bf16 that decides to which side a number is rounded that is packed for the next product."""
+bf16 or in blocks that decides to which side a number is rounded that is packed for the next product."""
 
 Case = tuple[str, DType]
 
@@ -54,8 +55,9 @@ def mixed(phase: str, weights: DType) -> Plan:
     into parts, which both draw.
     """
     if phase == EXPERTS:
-        return mixture_of_experts(phase)
-    model = tiny(d_model=160, d_ff=200, heads=6, kv_heads=3, head_dim=40, vocab=150)
+        return mixture_of_experts(phase, weights)
+    d_ff, head_dim = (192, 64) if weights.is_quantized else (200, 40)  # whole blocks, or no powers of two
+    model = tiny(d_model=160, d_ff=d_ff, heads=6, kv_heads=3, head_dim=head_dim, vocab=150)
     graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights), layers=2)
     plan = matrix_only(graph, library.load("apple-m4"), threads=2)
     for site in COOPERATIVE:
@@ -72,10 +74,12 @@ def mixed(phase: str, weights: DType) -> Plan:
     return plan.model_copy(update={"operators": tuple(entry if o.site == "attention" else o for o in plan.operators)})
 
 
-def mixture_of_experts(phase: str) -> Plan:
+def mixture_of_experts(phase: str, weights: DType) -> Plan:
     """A plan for both workers: experts on the unit, on the core and on either."""
-    model = tiny_moe(d_model=48, d_expert=40, experts=5, experts_per_token=3, vocab=70, heads=2, kv_heads=1)
-    plan = matrix_only(build_graph(model, Phase.parse(phase), layers=1), library.load("apple-m4"), threads=2)
+    d_model, d_expert = (64, 32) if weights.is_quantized else (48, 40)
+    model = tiny_moe(d_model=d_model, d_expert=d_expert, experts=5, experts_per_token=3, vocab=70, heads=2, kv_heads=1)
+    graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights), layers=1)
+    plan = matrix_only(graph, library.load("apple-m4"), threads=2)
     plan = with_entry(plan, "gate_experts", mode="cooperative", workers=(0, 1), assignment="shared")
     plan = with_entry(plan, "up_experts", mode="matrix", workers=(0,))
     return with_entry(plan, "down_experts", mode="cpu", workers=(1,))
@@ -120,8 +124,9 @@ def test_a_plan_with_every_mode_gives_the_numbers_of_the_portable_kernels(
     # The unit's worker runs the unit's kernels; where there is none the cores' stand in, beside narrower ones.
     unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "portable"}[device.features]
     for (_, weights), ran in zip(CASES, ended.stdout.splitlines(), strict=True):
-        # Beside NEON's kernels there may be those of BFMMLA, for bf16.
-        assert {isa for isa in ran.split() if weights is DType.F32 or isa != "neonmm"} == {"neon", unit}
+        # Beside NEON's kernels there may be those of BFMMLA, for bf16, and of SDOT, for blocks.
+        beside = () if weights is DType.F32 else ("neonmm", "neondot")
+        assert {isa for isa in ran.split() if isa not in beside} == {"neon", unit}
     for case in CASES:
         there = np.load(target_of(plan_file(folder, device, case), "best"))
         assert set(there) == set(expected[case])
