@@ -92,6 +92,7 @@ def load_weights(
     `progress` is called with the bytes that have just been filled. WorkloadError where the file lacks a weight.
     """
     jobs: list[Callable[[], int]] = []
+    ends: dict[int, Weight] = {}  # weights by the number of jobs up to their last
     counts: Counter[tuple[str, DType]] = Counter()
     stored: Counter[tuple[str, DType]] = Counter()
     loaded: Counter[tuple[str, DType]] = Counter()
@@ -106,8 +107,11 @@ def load_weights(
             stored[key] += weight.stored_bytes
             loaded[key] += len(array)
         jobs += _jobs(array, facts, weight, device)
+        ends[len(jobs)] = weight
     with ThreadPoolExecutor(len(device.cores)) as pool:
-        for n_bytes in pool.map(lambda job: job(), jobs):
+        for done, n_bytes in enumerate(pool.map(lambda job: job(), jobs), 1):
+            for tensor in ends[done].tensors if done in ends else ():
+                tensor.release()
             if progress is not None:
                 progress(n_bytes)
     return tuple(

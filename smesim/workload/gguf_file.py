@@ -175,4 +175,4 @@ class _Header:
                 f" and tensors begin at multiples of {alignment}"
             )
         raw = np.frombuffer(self.data, np.uint8, n_bytes, start + offset)
-        return StoredTensor(where, _BY_NUMBER[number], shape, raw)
+        return StoredTensor(where, _BY_NUMBER[number], shape, raw, self.data, start + offset)

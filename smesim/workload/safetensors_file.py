@@ -91,7 +91,7 @@ def _tensor(where: str, facts: object, data: mmap.mmap, start: int) -> StoredTen
         )
     stored = FORMATS[dtype]
     raw = np.frombuffer(data, np.uint8, stored_bytes(tuple(shape), stored, where), start + begin)
-    return StoredTensor(where, stored, tuple(shape), raw)
+    return StoredTensor(where, stored, tuple(shape), raw, data, start + begin)
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -7,6 +7,8 @@ elements of a row in a block of `n_bytes`: one element in plain formats, 32 or 2
 from __future__ import annotations
 
 import math
+import mmap
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,6 +62,10 @@ class StoredTensor:
     format: StoredFormat
     shape: tuple[int, ...]
     raw: Bytes = field(repr=False)
+    file: mmap.mmap | None = field(default=None, repr=False)
+    """The mapped file that `raw` lies in."""
+    begin: int = 0
+    """Where in the file."""
 
     @property
     def columns(self) -> int:
@@ -73,6 +79,16 @@ class StoredTensor:
     def rows(self) -> Bytes:
         """The bytes, a row of the tensor in each row."""
         return self.raw.reshape(self.n_rows, -1)
+
+    def release(self) -> None:
+        """Give back the memory that the tensor's pages take; what is read again comes from the file again."""
+        if self.file is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        begin = -(-self.begin // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, of this tensor alone
+        length = (self.begin + len(self.raw)) // mmap.PAGESIZE * mmap.PAGESIZE - begin
+        if length > 0:
+            with suppress(OSError):  # an emulator may know no advice
+                self.file.madvise(mmap.MADV_DONTNEED, begin, length)
 
     def floats(self, rows: Bytes | None = None) -> Floats:
         """Some of `rows` (all, if none are given) as f32."""
