@@ -3,7 +3,8 @@
 A sweep is a TOML file (`schema`): what all questions have in common, and axes along which they differ. Its points are
 numbered (`points`), and a point's number and the file are all that it takes to answer it: `answer` builds the graph,
 plans and simulates, and the result depends on neither where nor in which order that happens. `run` hands chunks of
-points to processes, `store` keeps one row a point in Parquet files that are there whole or not at all, and `results` reads them.
+points to processes, `store` keeps one row a point in Parquet files that are there whole or not at all, `results` reads
+them.
 
     sweep = load_sweep(Path("scenarios/gemm-sweep.toml"))
     run(sweep, Inputs.of(sweep), Path("out/gemm"), workers=2)

@@ -6,8 +6,8 @@
 A point with a `site` asks for one operator by itself, its weights as far away as the rest of one layer and the head put
 them; any other for the whole phase. A solver keeps what the next point is likely to need again: changed chips, graphs,
 and of single operators whole answers, by the chip's numbers, the operator's shape and how it is planned, and simulated
-times, by the plan as well. So `k_proj` and `v_proj` are one question, and so are two planners that decide alike. What is
-kept saves time and changes nothing; a point that raises becomes a row that says so.
+times, by the plan as well. So `k_proj` and `v_proj` are one question, and so are two planners that decide alike. What
+is kept saves time and changes nothing; a point that raises becomes a row that says so.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from smesim.sim import SimExecutor, without
 from smesim.sweep.inputs import Inputs, changed_chip, changed_model
 from smesim.sweep.points import Point
 from smesim.sweep.schema import Value
-from smesim.workload import DType, DTypes, OperatorGraph, Phase, build_graph
+from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
 from smesim.workload.operators import Operator
 from smesim.workload.tensors import Role
 
@@ -107,6 +107,7 @@ class Solver:
         self._graphs: Memo[Hashable, OperatorGraph] = Memo(GRAPHS_KEPT)
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
+        self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
         self._remember = remember
 
     def row(self, point: Point) -> dict[str, Any]:
@@ -130,31 +131,29 @@ class Solver:
         asked = point.values
         chip, chip_key = self._chip(asked)
         site = asked.get("site")
-        graph = self._graph(asked, 1 if site is not None else None)
+        graph = self._graph(asked, site)
         planner = str(asked.get("planner", DEFAULT_PLANNER))
         how = (planner, *(asked.get(key) for key in ("threads", "layout_reuse", "overlap", "force")))
         effects = without(asked.get("without", ()))  # type: ignore[arg-type]
         if site is None:
             plan = self._plan(asked, graph, chip, effects)
             return _answer(plan, graph, _simulated_s(plan, chip, graph, effects))
-        if site not in graph.sites:
-            raise SweepError(f"site {site!r} asked for; accepted for {graph.config.name}: {', '.join(graph.sites)}")
-        alone = self._graphs.get((id(graph), site), lambda: graph.alone(str(site)))
-        shape = (chip_key, *_shape(alone), effects)
+        shape = (chip_key, *_shape(graph), effects)
 
         def work_out() -> Answer:
-            plan = self._plan(asked, alone, chip, effects)
+            plan = self._plan(asked, graph, chip, effects)
             entry = plan.operators[0].model_copy(update={"site": "", "reason": None})
             key = (shape, plan.workers, plan.layout_reuse, entry)
-            return _answer(plan, alone, self._times.get(key, lambda: _simulated_s(plan, chip, alone, effects)))
+            return _answer(plan, graph, self._times.get(key, lambda: _simulated_s(plan, chip, graph, effects)))
 
         return self._answers.get((shape, how), work_out)
 
     def _inputs_hash(self, point: Point) -> str:
         """SHA-256 (32 hex digits) of the question, the chip, the model and the version of smesim."""
-        _, chip_key = self._chip(point.values)
-        model = self._inputs.models.get(str(point.values.get("model")))
-        content = [__version__, point.values, chip_key, None if model is None else model.model_dump(mode="json")]
+        content = [__version__, point.values]
+        for key, known in (("chip", self._inputs.chips), ("model", self._inputs.models)):
+            name = str(point.values.get(key))
+            content.append(self._facts.get((key, name), lambda known=known, name=name: _content(known.get(name))))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def _chip(self, asked: dict[str, Value]) -> tuple[Chip, str]:
@@ -168,19 +167,27 @@ class Solver:
 
         return self._chips.get((name, changes), make)
 
-    def _graph(self, asked: dict[str, Value], default_layers: int | None) -> OperatorGraph:
+    def _graph(self, asked: dict[str, Value], site: Value | None) -> OperatorGraph:
+        """The graph of a point's phase, or of one site of a layer of it."""
         name, changes = _named(asked, "model"), _changes(asked, "model.")
         phase = _phase(asked)
         weights = product_format(DType.parse(str(asked.get("weights", "f32")))).dtype
-        layers = asked.get("layers", default_layers)
-        rows = str(asked.get("last_layer_rows", "all"))
+        layers: Any = asked.get("layers", None if site is None else 1)
+        rows: Any = asked.get("last_layer_rows", "all")
+        key = (name, changes, phase, weights, layers, rows)
 
-        def make() -> OperatorGraph:
+        def whole() -> OperatorGraph:
             model = self._inputs.models[name]
             model = changed_model(model, changes) if changes else model
-            return build_graph(model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=rows)  # type: ignore[arg-type]
+            return build_graph(model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=rows)
 
-        return self._graphs.get((name, changes, phase, weights, layers, rows), make)
+        def alone() -> OperatorGraph:
+            graph = self._graphs.get((*key, None), whole)
+            if site not in graph.sites:
+                raise SweepError(f"site {site!r} asked for; accepted for {name}: {', '.join(graph.sites)}")
+            return graph.alone(str(site))
+
+        return self._graphs.get((*key, site), whole if site is None else alone)
 
     def _plan(self, asked: dict[str, Value], graph: OperatorGraph, chip: Chip, effects: frozenset[str]) -> Plan:
         name = str(asked.get("planner", DEFAULT_PLANNER))
@@ -198,7 +205,7 @@ class Solver:
             )
         if name not in PLANNERS:
             known = ", ".join((*PLANNERS, ORACLE))
-            raise SweepError(f"planner {name!r} asked for; accepted in a sweep: {known} ('search' depends on the clock)")
+            raise SweepError(f"planner {name!r} asked for; accepted: {known} ('search' depends on the clock)")
         return PLANNERS[name](graph, chip, threads, **options)
 
 
@@ -221,6 +228,12 @@ def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
         mode=next(iter(modes)) if alone else " ".join(f"{mode}:{n}" for mode, n in sorted(modes.items())),
         bound=reason.bound if alone and reason is not None else None,
     )
+
+
+def _content(named: Chip | ModelConfig | None) -> str:
+    if isinstance(named, Chip):
+        return fingerprint(named)
+    return "" if named is None else named.model_dump_json()
 
 
 def _shape(alone: OperatorGraph) -> tuple[Hashable, ...]:
@@ -247,7 +260,9 @@ def _phase(asked: dict[str, Value]) -> Phase:
     wrong = "tokens" if kind == "decode" else "context"
     if kind not in ("prefill", "decode") or length is None or (wrong in asked and given is None):
         shown = ", ".join(f"{key}={asked[key]!r}" for key in ("phase", "tokens", "context") if key in asked)
-        raise SweepError(f"{shown} given; accepted: phase 'prefill' beside tokens, 'decode' beside context, or both in one")
+        raise SweepError(
+            f"{shown} given; accepted: phase 'prefill' beside tokens, 'decode' beside context, or both in one"
+        )
     batch: Any = asked.get("batch", given.batch if given else 1)
     past: Any = asked.get("past", given.past if given else 0)
     return Phase.decode(length, batch) if kind == "decode" else Phase.prefill(length, past, batch)

@@ -64,8 +64,8 @@ KEYS: dict[str, type] = {
     "force": str,
     "without": tuple,
 }
-"""What a question may say, and as what. `tokens`, `context`, `past` and `batch` complete or override the phase; `site` asks
-for one operator by itself; `without` lists effects that are off."""
+"""What a question may say, and as what. `tokens`, `context`, `past` and `batch` complete or override the phase; `site`
+asks for one operator by itself; `without` lists effects that are off."""
 CHANGES = ("chip.", "model.")
 """How keys begin that change a number of the chip or of the model."""
 
@@ -110,7 +110,8 @@ class Span(_Part):
             raise ValueError(f"{given[0]} from {low} to {high}; accepted: the smaller end first")
         if (given == ["log"] or self.scale == "log") and low <= 0:
             raise ValueError(f"{given[0]} from {low} in equal ratios; accepted: ends above 0")
-        fitting = {"range": (self.step is None) != (self.count is None), "log": self.count is not None and not self.step}
+        one, counted = (self.step is None) != (self.count is None), self.count is not None and self.step is None
+        fitting = {"range": one, "log": counted}
         if not fitting.get(given[0], self.step is None and self.count is None):
             wanted = {"range": "either step or count", "log": "count", "sample": "neither, [sample] has a count"}
             raise ValueError(f"step {self.step}, count {self.count} with {given[0]}; accepted: {wanted[given[0]]}")
@@ -187,12 +188,12 @@ def parse_sweep(text: str, where: str) -> Sweep:
     except ValidationError as error:
         place = tuple(str(part) for part in error.errors()[0]["loc"])
         raise SweepError(f"{where}{_line(text, place)}: {first_validation_problem(error)}") from None
-    except _WrongEntry as error:
+    except _EntryError as error:
         raise SweepError(f"{where}{_line(text, error.place)}: {error}") from None
     return sweep
 
 
-class _WrongEntry(SmesimError):
+class _EntryError(SmesimError):
     """A problem at a place in the file, before the line is known."""
 
     def __init__(self, place: tuple[str, ...], problem: str) -> None:
@@ -210,19 +211,19 @@ def _check(sweep: Sweep) -> None:
         place = ("axes", names)
         keys = axis_keys(names)
         if twice := varied.intersection(keys):
-            raise _WrongEntry(place, f"{twice.pop()} varies on two axes; accepted: each key on one")
+            raise _EntryError(place, f"{twice.pop()} varies on two axes; accepted: each key on one")
         varied.update(keys)
         if isinstance(axis, Span):
             if len(keys) > 1:
-                raise _WrongEntry(place, "a range for several keys; accepted: a list with a list of values for each step")
+                raise _EntryError(place, "a range for several keys; accepted: a list of lists of values")
             if axis.sample is not None and sweep.sample is None:
-                raise _WrongEntry(place, "is sampled; accepted: with a table [sample] that has a count")
+                raise _EntryError(place, "is sampled; accepted: with a table [sample] that has a count")
             _check_value(place, keys[0], axis.ends[0] if axis.whole else float(axis.ends[0]))
             continue
         for entry in axis:
             values = (entry,) if len(keys) == 1 else entry
             if not isinstance(values, tuple) or len(values) != len(keys):
-                raise _WrongEntry(place, f"{entry!r} given; accepted: a list of {len(keys)} values")
+                raise _EntryError(place, f"{entry!r} given; accepted: a list of {len(keys)} values")
             for key, value in zip(keys, values, strict=True):
                 _check_value(place, key, value)
     known = {*sweep.keys, "question", *KEYS}
@@ -230,20 +231,20 @@ def _check(sweep: Sweep) -> None:
         try:
             unknown = Condition(text).names - known
         except SweepError as error:
-            raise _WrongEntry(("conditions", str(i)), str(error)) from None
+            raise _EntryError(("conditions", str(i)), str(error)) from None
         if unknown:
-            raise _WrongEntry(("conditions", str(i)), f"unknown key {unknown.pop()!r}; accepted: {', '.join(known)}")
+            raise _EntryError(("conditions", str(i)), f"unknown key {unknown.pop()!r}; accepted: {', '.join(known)}")
 
 
 def _check_value(place: tuple[str, ...], key: str, value: Any) -> None:
     if key.startswith(CHANGES):
         return
     if key not in KEYS:
-        raise _WrongEntry(place, f"unknown key {key!r}; accepted: {', '.join(KEYS)}, chip.... and model....")
+        raise _EntryError(place, f"unknown key {key!r}; accepted: {', '.join(KEYS)}, chip.... and model....")
     kind = KEYS[key]
     if type(value) is not kind:
-        name = "a list of names" if kind is tuple else {str: "a text", int: "a whole number", bool: "true or false"}[kind]
-        raise _WrongEntry(place, f"{value!r} given; accepted: {name}")
+        names = {tuple: "a list of names", str: "a text", int: "a whole number", bool: "true or false"}
+        raise _EntryError(place, f"{value!r} given; accepted: {names[kind]}")
 
 
 def _tuples(value: Any) -> Any:
