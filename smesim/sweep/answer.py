@@ -150,10 +150,10 @@ class Solver:
 
     def _inputs_hash(self, point: Point) -> str:
         """SHA-256 (32 hex digits) of the question, the chip, the model and the version of smesim."""
-        content = [__version__, point.values]
-        for key, known in (("chip", self._inputs.chips), ("model", self._inputs.models)):
-            name = str(point.values.get(key))
-            content.append(self._facts.get((key, name), lambda known=known, name=name: _content(known.get(name))))
+        content: list[Any] = [__version__, point.values]
+        chip, model = str(point.values.get("chip")), str(point.values.get("model"))
+        content.append(self._facts.get(("chip", chip), lambda: _content(self._inputs.chips.get(chip))))
+        content.append(self._facts.get(("model", model), lambda: _content(self._inputs.models.get(model))))
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
     def _chip(self, asked: dict[str, Value]) -> tuple[Chip, str]:

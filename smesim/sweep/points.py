@@ -17,7 +17,7 @@ import numpy as np
 
 from smesim.errors import SweepError
 from smesim.sweep.conditions import Condition
-from smesim.sweep.schema import Number, Span, Sweep, Value, axis_keys
+from smesim.sweep.schema import Number, Span, Sweep, Value, listed_steps
 
 ONLY_QUESTION = "base"
 """The name of the question of a file that has no table of them."""
@@ -39,7 +39,7 @@ class Points:
         self._sweep = sweep
         self._questions = list((sweep.questions or {ONLY_QUESTION: {}}).items())
         self._axes = [
-            (axis_keys(names), axis_values(axis) if isinstance(axis, Span) else list(axis))
+            listed_steps(names, axis_values(axis) if isinstance(axis, Span) else axis)
             for names, axis in sweep.axes.items()
             if not _sampled(axis)
         ]
@@ -52,7 +52,7 @@ class Points:
 
     @cached_property
     def per_question(self) -> int:
-        return math.prod(len(values) for _, values in self._axes) * max(1, len(self._drawn))
+        return math.prod(len(steps) for steps in self._axes) * max(1, len(self._drawn))
 
     def at(self, number: int) -> Point | None:
         """The point of a number; None where a condition excludes it. SweepError if there is no such number."""
@@ -64,10 +64,9 @@ class Points:
         if self._drawn:
             rest, draw = divmod(rest, len(self._drawn))
             chosen |= self._drawn[draw]
-        for keys, values in reversed(self._axes):
-            rest, place = divmod(rest, len(values))
-            value = values[place]
-            chosen |= {keys[0]: value} if len(keys) == 1 else dict(zip(keys, value, strict=True))
+        for steps in reversed(self._axes):
+            rest, place = divmod(rest, len(steps))
+            chosen |= steps[place]
         if all(condition.holds(chosen | {"question": name}) for condition in self._conditions):
             return Point(number, name, {key: chosen[key] for key in self._sweep.keys if key in chosen})
         return None
@@ -84,11 +83,9 @@ class Points:
 
     def all_values(self, key: str) -> tuple[Value, ...]:
         """Every value that a key has in some question, each once; not for keys that are sampled."""
-        found = [table[key] for table in (self._sweep.base, *(q for _, q in self._questions)) if key in table]
-        for keys, values in self._axes:
-            if key in keys:
-                found += values if len(keys) == 1 else [value[keys.index(key)] for value in values]
-        return tuple(dict.fromkeys(found))
+        tables = [self._sweep.base, *(own for _, own in self._questions)]
+        tables += [step for steps in self._axes for step in steps]
+        return tuple(dict.fromkeys(table[key] for table in tables if key in table))
 
     @cached_property
     def _drawn(self) -> list[dict[str, Number]]:

@@ -33,10 +33,11 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from smesim.errors import SmesimError, SweepError
 from smesim.files import first_validation_problem, read_text
@@ -69,8 +70,7 @@ asks for one operator by itself; `without` lists effects that are off."""
 CHANGES = ("chip.", "model.")
 """How keys begin that change a number of the chip or of the model."""
 
-_Values = Annotated[tuple[Value, ...], Field(strict=False, min_length=1)]
-_Together = Annotated[tuple[_Values, ...], Field(strict=False, min_length=1)]
+_Steps = Annotated[tuple[Value | tuple[Value, ...], ...], Field(min_length=1)]
 _Pair = Annotated[tuple[Number, Number], Field(strict=False)]
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$", max_length=64)]
 
@@ -120,6 +120,13 @@ class Span(_Part):
         return self
 
 
+def _form(axis: Any) -> str:
+    return "list" if isinstance(axis, tuple) else "span"
+
+
+_Axis = Annotated[Annotated[_Steps, Tag("list")] | Annotated[Span, Tag("span")], Discriminator(_form)]
+
+
 class Sample(_Part):
     """How sampled axes are drawn: all of them together, so many times. Sobol's sequence fills their space evenly."""
 
@@ -136,7 +143,7 @@ class Sweep(_Part):
     description: str = ""
     base: dict[str, Value] = Field(default_factory=dict)
     questions: dict[_Name, dict[str, Value]] = Field(default_factory=dict)
-    axes: dict[str, _Values | _Together | Span] = Field(default_factory=dict)
+    axes: dict[str, _Axis] = Field(default_factory=dict)
     sample: Sample | None = None
     conditions: Annotated[tuple[str, ...], Field(strict=False)] = ()
     columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -169,6 +176,18 @@ class Sweep(_Part):
 def axis_keys(names: str) -> tuple[str, ...]:
     """The keys of an axis: one, or several with commas between."""
     return tuple(name.strip() for name in names.split(","))
+
+
+def listed_steps(names: str, values: Sequence[Any]) -> list[dict[str, Value]]:
+    """What each step of an axis with a list of values sets."""
+    keys = axis_keys(names)
+    steps = []
+    for entry in values:
+        together = (entry,) if len(keys) == 1 else entry
+        if not isinstance(together, tuple) or len(together) != len(keys):
+            raise _EntryError(("axes", names), f"{entry!r} given; accepted: a list of {len(keys)} values")
+        steps.append(dict(zip(keys, together, strict=True)))
+    return steps
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -220,20 +239,17 @@ def _check(sweep: Sweep) -> None:
                 raise _EntryError(place, "is sampled; accepted: with a table [sample] that has a count")
             _check_value(place, keys[0], axis.ends[0] if axis.whole else float(axis.ends[0]))
             continue
-        for entry in axis:
-            values = (entry,) if len(keys) == 1 else entry
-            if not isinstance(values, tuple) or len(values) != len(keys):
-                raise _EntryError(place, f"{entry!r} given; accepted: a list of {len(keys)} values")
-            for key, value in zip(keys, values, strict=True):
+        for step in listed_steps(names, axis):
+            for key, value in step.items():
                 _check_value(place, key, value)
     known = {*sweep.keys, "question", *KEYS}
     for i, text in enumerate(sweep.conditions):
         try:
-            unknown = Condition(text).names - known
+            unknown = sorted(Condition(text).names - known)
         except SweepError as error:
             raise _EntryError(("conditions", str(i)), str(error)) from None
         if unknown:
-            raise _EntryError(("conditions", str(i)), f"unknown key {unknown.pop()!r}; accepted: {', '.join(known)}")
+            raise _EntryError(("conditions", str(i)), f"unknown key {unknown[0]!r}; accepted: {', '.join(known)}")
 
 
 def _check_value(place: tuple[str, ...], key: str, value: Any) -> None:
@@ -260,9 +276,10 @@ _ENTRY = re.compile(r"""^\s*("[^"]*"|'[^']*'|[\w-]+)\s*=""")
 
 def _line(text: str, place: tuple[str, ...]) -> str:
     """", line N" of the entry in a TOML text that holds a place, as far down as lines tell; "" if none does."""
-    best, line, table = 0, 0, ()
+    best, line = 0, 0
+    table: tuple[str, ...] = ()
     for number, content in enumerate(text.splitlines(), 1):
-        path: tuple[str, ...] = table
+        path = table
         if header := _HEADER.match(content):
             path = table = tuple(part.strip("\"' ") for part in header[1].split("."))
         elif entry := _ENTRY.match(content):
