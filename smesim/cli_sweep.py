@@ -21,6 +21,12 @@ def sweep(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A sweep file: what is asked, and what varies.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for the results.")] = None,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, help="Processes that answer points.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Instead of processes: the Dask cluster of this scheduler.")
+    ] = None,
+    scheduler_file: Annotated[
+        Path | None, typer.Option(help="Instead of processes: the Dask cluster whose scheduler wrote this file.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the last run of this sweep ended.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say how many points there are, and what they will take.")
@@ -31,7 +37,7 @@ def sweep(
     from dataclasses import asdict
 
     from smesim import show, workflow
-    from smesim.sweep import Inputs, estimate, load_sweep, run
+    from smesim.sweep import Inputs, estimate, in_processes, load_sweep, on_cluster, run
     from smesim.units import format_bytes, format_seconds
 
     asked = load_sweep(file)
@@ -49,8 +55,12 @@ def sweep(
         return
     if out is None:
         raise SmesimError("a sweep has no place for its results; accepted: --out FOLDER, or --dry-run")
+    if cluster is not None and scheduler_file is not None:
+        raise SmesimError("--cluster and --scheduler-file given; accepted: one of them")
+    on_this_machine = cluster is None and scheduler_file is None
+    executor = in_processes(workers) if on_this_machine else on_cluster(cluster, scheduler_file)
     with show.progress() as report:
-        done = run(asked, inputs, out, workers=workers, resume=resume, progress=report)
+        done = run(asked, inputs, out, executor=executor, resume=resume, progress=report)
     if json:
         show.print_json({"out": str(out), **asdict(done)})
         return
