@@ -11,6 +11,7 @@ come back to the process that started the sweep, which writes them.
 
 from __future__ import annotations
 
+import importlib
 import threading
 import time
 from collections.abc import Iterator
@@ -47,17 +48,21 @@ def on_cluster(address: str | None = None, scheduler_file: Path | None = None) -
     return answered
 
 
-def _client(address: str | None, scheduler_file: Path | None) -> Any:
+def _distributed() -> Any:
     try:
-        from distributed import Client
+        return importlib.import_module("distributed")
     except ModuleNotFoundError:
         raise SweepError("a cluster needs Dask: pip install 'smesim[cluster]'") from None
+
+
+def _client(address: str | None, scheduler_file: Path | None) -> Any:
+    distributed = _distributed()
     where = address if scheduler_file is None else str(scheduler_file)
     if scheduler_file is not None and not scheduler_file.exists():
         raise SweepError(f"{scheduler_file}: no such file; accepted: what 'dask scheduler --scheduler-file' wrote")
     try:
         named = {"address": address} if scheduler_file is None else {"scheduler_file": str(scheduler_file)}
-        client = Client(**named, timeout=CONNECT_S, set_as_default=False)
+        client = distributed.Client(**named, timeout=CONNECT_S, set_as_default=False)
         client.wait_for_workers(1, timeout=CONNECT_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise SweepError(f"no Dask cluster at {where} ({error}); accepted: the address of a scheduler") from None
@@ -65,15 +70,13 @@ def _client(address: str | None, scheduler_file: Path | None) -> Any:
 
 
 def _by_client(client: Any, sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Rows]]:
-    from distributed import as_completed
-    from distributed.scheduler import KilledWorker
-
+    distributed = _distributed()
     # A task and not scattered data: what only lost workers had is made again.
     shared = client.submit(_shared, sweep, inputs, pure=False)
     fingerprint = inputs.fingerprint(sweep)
     left = list(reversed(chunks))
     under_way: dict[Any, Chunk] = {}
-    done = as_completed(loop=client.loop)
+    done = distributed.as_completed(loop=client.loop)
     threads, looked = 1, -LOOK_S
 
     def hand_out() -> None:
@@ -92,7 +95,7 @@ def _by_client(client: Any, sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -
         chunk = under_way.pop(future)
         try:
             rows = future.result()
-        except KilledWorker as error:
+        except distributed.KilledWorker as error:
             raise SweepError(f"points {chunk[0]}..{chunk[1] - 1}: {error}; accepted: --resume") from None
         hand_out()
         yield chunk, rows
