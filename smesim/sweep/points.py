@@ -50,6 +50,10 @@ class Points:
         """Numbers there are: points, and gaps where a condition excludes one."""
         return len(self._questions) * self.per_question
 
+    def count_asked(self) -> int:
+        """Points that no condition excludes."""
+        return sum(1 for _ in self.between(0, self.count)) if self._conditions else self.count
+
     @cached_property
     def per_question(self) -> int:
         return math.prod(len(steps) for steps in self._axes) * max(1, len(self._drawn))

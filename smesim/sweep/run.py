@@ -96,7 +96,7 @@ def estimate(sweep: Sweep, inputs: Inputs, workers: int = 1) -> Estimate:
     points = Points(sweep)
     columns = sweep.columns or tuple(COLUMNS)
     worker, store = Worker(sweep, inputs), Store(Path(), sweep, columns)
-    count = sum(1 for _ in points.between(0, points.count))
+    count = points.count_asked()
     spread = dict.fromkeys(round(i * (points.count - 1) / max(1, SAMPLED - 1)) for i in range(SAMPLED))
     sample = [point for point in map(points.at, spread) if point is not None]
     if not sample:
