@@ -37,6 +37,7 @@ class Points:
 
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
+        self._keys = sweep.keys
         self._questions = list((sweep.questions or {ONLY_QUESTION: {}}).items())
         self._axes = [
             listed_steps(names, axis_values(axis) if isinstance(axis, Span) else axis)
@@ -72,7 +73,7 @@ class Points:
             rest, place = divmod(rest, len(steps))
             chosen |= steps[place]
         if all(condition.holds(chosen | {"question": name}) for condition in self._conditions):
-            return Point(number, name, {key: chosen[key] for key in self._sweep.keys if key in chosen})
+            return Point(number, name, {key: chosen[key] for key in self._keys if key in chosen})
         return None
 
     def between(self, first: int, end: int) -> Iterator[Point]:

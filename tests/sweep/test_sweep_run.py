@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from multiprocessing import active_children
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +17,9 @@ from smesim.hwmodel import library
 from smesim.plan.lower import lower
 from smesim.plan.planners import matrix_only
 from smesim.sim import SimExecutor, without
-from smesim.sweep import Inputs, Points, Solver, Sweep, estimate, parse_sweep, read_results, run
+from smesim.sweep import Inputs, Points, Solver, Sweep, estimate, in_processes, parse_sweep, read_results, run
+from smesim.sweep.store import Chunk
+from smesim.sweep.workers import Rows
 from smesim.workload import DType, DTypes, Phase, build_graph, catalog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,11 +107,19 @@ def test_the_order_of_points_and_what_is_remembered_change_nothing(asked: Sweep,
         assert {key: None if stored[key] != stored[key] else stored[key] for key in row} == row
 
 
+def with_a_loss(sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Rows]]:
+    """Two processes, of which one is killed as soon as some points are done."""
+    for done, answered in enumerate(in_processes(2)(sweep, inputs, chunks)):
+        if done == 1:
+            active_children()[0].kill()
+        yield answered
+
+
 def test_processes_give_the_same_rows_and_a_resumed_run_does_only_what_is_missing(
     asked: Sweep, finished: Finished, tmp_path: Path
 ) -> None:
     inputs, folder = Inputs.of(asked), tmp_path / "out"
-    run(asked, inputs, folder, workers=2)
+    run(asked, inputs, folder, executor=with_a_loss)
     parts = sorted(folder.glob("points/*/part-*.parquet"))
     kept = {part: part.stat().st_mtime_ns for part in parts[::2]}
     for part in parts[1::2]:
