@@ -80,7 +80,8 @@ def main() -> None:
         "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "largest_child_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
     }
-    print(json.dumps(figures) if arguments.json else "\n".join(f"{name}: {value:.4g}" for name, value in figures.items()))
+    lines = [f"{name}: {value:.4g}" for name, value in figures.items()]
+    print(json.dumps(figures) if arguments.json else "\n".join(lines))
 
 
 if __name__ == "__main__":
