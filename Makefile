@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SET_UP = $(PYTHON) tools/bootstrap.py
 BIN = .venv/bin
-DEVELOPMENT = dev,dashboard,llm,fit
+DEVELOPMENT = dev,dashboard,llm,fit,sweep,cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test oracle fuzz build emulation lint types wheel wheels clean

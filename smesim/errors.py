@@ -6,7 +6,8 @@
     ├── PlanError       a plan, or a plan that does not fit its chip
     ├── ProgramError    a program that breaks its own rules
     ├── TraceError      a trace, or two traces that do not belong together
-    └── DeviceError     this machine: missing kernels, memory, workers
+    ├── DeviceError     this machine: missing kernels, memory, workers
+    └── SweepError      a sweep file, a point of a sweep, or a folder of results
 
 A message says what was given, where (file, key, line), and what would be accepted. The command line prints it
 on one line and exits with code 2; anything else that escapes is a defect of smesim.
@@ -39,3 +40,7 @@ class TraceError(SmesimError):
 
 class DeviceError(SmesimError):
     """This machine cannot run what was asked of it."""
+
+
+class SweepError(SmesimError):
+    """A sweep file, one of its points, or a folder of its results is wrong."""

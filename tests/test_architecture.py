@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "exec": {"workload", "hwmodel", "plan", "trace"},
     "engines": {"workload", "hwmodel", "plan", "trace", "sim"},
     "validate": {"workload", "hwmodel", "plan", "trace", "sim", "engines"},
+    "sweep": {"workload", "hwmodel", "plan", "sim"},
 }
 """For each room, the other rooms it may import. Modules beside the rooms are for all of them, or for none."""
 

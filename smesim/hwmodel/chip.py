@@ -17,6 +17,8 @@ matrix units. `Chip.instances` and `Chip.unit_instances` give that numbering.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -311,6 +313,12 @@ class Chip(Record):
         if not unit.driver_clusters:
             return tuple(instance.cores)
         return tuple(c for i in self.instances if i.cluster.name in unit.driver_clusters for c in i.cores)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of all its numbers, see `hwmodel.library.fingerprint`."""
+        content = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, ensure_ascii=True)
+        return hashlib.sha256(content.encode("ascii")).hexdigest()
 
     @property
     def core_count(self) -> int:

@@ -7,7 +7,6 @@ and either the whole file or none of it. What `save` wrote, `load` gives back eq
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -88,8 +87,7 @@ def dump_table(table: dict[str, Any]) -> str:
 
 def fingerprint(chip: Chip) -> str:
     """SHA-256 of the chip's content (64 hex digits): equal for equal chips, whatever the file looks like."""
-    content = json.dumps(chip.model_dump(mode="json", exclude_none=True), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(content.encode("ascii")).hexdigest()
+    return chip.content_hash
 
 
 def _explain(error: ValidationError) -> str:

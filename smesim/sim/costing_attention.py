@@ -168,9 +168,9 @@ def _teams(program: Program) -> tuple[list[frozenset[int]], npt.NDArray[np.int64
     team_of = np.maximum(program.tasks["worker"].astype(np.int64), 0)
     visitors: dict[int, set[int]] = {}
     for worker in range(program.n_workers):
-        for entry in program.queue(worker):
-            if entry["kind"] == EntryKind.POOL:
-                visitors.setdefault(int(entry["index"]), set()).add(worker)
+        queue = program.queue(worker)
+        for pool in np.unique(queue["index"][queue["kind"] == EntryKind.POOL]).tolist():
+            visitors.setdefault(pool, set()).add(worker)
     for pool, workers in visitors.items():
         team = frozenset(workers)
         if team not in teams:
