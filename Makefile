@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm,fit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test oracle fuzz build emulation lint types wheel wheels clean
+.PHONY: help demo dashboard test oracle fuzz build emulation lint types wheel wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -15,6 +15,10 @@ help: ## show this list
 demo: ## predict and measure Llama-3.2-3B on this machine; results in out/demo/
 	@$(SET_UP) --extras dashboard
 	@$(BIN)/smesim demo
+
+dashboard: ## plans, timelines and errors in a browser, on this machine only; PORT=8501
+	@$(SET_UP) --extras dashboard
+	@$(BIN)/smesim dashboard $(if $(PORT),--port $(PORT))
 
 test: build ## lint, check types, run the tests
 	@$(MAKE) --no-print-directory -j2 lint types emulation

@@ -37,7 +37,9 @@ def drawn_tasks(trace: Trace, window_s: tuple[float, float], most: int = MAX_DRA
     return merged(inside), False
 
 
-def mean_granted(links: pd.DataFrame, link: str, window_s: tuple[float, float], stretches: int) -> npt.NDArray[np.float64]:
+def mean_granted(
+    links: pd.DataFrame, link: str, window_s: tuple[float, float], stretches: int
+) -> npt.NDArray[np.float64]:
     """What a link granted on average, bytes/s, in each of so many equal stretches of a window.
 
     The last rate of a link holds on; before its first row nothing flows.
@@ -82,7 +84,8 @@ def figure(
     time_of_kind = (slices["end_s"] - slices["start_s"]).groupby(slices["op_kind"]).sum()
     kinds = map(str, time_of_kind.sort_values(ascending=False, kind="stable").index)
     for position, kind in enumerate(kinds):
-        _draw_kind(drawing, slices[slices["op_kind"] == kind], kind, KINDS[position] if position < len(KINDS) else NEUTRAL)
+        colour = KINDS[position] if position < len(KINDS) else NEUTRAL
+        _draw_kind(drawing, slices[slices["op_kind"] == kind], kind, colour)
     chosen = slices[slices["task"] == selected] if selected is not None else slices[:0]
     for row in chosen.itertuples():
         drawing.add_shape(

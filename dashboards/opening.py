@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dashboards import published
+from dashboards.published import Published
 from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -24,15 +25,6 @@ from smesim.trace.storage import FORMAT as TRACE_FORMAT
 MOST_BYTES = 200_000_000
 MOST_NAMED = 500
 SUFFIXES = (".toml", ".json", ".csv")
-
-
-@dataclass(frozen=True)
-class Published:
-    """A result of `smesim validate`, as `--json` prints it."""
-
-    records: tuple[dict[str, Any], ...]
-    blocks: tuple[dict[str, Any], ...]
-    summary: dict[str, Any]
 
 
 Opened = Chip | Plan | Trace | Published
@@ -70,7 +62,7 @@ def open_file(path: Path) -> Opened:
     if head.get("format") == TRACE_FORMAT:
         return read_trace(path)
     if {"records", "blocks", "summary"} <= head.keys():
-        return _published(path, head)
+        return published.checked(head, str(path))
     return load_plan(path)
 
 
@@ -81,21 +73,6 @@ def _json_keys(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-_RECORD_KEYS = {"id", "block", "predicted", "published", "unit", "error"}
-_BLOCK_KEYS = {"block", "kind", "count", "median_error", "p90_error", "worst_error"}
-
-
-def _published(path: Path, content: dict[str, Any]) -> Published:
-    for name, wanted in (("records", _RECORD_KEYS), ("blocks", _BLOCK_KEYS)):
-        rows = content[name]
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and wanted <= row.keys() for row in rows):
-            accepted = "what 'smesim validate --out' writes as validation.json"
-            raise SmesimError(f"{path}: {name}: rows with {', '.join(sorted(wanted))} are needed; accepted: {accepted}")
-    if not isinstance(content["summary"], dict):
-        raise SmesimError(f"{path}: summary: an object is needed")
-    return Published(tuple(content["records"]), tuple(content["blocks"]), content["summary"])
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -109,7 +86,7 @@ def inside(folder: Path, name: str) -> Path:
 
 def files_in(folder: Path) -> tuple[str, ...]:
     """What can be opened in a folder and below it, newest first; at most so many that a list of them can be read."""
-    found = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()] if folder.is_dir() else []
+    found = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()]
     found.sort(key=lambda path: (-path.stat().st_mtime, str(path)))
     return tuple(str(path.relative_to(folder)) for path in found[:MOST_NAMED])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -10,13 +11,14 @@ import pandas as pd
 from dashboards.palette import mark
 from smesim.ablation import Step
 from smesim.hwmodel.chip import Chip
-from smesim.hwmodel.quantity import Quantity
 from smesim.plan.diff import Difference
 from smesim.plan.schema import OperatorPlan, Plan
 from smesim.trace import Comparison
+from smesim.trace.report import HardwareNumber
 from smesim.units import format_seconds
 from smesim.workflow import Roofs
 from smesim.workload import Operator, OperatorGraph
+
 
 def shape_of(operator: Operator) -> str:
     """An operator's sizes in the words of its kind: m x n x k of a product, heads and tokens of attention."""
@@ -104,11 +106,11 @@ def differences_table(differences: Sequence[Difference], first: str, second: str
     )
 
 
-def numbers_table(named: Iterable[tuple[str, Quantity]]) -> pd.DataFrame:
-    """Numbers of a chip with their marks: what they are, where they come from, and why a guess is what it is."""
+def shown_numbers(numbers: Iterable[HardwareNumber]) -> pd.DataFrame:
+    """Numbers of a chip, each with the mark of its origin and where it comes from."""
     return pd.DataFrame(
-        [(n, q.value, q.unit, mark(q.provenance), q.source, q.reason or "") for n, q in named],
-        columns=["number", "value", "unit", "provenance", "source", "reason"],
+        [(n.quantity, n.value, mark(n.provenance), n.source) for n in numbers],
+        columns=["number", "value", "provenance", "source"],
     )
 
 
@@ -149,7 +151,7 @@ def steps_table(steps: Sequence[Step]) -> pd.DataFrame:
         {
             "idea": [step.name for step in steps],
             "predicted, ms": predicted,
-            "saves, ms": [0.0, *(before - now for before, now in zip(predicted, predicted[1:], strict=False))],
+            "saves, ms": [0.0, *(before - now for before, now in pairwise(predicted))],
             "speed-up": [predicted[0] / now if now else float("nan") for now in predicted],
         }
     )

@@ -78,7 +78,7 @@ def _knob(path: Path, label: str, quantity: Quantity) -> Knob:
 
 
 def edited(chip: Chip, changes: Mapping[Path, float]) -> Chip:
-    """The chip with other numbers, under a name of its own; the same chip if nothing differs. ChipError as of a file."""
+    """The chip with other numbers, under another name; the same chip if nothing differs. ChipError as of a file."""
     known = {knob.path: knob for knob in knobs(chip)}
     changed = {path: value for path, value in changes.items() if value != known[path].value}
     if not changed:
@@ -107,6 +107,25 @@ def _set(table: dict[str, Any], path: Path, value: float, knob: Knob) -> None:
         "source": "edited in the dashboard",
         "reason": f"what if it were not {knob.value:g} {knob.unit} ({knob.provenance})",
     }
+
+
+def as_text(changes: Mapping[Path, float]) -> str:
+    """Changes as the address bar holds them: memory.bandwidth_bytes_per_s=2e+11;clusters.0.core_count=8."""
+    return ";".join(f"{'.'.join(map(str, path))}={value!r}" for path, value in changes.items())
+
+
+def from_text(text: str, chip: Chip) -> dict[Path, float]:
+    """The inverse of `as_text`; SmesimError for what is no number of the chip."""
+    by_name = {".".join(map(str, knob.path)): knob.path for knob in knobs(chip)}
+    changes: dict[Path, float] = {}
+    for item in filter(None, text.split(";")):
+        name, _, value = item.partition("=")
+        try:
+            changes[by_name[name]] = float(value)
+        except (KeyError, ValueError):
+            known = ", ".join(list(by_name)[:4])
+            raise SmesimError(f"address: edits has {item!r}; accepted: NUMBER=VALUE, of {known}, ...") from None
+    return changes
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,8 @@ def grid(
     seconds = np.full((len(y_values), len(x_values)), np.nan)
     for row, y in enumerate(y_values):
         for column, x in enumerate(x_values):
-            progress(f"{row * len(x_values) + column + 1} of {seconds.size}", (row * len(x_values) + column) / seconds.size)
+            done = row * len(x_values) + column
+            progress(f"{done + 1} of {seconds.size}", done / seconds.size)
             try:
                 other = edited(chip, {axes[0]: x, axes[1]: y})
                 plan = workflow.make_plan(
