@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 
@@ -49,7 +50,7 @@ def main() -> None:
     st.set_page_config(page_title="smesim", layout="wide")
     question = parts.ask()
     pages = [
-        st.Page(lambda name=name: show(name, question), title=title, url_path=name, default=name == "overview")
+        st.Page(partial(show, name, question), title=title, url_path=name, default=name == "overview")
         for name, (title, _) in PAGES.items()
     ]
     st.navigation(pages).run()

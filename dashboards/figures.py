@@ -36,11 +36,10 @@ def roofline(found: Roofs, table: pd.DataFrame) -> Any:
     points = table[(table["GFLOP"] > 0) & np.isfinite(table["FLOP/B"])]
     shown = points["FLOP/B"]
     low, high = (float(shown.min()), float(shown.max())) if len(points) else (1.0, 1.0)
-    ridges = [r.ridge_flop_per_byte(found.linear_dtype) for r in found.roofs.values() if found.linear_dtype in r.dtypes]
-    intensities = np.geomspace(min(low, *ridges) / 3 if ridges else low, 3 * max(high, *ridges) if ridges else high, 200)
-    for name, roof in found.roofs.items():
-        if found.linear_dtype not in roof.dtypes:
-            continue
+    able = {name: roof for name, roof in found.roofs.items() if found.linear_dtype in roof.dtypes}
+    ridges = [roof.ridge_flop_per_byte(found.linear_dtype) for roof in able.values()]
+    intensities = np.geomspace(min([low, *ridges]) / 3, max([high, *ridges]) * 3, 200)
+    for name, roof in able.items():
         mode, dash = ROOFS[name]
         figure.add_scatter(
             x=intensities,

@@ -87,9 +87,9 @@ def figure(
         colour = KINDS[position] if position < len(KINDS) else NEUTRAL
         _draw_kind(drawing, slices[slices["op_kind"] == kind], kind, colour)
     chosen = slices[slices["task"] == selected] if selected is not None else slices[:0]
-    for row in chosen.itertuples():
+    for start_s, end_s, lane in chosen[["start_s", "end_s", "lane"]].to_numpy(dtype=np.float64).tolist():
         drawing.add_shape(
-            type="rect", x0=row.start_s * 1e3, x1=row.end_s * 1e3, y0=row.lane - 0.48, y1=row.lane + 0.48,
+            type="rect", x0=start_s * 1e3, x1=end_s * 1e3, y0=lane - 0.48, y1=lane + 0.48,
             line={"color": NEUTRAL, "width": 3},
         )  # fmt: skip
     for position, link in enumerate(shown_links):
@@ -157,7 +157,7 @@ def task_facts(trace: Trace, task: int) -> dict[str, str | float | int | None]:
     `waited for` is the last to end of the tasks that it depends on; None where the trace knows of none.
     """
     tasks = trace.run(trace.middle_runs()[0]).set_index("task")
-    row = tasks.loc[task]
+    row: dict[Any, Any] = tasks.loc[task].to_dict()
     before = trace.dependencies.loc[trace.dependencies["successor"] == task, "predecessor"]
     before = before[before.isin(tasks.index)]
     last = tasks.loc[before, "end_s"].idxmax() if len(before) else None

@@ -8,6 +8,7 @@ measurement: their marks differ in shape, and the word stands beside the mark.
 from __future__ import annotations
 
 from smesim.trace.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, YELLOW
+from smesim.trace.report import PROVENANCE
 
 MODES: dict[str, tuple[str, str]] = {
     "cpu": (BLUE, "circle"),
@@ -27,15 +28,12 @@ BANDS = GREEN
 NEUTRAL = GREY
 
 MARKS: dict[str, str] = {
-    "measured": "● measured",
-    "fitted": "◐ fitted",
-    "data_sheet": "■ data sheet",
-    "derived": "ƒ derived",
-    "guessed": "? guessed",
+    **{name: f"{sign} {name.replace('_', ' ')}" for name, (sign, _) in PROVENANCE.items()},
     "simulated": "△ predicted",
     "stand-in": "⇄ stand-in",
     "emulated": "◇ emulated",
 }
+"""The signs of provenances are those of the HTML report."""
 
 
 def mark(provenance: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -123,7 +123,9 @@ def marks_of(chip: Chip) -> tuple[str, ...]:
     return tuple(map(mark, [*origins, "stand-in"] if chip.has_stand_in else origins))
 
 
-def sites_table(comparison: Comparison, kinds: Sequence[str] = (), modes: dict[str, str] | None = None) -> pd.DataFrame:
+def sites_table(
+    comparison: Comparison, kinds: Sequence[str] = (), modes: Mapping[str, str] | None = None
+) -> pd.DataFrame:
     """Predicted and measured of every site in ms, of some kinds only where they are named; `modes` are by site."""
     sites = comparison.sites
     chosen = sites[sites["op_kind"].isin(kinds)] if kinds else sites

@@ -51,8 +51,8 @@ def _force(free: Question) -> None:
     site = site_at.selectbox("Operator", sites, key="force-site")
     mode = mode_at.selectbox("Mode", _MODES, key="force-mode")
     if force_at.button("Force", key="force"):
-        forced = {name: m for name, m in forced.items() if name in sites} | {site: mode}
-        st.session_state["ask-forced"] = ",".join(f"{name}={m}" for name, m in forced.items())
+        wanted: dict[str, str] = {name: m for name, m in forced.items() if name in sites} | {site: mode}
+        st.session_state["ask-forced"] = ",".join(f"{name}={m}" for name, m in wanted.items())
         st.rerun()
     if reset_at.button("Reset", key="force-reset", disabled=not forced):
         st.session_state["ask-forced"] = ""

@@ -11,6 +11,7 @@ from dashboards import gantt, opening, palette, work
 from dashboards.question import Question, files_folder
 from dashboards.views import parts
 from smesim.trace import Trace
+from smesim.trace.figures import MAX_DRAWN_TASKS
 from smesim.trace.perfetto import perfetto_document
 
 _ASKED = "the prediction for the question beside"
@@ -28,7 +29,7 @@ def page(question: Question) -> None:
     chosen = _window(end_ms)
     window_s = chosen[0] / 1e3, chosen[1] / 1e3
     first = next(iter(traces.values()))
-    drawn, singly = gantt.drawn_tasks(first, window_s, gantt.MAX_DRAWN_TASKS // len(traces))
+    drawn, singly = gantt.drawn_tasks(first, window_s, MAX_DRAWN_TASKS // len(traces))
     if not singly:
         st.info("More tasks than can be drawn: neighbours of one operator are one. A shorter time shows every task.")
     task = int(
