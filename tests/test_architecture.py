@@ -123,7 +123,7 @@ def test_tests_mirror_the_rooms() -> None:
     """Each room has its folder of tests, and each folder of tests is a room's or one of the shared ones."""
     folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
     assert folders >= ROOMS
-    assert folders - ROOMS <= {"native", "emulated", "builds", "oracles"}
+    assert folders - ROOMS <= {"native", "emulated", "builds", "oracles", "dashboards"}
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=name_of)
