@@ -15,6 +15,7 @@ from typing import Any
 
 from dashboards import published
 from dashboards.published import Published
+from smesim.cli_dashboard import MOST_UPLOAD_MB
 from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
@@ -22,7 +23,7 @@ from smesim.plan.schema import Plan, load_plan
 from smesim.trace import Trace, read_trace
 from smesim.trace.storage import FORMAT as TRACE_FORMAT
 
-MOST_BYTES = 200_000_000
+MOST_BYTES = MOST_UPLOAD_MB * 1_000_000
 MOST_NAMED = 500
 SUFFIXES = (".toml", ".json", ".csv")
 
@@ -32,7 +33,7 @@ Opened = Chip | Plan | Trace | Published
 
 def open_bytes(name: str, content: bytes) -> Opened:
     """What an uploaded file holds. SmesimError says which file, what is wrong, and what is accepted."""
-    name = re.sub(r"[^\w.-]", "_", name.replace("\\", "/").rpartition("/")[2])[-100:] or "file"
+    name = harmless_name(name)
     if len(content) > MOST_BYTES:
         raise SmesimError(f"{name}: {len(content)} bytes; accepted: up to {MOST_BYTES}")
     with tempfile.TemporaryDirectory() as folder:
@@ -42,6 +43,11 @@ def open_bytes(name: str, content: bytes) -> Opened:
             return open_file(path)
         except SmesimError as error:
             raise SmesimError(str(error).replace(f"{folder}/", "")) from None
+
+
+def harmless_name(name: str) -> str:
+    """The last part of a name, of letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^\w.-]", "_", name.replace("\\", "/").rpartition("/")[2])[-100:].strip(".") or "file"
 
 
 def open_file(path: Path) -> Opened:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from smesim.cli_dashboard import FILES_DEFAULT, FILES_VARIABLE
 from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.workload import Phase, catalog
@@ -19,9 +20,6 @@ PLANNERS = ("roofline", "cpu_only", "matrix_only")
 WEIGHTS = ("f32", "bf16", "q8_0", "q4_0", "q4_1")
 MOST_TOKENS = 8192
 MOST_BATCH = 16
-FILES_VARIABLE = "SMESIM_DASHBOARD_FILES"
-"""Names the folder that files may be opened from; `smesim dashboard --files` sets it."""
-FILES_DEFAULT = "out"
 
 
 @dataclass(frozen=True)

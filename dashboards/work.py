@@ -85,6 +85,11 @@ def file_at(path: Path, modified_ns: int) -> opening.Opened:
     return opening.open_file(path)
 
 
+@st.cache_resource(max_entries=KEPT, show_spinner=False)
+def upload(name: str, content: bytes) -> opening.Opened:
+    return opening.open_bytes(name, content)
+
+
 def file_in(folder: Path, name: str) -> opening.Opened:
     path = opening.inside(folder, name)
     return file_at(path, path.stat().st_mtime_ns if path.exists() else 0)

@@ -15,6 +15,8 @@ from smesim.errors import SmesimError
 
 LOCAL = "127.0.0.1"
 FILES_VARIABLE = "SMESIM_DASHBOARD_FILES"
+"""Tells the dashboard which folder files may be opened from."""
+FILES_DEFAULT = "out"
 MOST_UPLOAD_MB = 200
 
 
@@ -23,7 +25,7 @@ def dashboard(
     address: Annotated[
         str, typer.Option(help="Who may connect: this machine only, or e.g. 0.0.0.0 for everyone who can reach it.")
     ] = LOCAL,
-    files: Annotated[Path, typer.Option(help="The folder that files may be opened from.")] = Path("out"),
+    files: Annotated[Path, typer.Option(help="The folder that files may be opened from.")] = Path(FILES_DEFAULT),
     json: JsonFlag = False,
 ) -> None:
     """Look at plans, timelines and errors in a browser, and change the chip. --json prints how it would be started."""

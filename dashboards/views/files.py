@@ -23,7 +23,7 @@ def page(question: Question) -> None:
     )  # fmt: skip
     if given is not None:
         try:
-            work.opened()[given.name] = opening.open_bytes(given.name, given.getvalue())
+            work.opened()[opening.harmless_name(given.name)] = work.upload(given.name, given.getvalue())
         except SmesimError as error:
             st.error(str(error))
     names = opening.files_in(folder)

@@ -24,7 +24,9 @@ _COUNTS = (1, 2, 3, 4, 6)
 def page(question: Question) -> None:
     chip = work.chip_of(question)
     knobs = {knob.label: knob for knob in what_if.knobs(chip)}
-    changes = what_if.from_text(st.query_params.get("edits", ""), chip)
+    # Another page has an address without them, so they are remembered as well; those of another chip are not its own.
+    remembered = st.session_state.get(f"edits-{chip.name}", "")
+    changes = what_if.from_text(st.query_params.get("edits", remembered), chip)
     picked = [knob.label for knob in knobs.values() if knob.path in changes]
     # A chip of its own for the widgets: another chip's numbers are other widgets.
     labels = st.multiselect("Numbers to change", list(knobs), picked, key=f"edit-{chip.name}")
@@ -41,6 +43,7 @@ def page(question: Question) -> None:
             values[knob.path] = column.number_input(words, 1, None, int(first), key=key)
         else:
             values[knob.path] = column.number_input(words, 0.0, None, float(first), format="%.4g", key=key)
+    st.session_state[f"edits-{chip.name}"] = what_if.as_text(values)
     parts.show_in_address({"edits": what_if.as_text(values) or None})
     edited = what_if.edited(chip, values)
     if edited == chip:

@@ -8,8 +8,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboards.app import PAGES
-from dashboards.question import FILES_VARIABLE
 from smesim import cli_dashboard
+from smesim.cli_dashboard import FILES_VARIABLE
 from smesim.hwmodel import library
 from smesim.trace import write_trace
 from tests.command_line import CommandLine
