@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm,fit
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dashboard test oracle fuzz build emulation lint types wheel wheels clean
+.PHONY: help demo dashboard test oracle fuzz browser build emulation lint types wheel wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -30,6 +30,10 @@ oracle: build ## hold whole models against Hugging Face transformers (torch), an
 
 fuzz: build ## a minute of damaged model files
 	$(BIN)/python -m pytest -p tests.fuzz tests/workload/test_stored_files.py -k damage
+
+browser: build ## the dashboard in chromium (Debian's package); pictures of its pages in out/dashboard/
+	@$(SET_UP) --extras $(DEVELOPMENT),browser
+	SMESIM_BROWSER=1 $(BIN)/python -m pytest -rs tests/dashboards/test_dashboard_browser.py
 
 build: ## .venv with smesim, everything to work on it, and the native kernels
 	@$(SET_UP) --extras $(DEVELOPMENT) --trained

@@ -32,19 +32,22 @@ def page(question: Question) -> None:
     drawn, singly = gantt.drawn_tasks(first, window_s, MAX_DRAWN_TASKS // len(traces))
     if not singly:
         st.info("More tasks than can be drawn: neighbours of one operator are one. A shorter time shows every task.")
+    known = first.run(0)["task"]
     task = int(
-        st.number_input("Task to look at (its number is on the drawing; -1: none)", -1, first.tasks_per_run - 1, -1)
+        st.number_input("Task to look at (its number is on the drawing; -1: none)", -1, int(known.max()), -1)
     )
-    tasks = set(first.run(0)["task"])
-    selected = task if task in tasks else None
+    selected = task if (known == task).any() else None
     parts.picture(gantt.figure(traces, window_s, selected=selected), "timeline")
     if selected is not None:
         _task(traces, selected)
     elif task >= 0:
         st.warning(f"no task {task}; accepted: one that is drawn, as {int(drawn['task'].iloc[0])}")
-    document = perfetto_document(first, traces.get("measured"))
-    st.download_button("Perfetto", json.dumps(document), "perfetto.json", "application/json")
-    st.download_button("CSV", first.tasks.to_csv(index=False), "tasks.csv", "text/csv")
+    # Both are made when they are asked for: of a long run they take longer than everything else here.
+    measured = traces.get("measured")
+    st.download_button(
+        "Perfetto", lambda: json.dumps(perfetto_document(first, measured)), "perfetto.json", "application/json"
+    )
+    st.download_button("CSV", lambda: first.tasks.to_csv(index=False), "tasks.csv", "text/csv")
 
 
 def _traces(question: Question) -> dict[str, Trace]:

@@ -17,6 +17,8 @@ from smesim.hwmodel.chip import Chip
 from smesim.units import format_seconds
 from smesim.workload import DType, Phase, catalog
 
+_SMALLEST_STEP = 1e-7
+"""Of a number that is zero: a tenth of a microsecond, since those that are zero are times."""
 _SCALES = (0.5, 0.75, 1.0, 1.5, 2.0)
 _COUNTS = (1, 2, 3, 4, 6)
 
@@ -42,7 +44,8 @@ def page(question: Question) -> None:
         if knob.is_count:
             values[knob.path] = column.number_input(words, 1, None, int(first), key=key)
         else:
-            values[knob.path] = column.number_input(words, 0.0, None, float(first), format="%.4g", key=key)
+            step = knob.value / 10 or _SMALLEST_STEP
+            values[knob.path] = column.number_input(words, 0.0, None, float(first), step, format="%.4g", key=key)
     st.session_state[f"edits-{chip.name}"] = what_if.as_text(values)
     parts.show_in_address({"edits": what_if.as_text(values) or None})
     edited = what_if.edited(chip, values)
