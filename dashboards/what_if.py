@@ -18,6 +18,7 @@ from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip, MatrixUnit
 from smesim.hwmodel.quantity import Quantity
+from smesim.plan.schema import Plan
 from smesim.workload import DType, ModelConfig, Phase
 
 Path = tuple[str | int, ...]
@@ -142,17 +143,11 @@ class Effect:
         return self.preset_s / self.edited_s
 
 
-def effect(
-    chips: tuple[Chip, Chip], model: ModelConfig, phase: Phase, *, planner: str, weights: DType, layers: int | None,
-) -> Effect:  # fmt: skip
-    """Plan and simulate a phase on a preset and on the chip as edited, each with the plan that suits it."""
-    plans = [
-        workflow.make_plan(model, phase, chip, planner_name=planner, weights=weights, layers=layers) for chip in chips
-    ]
-    seconds = [workflow.simulated_s(plan, chip) for plan, chip in zip(plans, chips, strict=True)]
+def effect(plans: tuple[Plan, Plan], seconds: tuple[float, float]) -> Effect:
+    """What a change does, from the plan and the time of a phase on the preset and on the chip as edited."""
     pairs = zip(plans[0].operators, plans[1].operators, strict=True)
     modes = tuple((one.site, one.mode, other.mode) for one, other in pairs if one.mode != other.mode)
-    return Effect(str(phase), seconds[0], seconds[1], modes)
+    return Effect(plans[0].phase, *seconds, modes)
 
 
 @dataclass(frozen=True)

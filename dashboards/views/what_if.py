@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pandas as pd
@@ -15,7 +16,7 @@ from dashboards.views import parts
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.units import format_seconds
-from smesim.workload import DType, Phase, catalog
+from smesim.workload import DType, catalog
 
 _SMALLEST_STEP = 1e-7
 """Of a number that is zero: a tenth of a microsecond, since those that are zero are times."""
@@ -60,9 +61,8 @@ def page(question: Question) -> None:
 
 def _effects(question: Question, chips: tuple[Chip, Chip]) -> None:
     """Prefill and decode on both chips, and the modes that change."""
-    asked = question.as_phase()
-    other = Phase.decode(question.tokens) if asked.kind == "prefill" else Phase.prefill(question.tokens)
-    effects = [_effect(question, chips, phase) for phase in (asked, other)]
+    other = replace(question, phase="decode" if question.phase == "prefill" else "prefill")
+    effects = [_effect(asked, chips) for asked in (question, other)]
     for column, found in zip(st.columns(2), effects, strict=True):
         column.metric(
             found.phase, format_seconds(found.edited_s), f"{found.speed_up:.2f} x {format_seconds(found.preset_s)}",
@@ -76,12 +76,9 @@ def _effects(question: Question, chips: tuple[Chip, Chip]) -> None:
         st.write("No operator changes its mode.")
 
 
-@st.cache_data(max_entries=work.KEPT, hash_funcs={Chip: library.fingerprint})
-def _effect(question: Question, chips: tuple[Chip, Chip], phase: Phase) -> what_if.Effect:
-    return what_if.effect(
-        chips, catalog.load(question.model), phase, planner=question.planner, weights=DType.parse(question.weights),
-        layers=question.layers or None,
-    )  # fmt: skip
+def _effect(question: Question, chips: tuple[Chip, Chip]) -> what_if.Effect:
+    preset, edited = (work.plan_of(question, chip) for chip in chips)
+    return what_if.effect((preset, edited), (work.seconds_of(preset, chips[0]), work.seconds_of(edited, chips[1])))
 
 
 def _map(question: Question, chip: Chip, knobs: Sequence[what_if.Knob]) -> None:

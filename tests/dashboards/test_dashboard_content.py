@@ -174,9 +174,11 @@ def test_an_edited_number_is_a_guess_and_is_checked_as_a_file_is() -> None:
         assert changed[knob.path] == value
 
 
-def test_another_chip_takes_another_time_and_other_modes() -> None:
+def test_another_chip_takes_another_time_and_other_modes(plan: Plan) -> None:
     weak = what_if.edited(CHIP, {(*UNIT_COUNT[:-1], "flop_per_s", "f32"): 1e9})
-    found = what_if.effect((CHIP, weak), MODEL, PHASE, planner="roofline", weights=DType.F32, layers=1)
+    weak_plan = workflow.make_plan(MODEL, PHASE, weak, planner_name="roofline", layers=1)
+    seconds = workflow.simulated_s(plan, CHIP), workflow.simulated_s(weak_plan, weak)
+    found = what_if.effect((plan, weak_plan), seconds)
     assert found.edited_s > found.preset_s
     assert found.speed_up < 1
     assert found.modes
