@@ -46,7 +46,7 @@ def test_a_command_line_that_cannot_be_read_is_one_line(case: str, smesim: Comma
 PLAN = {"--model": "tinyllama-1.1b", "--phase": "prefill:8", "--chip": "apple-m4"}
 UNKNOWN = {
     ("--model", "llama-3.2-3"): "unknown model 'llama-3.2-3' (did you mean llama-3.2-3b?)",
-    ("--chip", "apple-m5"): "unknown chip 'apple-m5' (did you mean 'apple-m4'?)",
+    ("--chip", "phone-d9501"): "unknown chip 'phone-d9501' (did you mean 'phone-d9500'?)",
     ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only, roofline, search, oracle",
     ("--force", "q_proj"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
     ("--force", "q_proj=gpu"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",

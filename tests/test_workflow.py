@@ -211,13 +211,13 @@ def test_a_model_of_which_not_one_layer_fits_is_refused_with_the_bill(monkeypatc
 
 
 def test_the_demo_takes_as_many_layers_as_its_time_allows() -> None:
-    model = catalog.load("smollm2-135m")
+    model = catalog.load("smollm2-135m").model_copy(update={"layers": 9})
 
     def total_s(layers: int) -> float:
         plans = (workflow.make_plan(model, phase, CHIP, layers=layers) for phase in PHASES)
         return 6 * sum(float(workflow.predict(plan, CHIP).makespans_s()[0]) for plan in plans)
 
-    for layers in (7, 20, 29):
+    for layers in (3, 8):
         assert workflow.layers_in_time(model, PHASES, CHIP, budget_s=total_s(layers)) == layers
-    assert workflow.layers_in_time(model, PHASES, CHIP, budget_s=1e9) == 30
+    assert workflow.layers_in_time(model, PHASES, CHIP, budget_s=1e9) == 9
     assert workflow.layers_in_time(model, PHASES, CHIP, budget_s=1e-9) == 1

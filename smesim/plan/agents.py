@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
@@ -17,7 +17,7 @@ from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
 from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path, max_min_rates
 from smesim.hwmodel.stand_in import computing_core
-from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
+from smesim.hwmodel.unit_cost import UnitCosts, UnitWork, unit_rates
 from smesim.plan.formats import ProductFormat
 from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
 from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
@@ -31,7 +31,8 @@ class Agent:
     """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
     together get of its time; `numbers` is the format of the weights that it multiplies with.
 
-    Of a stand-in for a matrix unit `core` has the costs, and there is no `unit`.
+    Of a stand-in for a matrix unit `core` has the costs, and there is no `unit`. Operands of a unit come from the cache
+    that is nearest to it at `operand_bytes_per_s`, when all units fetch theirs.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Agent:
     path: Path
     cap_bytes_per_s: float
     numbers: ProductFormat
+    operand_bytes_per_s: float = float("inf")
 
     @property
     def product_unit(self) -> UnitCosts | None:
@@ -83,8 +85,12 @@ class Agent:
         strips, unit, numbers = -(-rows // mr), self.product_unit, self.numbers.name
         if unit is None:
             return self.core.gemm_s(rows, mr, (0, strips), panels, k, numbers)
-        work = unit.gemm(rows, mr, (0, strips), panels * NR, k, numbers)
-        return work.unit_s / self.rate + work.core_s
+        return self._on_unit_s(unit.gemm(rows, mr, (0, strips), panels * NR, k, numbers))
+
+    def _on_unit_s(self, work: UnitWork) -> float:
+        """Work of a unit, if it is not held up by what comes through its port; the drivers' own part is theirs."""
+        through_port_s = work.operand_bytes / self.operand_bytes_per_s
+        return max(work.unit_s / self.rate, through_port_s) + work.core_s / len(self.workers)
 
     def vector_s(self, panels: int, k: int) -> float:
         """One row times some panels, by the kernels for one row."""
@@ -106,8 +112,7 @@ class Agent:
             if self.unit is None:
                 seconds += count * self.core.attention_s(shape)
             else:
-                work = self.unit.attention(shape)
-                seconds += count * (work.unit_s / self.rate + work.core_s / len(self.workers))
+                seconds += count * self._on_unit_s(self.unit.attention(shape))
         return seconds * operator.kv_heads * operator.batch
 
     def stages_s(self, operator: Attention, pipeline: PipelinePlan) -> tuple[float, float]:
@@ -131,8 +136,7 @@ class Agent:
     def _products_s(self, block: BlockShape) -> float:
         if self.unit is None:
             return self.core.qk_s(block) + self.core.pv_s(block)
-        both = [self.unit.stage(block, is_qk) for is_qk in (True, False)]
-        return sum(work.unit_s / self.rate + work.core_s / len(self.workers) for work in both)
+        return sum(self._on_unit_s(self.unit.stage(block, is_qk)) for is_qk in (True, False))
 
     def experts_s(self, operator: GroupedLinear, mr: int) -> float:
         """All experts of a grouped product."""
@@ -189,6 +193,7 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat)
                 numbers=numbers,
             )
         )
+    found = _with_ports(found, network, chip, list(drivers))
     for i, worker in enumerate(workers):
         if worker.unit is None:
             route = network.route(network.agent(worker.core), DRAM)
@@ -196,6 +201,18 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat)
             kind, core = clusters[i].cluster.name, costs[cores[i][0]]
             found.append(Agent(name, kind, "cpu", (i,), core, None, 1.0, route.links, cap, numbers))
     return tuple(found)
+
+
+def _with_ports(units: list[Agent], network: LinkNetwork, chip: Chip, indices: Sequence[int]) -> list[Agent]:
+    """The units with what each gets from its nearest cache when all fetch operands; `indices` are those of the chip."""
+    routes = []
+    for agent, index in zip(units, indices, strict=True):
+        if agent.unit is not None:
+            core = chip.unit_instances[index].cores[0]
+            routes.append(network.route(network.agent(core, unit=index), agent.unit.nearest))
+    capacities = {link: network.bandwidth_bytes_per_s(link) for route in routes for link in route.links}
+    rates = iter(max_min_rates([r.links for r in routes], [r.cap_bytes_per_s for r in routes], capacities))
+    return [agent if agent.unit is None else replace(agent, operand_bytes_per_s=next(rates)) for agent in units]
 
 
 def streaming_rates(

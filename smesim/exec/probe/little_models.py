@@ -145,7 +145,7 @@ def run_all(
         executor.check(program)
         tensors = Tensors.random(program, model, device, seed, share=tensors)
         yardstick = yardsticks[count]
-        repeats = REPEATS if graph.phase.rows < LONG_PROMPT else REPEATS_OF_LONG
+        repeats = REPEATS if graph.phase.rows < LONG_PROMPT else min(REPEATS, REPEATS_OF_LONG)
         trace = executor.run(program, tensors, plan, repeats=repeats, between=yardstick.look)
         yield LittleRun(program, trace, count, yardstick.take(trace.makespans_s()))
         progress()
