@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import median
 
@@ -29,7 +30,7 @@ DRAWN = '[data-testid="stPlotlyChart"] .plotly .xaxislayer-above, [data-testid="
 
 
 @contextmanager
-def server():
+def server() -> Iterator[str]:
     """The address of a fresh server, that has answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -123,7 +123,7 @@ def test_a_chip_is_edited_by_the_page_and_by_its_address() -> None:
 
 
 def test_long_work_is_cancelled_from_its_page() -> None:
-    page = opened("ablation")
+    page = opened("ablation", model="llama-3.2-3b", layers="0", tokens="512")  # takes far longer than the test
     page.button("run-ablation").click().run()
     (job,) = page.session_state["jobs"].values()
     assert job.status == "running"
