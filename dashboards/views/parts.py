@@ -30,9 +30,10 @@ def ask() -> Question:
         except SmesimError as error:
             st.sidebar.error(str(error))
             first = Question()
-        for field in fields(first):
-            state[f"ask-{field.name}"] = getattr(first, field.name)
-        state["asked"] = True
+        state["asked"] = first
+    # Streamlit forgets what a widget held when another page is opened without it; the question is kept beside.
+    for field in fields(Question):
+        state.setdefault(f"ask-{field.name}", getattr(state["asked"], field.name))
     with st.sidebar:
         chip = st.selectbox("Chip", (*library.names(), *chips), key="ask-chip")
         model = st.selectbox("Model", catalog.names(), key="ask-model")
@@ -50,6 +51,7 @@ def ask() -> Question:
     question = Question(
         model, phase, tokens, batch, weights, chip, planner, layers, threads, state["ask-forced"]
     )  # fmt: skip
+    state["asked"] = question
     show_in_address({field.name: None for field in fields(question)} | dict(question.parameters()))
     return question
 
