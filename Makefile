@@ -7,7 +7,7 @@ BIN = .venv/bin
 DEVELOPMENT = dev,dashboard,llm,fit,sweep,cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test oracle fuzz build emulation lint types wheel wheels clean
+.PHONY: help demo dashboard test oracle fuzz browser build emulation lint types wheel wheels clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -15,6 +15,10 @@ help: ## show this list
 demo: ## predict and measure Llama-3.2-3B on this machine; results in out/demo/
 	@$(SET_UP) --extras dashboard
 	@$(BIN)/smesim demo
+
+dashboard: ## plans, timelines and errors in a browser, on this machine only; PORT=8501
+	@$(SET_UP) --extras dashboard
+	@$(BIN)/smesim dashboard $(if $(PORT),--port $(PORT))
 
 test: build ## lint, check types, run the tests
 	@$(MAKE) --no-print-directory -j2 lint types emulation
@@ -26,6 +30,10 @@ oracle: build ## hold whole models against Hugging Face transformers (torch), an
 
 fuzz: build ## a minute of damaged model files
 	$(BIN)/python -m pytest -p tests.fuzz tests/workload/test_stored_files.py -k damage
+
+browser: build ## the dashboard in chromium (Debian's package); pictures of its pages in out/dashboard/
+	@$(SET_UP) --extras $(DEVELOPMENT),browser
+	SMESIM_BROWSER=1 $(BIN)/python -m pytest -rs tests/dashboards/test_dashboard_browser.py
 
 build: ## .venv with smesim, everything to work on it, and the native kernels
 	@$(SET_UP) --extras $(DEVELOPMENT) --trained

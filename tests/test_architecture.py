@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "smesim"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+PAGES = sorted((ROOT / "dashboards").rglob("*.py"))
 ROOMS = {module.relative_to(PACKAGE).parts[0] for module in MODULES if module.parent != PACKAGE}
 LARGEST_MODULE_LINES = 400
 
@@ -95,17 +96,32 @@ def test_no_module_imports_what_stands_outside_the_package(module: Path) -> None
     assert not outside
 
 
+def test_nothing_imports_the_dashboard_but_its_own_tests() -> None:
+    others = [path for folder in ("benchmarks", "native", "tests", "tools") for path in (ROOT / folder).rglob("*.py")]
+    importing = {path.parent for path in others if any(n.split(".")[0] == "dashboards" for n in imported_names(path))}
+    assert importing <= {ROOT / "tests" / "dashboards"}
+
+
+@pytest.mark.parametrize("module", PAGES, ids=name_of)
+def test_the_dashboard_reads_public_names_and_asks_in_its_pages_only(module: Path) -> None:
+    names = imported_names(module)
+    private = [n for n in names if n.startswith("smesim.") and any(part.startswith("_") for part in n.split("."))]
+    assert not private
+    asks = any(name.split(".")[0] == "streamlit" for name in names)
+    assert not asks or module.parent.name == "views" or module.stem in {"app", "work"}
+
+
 @pytest.mark.parametrize("module", MODULES, ids=name_of)
 def test_c_is_called_through_cffi_only(module: Path) -> None:
     assert "ctypes" not in {dotted.split(".")[0] for dotted in imported_names(module)}
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name_of)
+@pytest.mark.parametrize("module", [*MODULES, *PAGES], ids=name_of)
 def test_no_module_is_too_long_to_read_at_once(module: Path) -> None:
     assert len(module.read_text(encoding="utf-8").splitlines()) <= LARGEST_MODULE_LINES
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name_of)
+@pytest.mark.parametrize("module", [*MODULES, *PAGES], ids=name_of)
 def test_every_module_says_first_what_it_is(module: Path) -> None:
     tree = ast.parse(module.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) or not tree.body, "a module's docstring explains its concept"
@@ -116,15 +132,15 @@ def test_every_third_party_import_is_declared() -> None:
     for_users = [group for name, group in project["optional-dependencies"].items() if name != "dev"]
     requirements = [*project["dependencies"], *(requirement for group in for_users for requirement in group)]
     declared = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
-    imported = {dotted.split(".")[0] for module in MODULES for dotted in imported_names(module)}
-    assert imported - sys.stdlib_module_names - {"smesim"} <= declared | COMES_WITH_TYPER
+    imported = {dotted.split(".")[0] for module in [*MODULES, *PAGES] for dotted in imported_names(module)}
+    assert imported - sys.stdlib_module_names - {"smesim", "dashboards"} <= declared | COMES_WITH_TYPER
 
 
 def test_tests_mirror_the_rooms() -> None:
     """Each room has its folder of tests, and each folder of tests is a room's or one of the shared ones."""
     folders = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("*/**/test_*.py")}
     assert folders >= ROOMS
-    assert folders - ROOMS <= {"native", "emulated", "builds", "oracles"}
+    assert folders - ROOMS <= {"native", "emulated", "builds", "oracles", "dashboards"}
 
 
 @pytest.mark.parametrize("page", [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))], ids=name_of)

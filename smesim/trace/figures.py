@@ -67,7 +67,7 @@ def _slices(trace: Trace) -> pd.DataFrame:
     return tasks[["op", "op_name", "op_kind", "worker", "start_s", "end_s"]].reset_index(drop=True)
 
 
-def _merged(slices: pd.DataFrame) -> pd.DataFrame:
+def merged(slices: pd.DataFrame) -> pd.DataFrame:
     """Neighbouring slices of one operator on one worker as one, gaps between them included."""
     op, worker = slices["op"].to_numpy(), slices["worker"].to_numpy()
     begins = np.r_[True, (op[1:] != op[:-1]) | (worker[1:] != worker[:-1])]
@@ -76,7 +76,7 @@ def _merged(slices: pd.DataFrame) -> pd.DataFrame:
     return merged
 
 
-def _segments(start: NDArray[Any], end: NDArray[Any], gap: object) -> NDArray[Any]:
+def segments(start: NDArray[Any], end: NDArray[Any], gap: object) -> NDArray[Any]:
     """start, end, gap, start, end, gap...: many separate line segments in one plotly trace."""
     flat = np.empty(3 * len(start), dtype=np.result_type(start) if isinstance(gap, float) else object)
     flat[0::3], flat[1::3], flat[2::3] = start, end, gap
@@ -88,7 +88,7 @@ def timeline(comparison: Comparison, max_drawn_tasks: int = MAX_DRAWN_TASKS) -> 
     drawn = [("predicted", comparison.predicted), ("measured", comparison.measured)]
     parts = [_slices(trace) for _, trace in drawn]
     if sum(len(part) for part in parts) > max_drawn_tasks:
-        parts = [_merged(part) for part in parts]
+        parts = [merged(part) for part in parts]
     lanes: list[str] = []
     for part, (side, trace) in zip(parts, drawn, strict=True):
         part["lane"] = len(lanes) + part["worker"].to_numpy(dtype=np.int64)
@@ -105,9 +105,9 @@ def timeline(comparison: Comparison, max_drawn_tasks: int = MAX_DRAWN_TASKS) -> 
         lane = of_kind["lane"].to_numpy(dtype=np.float64)
         names = of_kind["op_name"].to_numpy()
         figure.add_scatter(
-            x=_segments(of_kind["start_s"].to_numpy() * 1e3, of_kind["end_s"].to_numpy() * 1e3, np.nan),
-            y=_segments(lane, lane, np.nan),
-            text=_segments(names, names, ""),
+            x=segments(of_kind["start_s"].to_numpy() * 1e3, of_kind["end_s"].to_numpy() * 1e3, np.nan),
+            y=segments(lane, lane, np.nan),
+            text=segments(names, names, ""),
             mode="lines",
             name=kind,
             line={"width": 20, "color": _KIND_COLOURS[position] if position < len(_KIND_COLOURS) else GREY},

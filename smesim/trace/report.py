@@ -30,7 +30,7 @@ from smesim.trace.text import (
 
 ProvenanceKind = Literal["measured", "fitted", "data_sheet", "derived", "guessed"]
 
-_PROVENANCE: dict[str, tuple[str, str]] = {
+PROVENANCE: dict[str, tuple[str, str]] = {
     "measured": ("●", "measured on the chip that it describes"),
     "fitted": ("◐", "fitted to measurements"),
     "data_sheet": ("▤", "from a data sheet"),
@@ -152,7 +152,7 @@ def _definitions(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _badge(kind: str, text: str) -> str:
-    return f'<span class="provenance {kind}">{_PROVENANCE[kind][0]} {escape(text)}</span>'
+    return f'<span class="provenance {kind}">{PROVENANCE[kind][0]} {escape(text)}</span>'
 
 
 def _numbers(numbers: Sequence[HardwareNumber]) -> str:
@@ -160,7 +160,7 @@ def _numbers(numbers: Sequence[HardwareNumber]) -> str:
         return ""
     counts = Counter[str](number.provenance for number in numbers)
     legend = "".join(
-        _badge(kind, f"{words} ({counts[kind]})") for kind, (_, words) in _PROVENANCE.items() if counts[kind]
+        _badge(kind, f"{words} ({counts[kind]})") for kind, (_, words) in PROVENANCE.items() if counts[kind]
     )
     rows = "".join(
         f'<tr><td>{escape(number.quantity)}</td><td>{escape(number.value)}</td><td class="text">'

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from smesim.exec.probe.coefficients import _fit_stages
-from smesim.exec.probe.little_models import STAGED_RUNS, in_stages, planned_stages
+from smesim.exec.probe.coefficients import _fit_stages, quiet_runs
+from smesim.exec.probe.little_models import STAGED_RUNS, LittleRun, in_stages, planned_stages
 from smesim.exec.probe.samples import samples_of, stage_features
+from smesim.exec.probe.timing import Timing
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import COST_EFFECTS, CoreCosts
@@ -18,6 +19,7 @@ from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program, TaskKind
 from smesim.workload import Phase, build_graph
+from tests.exec.native_models import little
 from tests.sim.chips import KSTEP_S, MR, two_core_chip
 
 CHIP = two_core_chip()
@@ -88,3 +90,21 @@ def test_the_costs_of_a_chip_with_these_coefficients_are_the_times(runs: list[An
     assert costs.handed_over_s(1e6) == pytest.approx(1e6 * SHARED_S_PER_BYTE)
     without_lines = CoreCosts(Chip.model_validate(described).clusters[0], COST_EFFECTS.keys() - {"shared_lines"})
     assert without_lines.handed_over_s(1e6) == 0.0
+
+
+def disturbed(program: Program, threads: int, share: float) -> LittleRun:
+    """A run of which only its tasks, its threads and the foreign load are looked at."""
+    reference = SimpleNamespace(product=Timing(1e9, 0.0, 3), memory=Timing(1e9, 0.0, 3))
+    trace = SimpleNamespace(meta=SimpleNamespace(foreign_load=share))
+    return cast("LittleRun", SimpleNamespace(program=program, trace=trace, threads=threads, reference=reference))
+
+
+def test_what_only_a_disturbed_run_has_is_kept() -> None:
+    """Few runs have stages; with other processes about in just those, the probe still finds samples of them."""
+    graph = build_graph(little(), Phase.parse("prefill:20"))
+    plan = cpu_only(graph, CHIP, 1)
+    plain, staged = lower(plan, graph), lower(in_stages(plan, 16), graph)
+    quiet = [disturbed(plain, 1, 0.0) for _ in range(4)]
+    busy, only_there = disturbed(plain, 1, 0.5), disturbed(staged, 1, 0.5)
+    kept = quiet_runs([*quiet, busy, only_there])
+    assert [id(run) for run in kept] == [id(run) for run in (*quiet, only_there)]

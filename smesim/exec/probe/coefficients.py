@@ -136,7 +136,7 @@ def fit_coefficients(
 
 def quiet_runs(runs: Sequence[LittleRun]) -> Sequence[LittleRun]:
     """The runs without foreign load and with the machine at its usual speed, if there are enough of them with one
-    thread and with all; else all runs."""
+    thread and with all; else all runs. What only disturbed runs have, tasks of some kind, is better than nothing."""
     usual = {t: typical([run.reference for run in runs if run.threads == t]) for t in {run.threads for run in runs}}
     quiet = [
         run
@@ -148,7 +148,16 @@ def quiet_runs(runs: Sequence[LittleRun]) -> Sequence[LittleRun]:
         2 * sum(run.threads == t for run in quiet) >= sum(run.threads == t for run in runs)
         for t in {run.threads for run in runs}
     )
-    return quiet if enough else runs
+    if not enough:
+        return runs
+    known = set().union(*map(_task_kinds, quiet))
+    kept = set(map(id, quiet))
+    return [run for run in runs if id(run) in kept or not _task_kinds(run) <= known]
+
+
+def _task_kinds(run: LittleRun) -> set[tuple[int, int]]:
+    """(threads, kind of task) of all tasks of a run."""
+    return {(run.threads, kind) for kind in np.unique(run.program.tasks["kind"]).tolist()}
 
 
 def _needed(samples: list[Sample], what: str) -> list[Sample]:

@@ -1,0 +1,117 @@
+"""How long the dashboard takes to show itself, in a real browser: the first view, and a change on a timeline.
+
+    python benchmarks/dashboard.py                  # needs playwright, and Debian's chromium
+    python benchmarks/dashboard.py --repeats 5 --json
+
+The first view is from the server's first answer until the roofline is drawn, with no chip, plan or page seen before. A
+change is a step of the slider of prompt lengths beside the timeline of llama-3.2-3b on apple-m4, to a length that has
+not been predicted yet, until the new timeline is drawn.
+"""
+
+import argparse
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from playwright.sync_api import Page, sync_playwright
+
+FIRST_TARGET_S, CHANGE_TARGET_S = 3.0, 1.0
+LONGEST_S = 60.0
+LENGTHS = (128, 64, 32, 16, 8)
+IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+DRAWN = '[data-testid="stPlotlyChart"] .plotly .xaxislayer-above, [data-testid="stPlotlyChart"] .plotly .xtick'
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """The address of a fresh server, that has answered."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "smesim", "dashboard", "--port", str(port)], stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + LONGEST_S
+        while not answers(f"http://127.0.0.1:{port}/_stcore/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the server does not start")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def answers(address: str) -> bool:
+    try:
+        return urllib.request.urlopen(address, timeout=1).status == 200
+    except OSError:
+        return False
+
+
+def first_view_s(page: Page, url: str) -> float:
+    begin = time.monotonic()
+    page.goto(f"{url}/roofline")
+    page.locator(DRAWN).first.wait_for()
+    page.locator(IDLE).wait_for()
+    return time.monotonic() - begin
+
+
+def change_s(page: Page) -> float:
+    """One step of the slider to the left."""
+    caption = page.get_by_test_id("stCaptionContainer").filter(has_text="prefill:").first
+    before = caption.inner_text()
+    slider = page.get_by_role("slider", name="Prompt, tokens")
+    slider.focus()
+    begin = time.monotonic()
+    slider.press("ArrowLeft")
+    page.wait_for_function(
+        "before => [...document.querySelectorAll('[data-testid=stCaptionContainer]')]"
+        ".some(c => c.innerText.includes('prefill:')) && !document.body.innerText.includes(before)",
+        arg=before,
+    )
+    page.locator(IDLE).wait_for()
+    page.locator(DRAWN).first.wait_for()
+    return time.monotonic() - begin
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=3, help="servers that are started, one after the other")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    first, changes = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for _ in range(asked.repeats):
+            with server() as url:
+                page = browser.new_page(viewport={"width": 1280, "height": 800})
+                page.set_default_timeout(LONGEST_S * 1e3)
+                first.append(first_view_s(page, url))
+                page.goto(f"{url}/timeline?model=llama-3.2-3b&tokens={LENGTHS[0]}")
+                page.locator(DRAWN).first.wait_for()
+                page.locator(IDLE).wait_for()
+                changes += [change_s(page) for _ in LENGTHS[1:]]
+                page.close()
+        browser.close()
+    found = {
+        "first_view_s": median(first), "first_view_target_s": FIRST_TARGET_S, "worst_first_view_s": max(first),
+        "change_s": median(changes), "change_target_s": CHANGE_TARGET_S, "worst_change_s": max(changes),
+    }  # fmt: skip
+    if asked.json:
+        print(json.dumps(found))
+        return
+    print(f"first view: {median(first):.2f} s, at worst {max(first):.2f} s; target {FIRST_TARGET_S} s")
+    print(f"slider on the timeline: {median(changes):.2f} s, at worst {max(changes):.2f} s; target {CHANGE_TARGET_S} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""What all pages are made of: the question beside them, pictures, tables to download, work that takes a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboards import work
+from dashboards.jobs import Job
+from dashboards.question import MOST_BATCH, MOST_TOKENS, PLANNERS, WEIGHTS, Question, from_parameters
+from smesim.errors import SmesimError
+from smesim.hwmodel import library
+from smesim.workload import catalog
+
+_LENGTHS = tuple(2**i for i in range(MOST_TOKENS.bit_length()))
+_POLL_S = 0.5
+
+
+def ask() -> Question:
+    """The question beside every page; the address bar has it, and gives it to whoever opens a shared address."""
+    chips = work.own_chips()
+    state = st.session_state
+    if "asked" not in state:
+        try:
+            first = from_parameters(st.query_params.to_dict(), chips)
+        except SmesimError as error:
+            st.sidebar.error(str(error))
+            first = Question()
+        state["asked"] = first
+    # Streamlit forgets what a widget held when another page is opened without it; the question is kept beside.
+    for field in fields(Question):
+        state.setdefault(f"ask-{field.name}", getattr(state["asked"], field.name))
+    with st.sidebar:
+        chip = st.selectbox("Chip", (*library.names(), *chips), key="ask-chip")
+        model = st.selectbox("Model", catalog.names(), key="ask-model")
+        phase = st.radio("Phase", ("prefill", "decode"), key="ask-phase", horizontal=True)
+        lengths = sorted({*_LENGTHS, state["ask-tokens"]})
+        label = "Prompt, tokens" if phase == "prefill" else "Context, tokens"
+        tokens = st.select_slider(label, lengths, key="ask-tokens")
+        batch = st.select_slider("Batch, sequences", range(1, MOST_BATCH + 1), key="ask-batch")
+        weights = st.selectbox("Format of the weights", WEIGHTS, key="ask-weights")
+        planner = st.selectbox("Planner", PLANNERS, key="ask-planner")
+        most_layers = catalog.load(model).layers
+        state["ask-layers"] = min(state["ask-layers"], most_layers)
+        layers = st.number_input("Layers (0: all)", 0, most_layers, key="ask-layers")
+        threads = st.number_input("Threads (0: all cores)", 0, 65536, key="ask-threads")
+    question = Question(
+        model, phase, tokens, batch, weights, chip, planner, layers, threads, state["ask-forced"]
+    )  # fmt: skip
+    state["asked"] = question
+    show_in_address({field.name: None for field in fields(question)} | dict(question.parameters()))
+    return question
+
+
+def show_in_address(values: dict[str, str | None]) -> None:
+    """Put values into the address bar; None takes one out."""
+    for name, value in values.items():
+        if value is None:
+            st.query_params.pop(name, None)
+        elif st.query_params.get(name) != value:
+            st.query_params[name] = value
+
+
+def picture(figure: Any, name: str) -> None:
+    """A figure; the camera in its corner saves it as PNG under that name."""
+    config = {"displaylogo": False, "scrollZoom": True, "toImageButtonOptions": {"format": "png", "filename": name}}
+    st.plotly_chart(figure, width="stretch", config=config, key=f"picture-{name}")
+
+
+def table(frame: pd.DataFrame, name: str) -> None:
+    """A table, and the same as CSV."""
+    st.dataframe(frame, width="stretch", hide_index=True)
+    st.download_button("CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv-{name}")
+
+
+def long_work(name: str, content: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of work in a process of its own, or None while there is none.
+
+    `content` says what the work is about; its results are kept by it. The button starts it, and then cancels it.
+    """
+    jobs: dict[str, Job] = st.session_state.setdefault("jobs", {})
+    key = f"{name}: {content}"
+    job = jobs.get(key)
+    if job is not None and job.status == "running":
+        _watch(key)
+        return None
+    if job is not None and job.status == "done":
+        return job.result
+    if job is not None:
+        st.warning(job.error or f"{name}: cancelled")
+    if st.button(f"Run: {name}", key=f"run-{name}", type="primary"):
+        for other in jobs.values():
+            other.cancel()
+        jobs[key] = Job(function, *arguments)
+        st.rerun()
+    return None
+
+
+@st.fragment(run_every=_POLL_S)
+def _watch(key: str) -> None:
+    job: Job = st.session_state["jobs"][key]
+    job.poll()
+    if job.status == "running":
+        st.progress(min(max(job.share, 0.0), 1.0), job.what)
+        if st.button("Cancel", key=f"cancel-{key}"):
+            job.cancel()
+    if job.status != "running":
+        st.rerun()
+
+
+def origin(marks: tuple[str, ...]) -> None:
+    """Where the numbers of what follows come from."""
+    st.caption("Numbers of this chip: " + ", ".join(marks) + ". Times: △ predicted.")
