@@ -62,7 +62,7 @@ def changed_chip(chip: Chip, changes: tuple[tuple[str, Value], ...]) -> Chip:
     try:
         return Chip.model_validate(content)
     except ValidationError as error:
-        raise SweepError(f"chip {chip.name} changed: {first_validation_problem(error)}") from None
+        raise SweepError(f"chip {chip.name} changed: {_problem(error)}") from None
 
 
 def changed_model(model: ModelConfig, changes: tuple[tuple[str, Value], ...]) -> ModelConfig:
@@ -73,7 +73,13 @@ def changed_model(model: ModelConfig, changes: tuple[tuple[str, Value], ...]) ->
     try:
         return ModelConfig.model_validate(content)
     except ValidationError as error:
-        raise SweepError(f"model {model.name} changed: {first_validation_problem(error)}") from None
+        raise SweepError(f"model {model.name} changed: {_problem(error)}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """The first problem; of a rule that spans fields the rule's own words, since what was given is all there is."""
+    first = error.errors()[0]
+    return str(first["ctx"]["error"]) if first["type"] == "value_error" else first_validation_problem(error)
 
 
 def _replace(content: Any, path: str, value: Value, what: str) -> None:

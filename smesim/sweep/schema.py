@@ -18,7 +18,7 @@
     tokens = { log = [1, 4096], count = 13 }
     batch = { range = [1, 9], step = 4 }
     "threads,weights" = [[2, "f32"], [4, "bf16"]]        # keys that vary together
-    "chip.memory.bandwidth_bytes_per_s" = { sample = [50e9, 500e9], scale = "log" }
+    "chip.memory.bandwidth_bytes_per_s" = { sample = [50e9, 105e9], scale = "log" }
 
     [sample]                                     # how the axes that are sampled are drawn, together
     method = "sobol"
