@@ -11,50 +11,17 @@ not been predicted yet, until the new timeline is drawn.
 import argparse
 import json
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from statistics import median
 
 from playwright.sync_api import Page, sync_playwright
 
+from dashboards.serving import LONGEST_S, served
+
 FIRST_TARGET_S, CHANGE_TARGET_S = 3.0, 1.0
-LONGEST_S = 60.0
 LENGTHS = (128, 64, 32, 16, 8)
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 DRAWN = '[data-testid="stPlotlyChart"] .plotly .xaxislayer-above, [data-testid="stPlotlyChart"] .plotly .xtick'
-
-
-@contextmanager
-def server() -> Iterator[str]:
-    """The address of a fresh server, that has answered."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "smesim", "dashboard", "--port", str(port)], stdout=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + LONGEST_S
-        while not answers(f"http://127.0.0.1:{port}/_stcore/health"):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the server does not start")
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        return urllib.request.urlopen(address, timeout=1).status == 200
-    except OSError:
-        return False
 
 
 def first_view_s(page: Page, url: str) -> float:
@@ -92,7 +59,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for _ in range(asked.repeats):
-            with server() as url:
+            with served() as url:
                 page = browser.new_page(viewport={"width": 1280, "height": 800})
                 page.set_default_timeout(LONGEST_S * 1e3)
                 first.append(first_view_s(page, url))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import WorkloadError
-from smesim.workload.stored import FORMATS, StoredTensor, stored_bytes
+from smesim.workload.stored import FORMATS, StoredTensor, mapped, stored_bytes
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -50,14 +50,7 @@ class GgufFile:
     def read(cls, path: Path) -> GgufFile:
         """Read and check a file. WorkloadError says what is wrong with it, and where."""
         path = Path(path)
-        try:
-            with path.open("rb") as file:
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise WorkloadError(f"{path}: not a whole GGUF file (it is empty)") from None
-        except OSError as error:
-            raise WorkloadError(f"{path}: {error.strerror or error}; expected a GGUF file") from None
-        return _Header(str(path), data).file(path)
+        return _Header(str(path), mapped(path, "GGUF")).file(path)
 
 
 class _Header:

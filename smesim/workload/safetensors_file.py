@@ -18,7 +18,7 @@ import numpy as np
 
 from smesim.errors import WorkloadError
 from smesim.files import read_text
-from smesim.workload.stored import FORMATS, StoredTensor, stored_bytes
+from smesim.workload.stored import FORMATS, StoredTensor, mapped, stored_bytes
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format's own reader."""
@@ -53,13 +53,7 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
 
 def read_with_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
     """The tensors of one file by name, and what it says about itself."""
-    try:
-        with path.open("rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except ValueError:
-        raise WorkloadError(f"{path}: not a whole safetensors file (it is empty)") from None
-    except OSError as error:
-        raise WorkloadError(f"{path}: {error.strerror or error}; expected a safetensors file") from None
+    data = mapped(path, "safetensors")
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
         raise WorkloadError(f"{path}: not a whole safetensors file (a header of {length} bytes in {len(data)})")

@@ -10,6 +10,7 @@ import math
 import mmap
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,17 @@ from smesim.errors import WorkloadError
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
+
+
+def mapped(path: Path, kind: str) -> mmap.mmap:
+    """A file of some kind as memory, read only; WorkloadError for one that is empty or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except ValueError:
+        raise WorkloadError(f"{path}: not a whole {kind} file (it is empty)") from None
+    except OSError as error:
+        raise WorkloadError(f"{path}: {error.strerror or error}; expected a {kind} file") from None
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +14,7 @@ from typing import Any
 import pytest
 
 from dashboards.app import PAGES
+from dashboards.serving import LONGEST_S, served
 from smesim.trace import write_trace
 from tests.trace import examples
 
@@ -28,7 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "out" / "dashboard"
 SMALL = "model=smollm2-135m&layers=1&tokens=64"
 SIZE = {"width": 1280, "height": 800}
-LONGEST_S = 60.0
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 
 
@@ -38,28 +33,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("dashboard")
     for side, trace in (("predicted", examples.predicted()), ("measured", examples.measured())):
         write_trace(trace, folder / "files" / f"{side}-prefill-16.json")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "smesim", "dashboard", "--port", str(port), "--files", str(folder / "files")]
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"SMESIM_HOME": str(folder / "home")})
-    try:
-        deadline = time.monotonic() + LONGEST_S
-        while not answers(f"http://127.0.0.1:{port}/_stcore/health"):
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def answers(address: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(address, timeout=1).status == 200)
-    except OSError:
-        return False
+    with served(["--files", str(folder / "files")], {"SMESIM_HOME": str(folder / "home")}) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +127,5 @@ def test_long_work_is_cancelled(url: str, page: Any) -> None:
     page.get_by_role("button", name="Cancel").click()
     page.get_by_text("ablation: cancelled").wait_for()
     settled(page)
+    assert page.get_by_role("button", name="Run: ablation").count() == 1  # it can be run again, and nothing is shown
+    assert page.get_by_test_id("stPlotlyChart").count() == 0
