@@ -195,7 +195,10 @@ def reference(case: Case) -> Result:
     )  # fmt: skip
     past = {kind: [case.arrays[f"layers.{layer}.{kind}_cache"] for layer in range(model.layers)] for kind in ("k", "v")}
     tokens = case.arrays["tokens"].reshape(phase.batch, phase.tokens)
-    return forward(shapes, case.arrays, tokens, past["k"], past["v"], bf16=case.plan.weights_dtype is DType.BF16)
+    return forward(
+        shapes, case.arrays, tokens, past["k"], past["v"],
+        bf16=case.plan.weights_dtype is DType.BF16, last_layer_rows=case.plan.last_layer_rows,
+    )  # fmt: skip
 
 
 def logits(case: Case, tensors: Tensors) -> NDArray[np.float32]:

@@ -245,12 +245,14 @@ def forward(
     past_v: list[NDArray[np.float32]],
     *,
     bf16: bool = False,
+    last_layer_rows: str = "all",
 ) -> Result:
     """One pass over tokens [batch][token] behind the cached keys and values, [layer] of [batch][kv head][past][d].
 
     `weights` are by name, as the operator graph names them; a bias, a q/k norm, a router is applied where there is one.
     A layer's "routing" may be of the last tokens only: then the others go no further than its attention. With `bf16`
-    all matrices are rounded to that, and so is what several rows of them are multiplied with.
+    all matrices are rounded to that, and so is what several rows of them are multiplied with. With `last_layer_rows` of
+    "logits" only each sequence's last row goes on from the last layer's `o_proj`: one row alone is not rounded.
     """
     if bf16:
         weights = {
@@ -279,8 +281,10 @@ def forward(
         v_caches.append(v_cache)
         mixed = attention(q, k_cache, v_cache, past).reshape(batch, n_tokens, -1)
         x = x + project(mixed, "o_proj")
+        if layer == shapes.layers - 1 and last_layer_rows == "logits":
+            x = x[:, -1:]
         if "router.weight" in own and "routing" not in own:
-            normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).value.reshape(batch * n_tokens, -1)
+            normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).value.reshape(batch * x.value.shape[1], -1)
             order = np.argsort(-normed @ own["router.weight"].T.astype(np.float64), axis=1, kind="stable")
             own["routing"] = order[:, : shapes.experts_per_token]
         if "routing" in own:
