@@ -158,7 +158,7 @@ def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
 
 def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat) -> tuple[Agent, ...]:
     """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
-    network = LinkNetwork(chip)
+    network = LinkNetwork.of(chip)
     clusters = [chip.instance_of(worker.core) for worker in workers]
     busy = Counter(cluster.name for cluster in clusters)
     cores = [computing_core(chip, worker.core, worker.unit) for worker in workers]

@@ -63,7 +63,7 @@ class Choices:
         self._chip = chip
         self._graph = graph
         self._numbers = weights_format(graph)
-        self._network = LinkNetwork(chip)
+        self._network = LinkNetwork.of(chip)
         self._known_s: dict[tuple[str, int], float] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")

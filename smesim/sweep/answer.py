@@ -19,8 +19,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from smesim import __version__
 from smesim.errors import SmesimError, SweepError
 from smesim.hwmodel.chip import Chip
@@ -210,7 +208,7 @@ class Solver:
 
 
 def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
-    return float(np.nanmax(SimExecutor(chip, effects).timeline(lower(plan, graph)).end_s))
+    return SimExecutor(chip, effects).seconds(lower(plan, graph))
 
 
 def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
