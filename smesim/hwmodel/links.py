@@ -81,7 +81,7 @@ class LinkNetwork:
     @classmethod
     def of(cls, chip: Chip) -> LinkNetwork:
         """The links of a chip, the same object whenever it is asked for."""
-        return kept_with(chip, cls, lambda: cls(chip))
+        return kept_with(chip, "links", lambda: cls(chip))
 
     @cached_property
     def links(self) -> tuple[Link, ...]:

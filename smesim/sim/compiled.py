@@ -135,8 +135,20 @@ def run_part(part: Part, machine: Machine, table: WorkTable, arrivals: Sequence[
         granted = _copied(ffi, result.granted, result.n_grants * len(machine.links)).reshape(-1, len(machine.links))
     finally:
         lib.sms_sim_release(result)
-    arrived = tuple(came[: result.n_arrivals].tolist())
-    return PartResult(*times, counts[0], result.released_s, arrived, granted_at_s, granted)
+    ready_s, start_s, end_s, compute_s, transfer_s, serial_s = times
+    return PartResult(
+        ready_s=ready_s,
+        start_s=start_s,
+        end_of_task_s=end_s,
+        compute_s=compute_s,
+        transfer_s=transfer_s,
+        serial_s=serial_s,
+        worker=counts[0],
+        end_s=result.released_s,
+        arrivals=tuple(came[: result.n_arrivals].tolist()),
+        granted_at_s=granted_at_s,
+        granted=granted,
+    )
 
 
 _TIMES = ("ready_s", "start_s", "end_s", "compute_s", "transfer_s", "serial_s")

@@ -16,8 +16,8 @@ from smesim.hwmodel.chip import DRAM, Chip, Cluster
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.stand_in import computing_core
 from smesim.hwmodel.unit_cost import UnitCosts
+from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.formats import format_of_number
-from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, OP_DTYPE, SLOTS, OpRow, Program, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
 from smesim.plan.tiles import NR, rows_of_expert

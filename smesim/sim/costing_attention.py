@@ -67,7 +67,8 @@ class AttentionCosting:
         foreign_s = costs.handed_over_s(foreign * score_bytes)
         if kind is TaskKind.ATTENTION_SOFTMAX:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
-        near, old = self._key_levels(row, block.past, block.end, cluster, block.end == self._program.op_rows[row.op].tokens)
+        is_last = block.end == self._program.op_rows[row.op].tokens
+        near, old = self._key_levels(row, block.past, block.end, cluster, is_last)
         per_key = float(F32_BYTES * block.head_dim)
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
         transfers = [

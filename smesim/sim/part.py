@@ -8,6 +8,7 @@ ready at 0.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +51,7 @@ class Part:
 def lists(begin: Int32s, flat: Int32s) -> list[list[int]]:
     """What a part keeps one behind the other, as a list for each."""
     bounds, numbers = begin.tolist(), flat.tolist()
-    return [numbers[first:end] for first, end in zip(bounds, bounds[1:], strict=False)]
+    return [numbers[first:end] for first, end in pairwise(bounds)]
 
 
 def refuse_stuck(part: Part, end_s: npt.NDArray[np.float64], waiting_for: npt.NDArray[np.int32]) -> None:
