@@ -50,7 +50,8 @@ class Segment:
     sources: Int32s
     targets: Int32s
     starts: Int32s
-    entries: tuple[Array, ...]
+    entries: Array
+    entry_worker: Int32s
     pools: Array
     pool_tasks: Int32s
     work: tuple[bytes, ...]
@@ -86,7 +87,8 @@ class Segment:
             sources=sources,
             targets=targets,
             starts=np.flatnonzero(counts == 0).astype(np.int32),
-            entries=tuple(np.array(queue, ENTRY_DTYPE) for queue in entries),
+            entries=np.array([entry for queue in entries for entry in queue], ENTRY_DTYPE),
+            entry_worker=np.repeat(np.arange(len(entries), dtype=np.int32), [len(queue) for queue in entries]),
             pools=np.array(pools, POOL_DTYPE),
             pool_tasks=np.array(pool_tasks, np.int32),
             work=work,
@@ -148,8 +150,8 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
     ends = np.cumsum(np.bincount(np.concatenate(sources), minlength=n_tasks))
     tasks["successor_end"] = ends
     tasks["successor_begin"][1:] = ends[:-1]
-    queues = [_queue(segments, worker, first_task, first_pool) for worker in range(len(plan.workers))]
-    lengths = np.cumsum([0, *map(len, queues)])
+    entries, entry_worker = _entries(segments, first_task, first_pool)
+    lengths = np.searchsorted(entry_worker, np.arange(len(plan.workers) + 1))
     workers = np.zeros(len(plan.workers), WORKER_DTYPE)
     for i, worker in enumerate(plan.workers):
         role = CPU_ROLE if worker.role == "cpu" else MATRIX_ROLE
@@ -163,7 +165,7 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
         tasks=tasks,
         successors=np.concatenate(targets),
         workers=workers,
-        entries=np.concatenate(queues),
+        entries=entries,
         pools=pools,
         pool_tasks=np.concatenate(
             [segment.pool_tasks + np.int32(first) for segment, first in zip(segments, first_task, strict=False)]
@@ -180,11 +182,12 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
     )
 
 
-def _queue(segments: Sequence[Segment], worker: int, first_task: list[int], first_pool: list[int]) -> Array:
-    """The entries of one worker, in all segments."""
-    parts = []
-    for segment, task, pool in zip(segments, first_task, first_pool, strict=False):
-        entries = segment.entries[worker].copy()
-        entries["index"] += np.where(entries["kind"] == EntryKind.POOL, pool, task).astype(np.int32)
-        parts.append(entries)
-    return np.concatenate(parts)
+def _entries(segments: Sequence[Segment], first_task: list[int], first_pool: list[int]) -> tuple[Array, Int32s]:
+    """All queue entries, worker after worker and segment after segment, and whose they are."""
+    entries = np.concatenate([segment.entries for segment in segments])
+    worker = np.concatenate([segment.entry_worker for segment in segments])
+    lengths = [len(segment.entries) for segment in segments]
+    firsts = (np.repeat(np.array(first[:-1], np.int32), lengths) for first in (first_pool, first_task))
+    entries["index"] += np.where(entries["kind"] == EntryKind.POOL, *firsts)
+    order = np.argsort(worker, kind="stable")
+    return entries[order], worker[order]

@@ -59,7 +59,7 @@ class Choice:
 class Choices:
     """The choices for the operators of one graph on one chip, with given workers."""
 
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...]) -> None:
         self._chip = chip
         self._graph = graph
         self._numbers = weights_format(graph)

@@ -39,6 +39,7 @@ from smesim.plan.program import (
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import Block, OperatorGraph
+from smesim.workload.graph import Role as TensorRole
 from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope, Router
 
 CPU_ROLE = 0
@@ -189,7 +190,10 @@ class _Lowering:
             # Whoever reads what was chosen reads by the table, and waits for it.
             table = self.buffers.routing(operator.outputs[0])
             self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
+        # Keys and values, and what a router chose, have one layout each; they are a layer's own, and left out.
         for name in operator.outputs:
+            if self.graph.tensors[name].role is not TensorRole.ACTIVATION:
+                continue
             self.layouts[self.buffers.name(name)] = frozenset({entry.out_layout})
 
     def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, int]:

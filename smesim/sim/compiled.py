@@ -20,7 +20,7 @@ import numpy.typing as npt
 from smesim.errors import ProgramError, SmesimError
 from smesim.sim.engine import Machine, PartResult, Work
 from smesim.sim.fluid import check_amount, check_links, check_path
-from smesim.sim.part import Int32s, Part, lists, refuse_stuck
+from smesim.sim.part import Int32s, Part, refuse_stuck
 
 NO_WORK = -1
 
@@ -66,98 +66,114 @@ def run_part(part: Part, machine: Machine, table: WorkTable, arrivals: Sequence[
 
     Raises ProgramError if some task never runs, SmesimError if the engine was not built.
     """
-    native = _native()
-    if native is None:
-        raise SmesimError("the compiled engine is not there; accepted: the engine 'simpy', or setup.py build_ext")
-    ffi, lib = native.ffi, native.lib
-    kept: list[Any] = []  # what C reads must stay where it is until the call is over
+    return Prepared(part, machine, table).run(arrivals, grants=grants)
 
-    def read(array: npt.NDArray[Any], ctype: str) -> Any:
-        kept.append(array)
-        return ffi.from_buffer(ctype, np.ascontiguousarray(array))
 
-    def network(links: _Links, contention: bool) -> dict[str, Any]:
+class Prepared:
+    """A part with its costs as C reads them, to be run with the workers coming to it in one order or another."""
+
+    def __init__(self, part: Part, machine: Machine, table: WorkTable) -> None:
+        native = _native()
+        if native is None:
+            raise SmesimError("the compiled engine is not there; accepted: the engine 'simpy', or setup.py build_ext")
+        self._ffi, self._lib = native.ffi, native.lib
+        self._kept: list[Any] = []  # what C reads must stay where it is
+        self._part, self._n_links = part, len(machine.links)
+        tables = _tables(machine, table.works)
+        arrays = {name: self._read(getattr(part, name), "int32_t[]") for name in _PART}
+        self._in_c = self._ffi.new(
+            "struct sms_sim_part *",
+            {
+                "n_tasks": part.n_tasks,
+                "n_workers": part.n_workers,
+                "n_pools": len(part.pool_begin) - 1,
+                "is_join": self._read(part.is_join, "uint8_t[]"),
+                **arrays,
+            },
+        )
+        self._machine = self._ffi.new(
+            "struct sms_sim_machine *",
+            {
+                "dispatch_s": machine.dispatch_s,
+                "barrier_s": machine.barrier_s,
+                "links": self._network(tables.links, machine.contention),
+                "units": self._network(tables.units, machine.shared_units),
+                "n_works": len(tables.works),
+                "n_flows": len(tables.flows),
+                "works": self._rows(tables.works, WORK_DTYPE, "struct sms_sim_work *"),
+                "flows": self._rows(tables.flows, FLOW_DTYPE, "struct sms_sim_flow *"),
+                "columns": table.work_of.shape[1],
+                "column_of": self._read(table.column_of, "int32_t[]"),
+                "work_of": self._read(table.work_of, "int32_t[]"),
+            },
+        )
+
+    def run(self, arrivals: Sequence[int], *, grants: bool) -> PartResult:
+        """Simulate it from time 0; see `run_part`."""
+        ffi, lib, part, n_links = self._ffi, self._lib, self._part, self._n_links
+        times = np.empty((6, part.n_tasks))
+        counts = np.empty((2, part.n_tasks), np.int32)
+        came = np.array(arrivals, np.int32)
+        kept = {name: ffi.from_buffer("double[]", row) for name, row in zip(_TIMES, times, strict=True)}
+        kept |= {
+            name: ffi.from_buffer("int32_t[]", row)
+            for name, row in (("worker", counts[0]), ("waiting_for", counts[1]), ("arrivals", came))
+        }
+        result = ffi.new("struct sms_sim_result *", {**kept, "with_grants": grants})
+        order = ffi.from_buffer("int32_t[]", np.array(arrivals, np.int32))
+        status = lib.sms_sim_run(self._in_c, self._machine, order, len(arrivals), result)
+        try:
+            if status != lib.SMS_SIM_OK:
+                why = next(words for name, words in _PROBLEMS.items() if status == getattr(lib, name))
+                raise ProgramError(f"the part of the program from task {part.first_task} on cannot run: {why}")
+            refuse_stuck(part, times[2], counts[1])
+            granted_at_s = self._copied(result.granted_at_s, result.n_grants)
+            granted = self._copied(result.granted, result.n_grants * n_links).reshape(-1, n_links)
+        finally:
+            lib.sms_sim_release(result)
+        ready_s, start_s, end_s, compute_s, transfer_s, serial_s = times
+        return PartResult(
+            ready_s=ready_s,
+            start_s=start_s,
+            end_of_task_s=end_s,
+            compute_s=compute_s,
+            transfer_s=transfer_s,
+            serial_s=serial_s,
+            worker=counts[0],
+            end_s=result.released_s,
+            arrivals=tuple(came[: result.n_arrivals].tolist()),
+            granted_at_s=granted_at_s,
+            granted=granted,
+        )
+
+    def _network(self, links: _Links, contention: bool) -> dict[str, Any]:
         return {
             "n_links": len(links.capacities),
             "n_kinds": len(links.kinds),
             "contention": contention,
-            "capacity": read(np.array(links.capacities, np.float64), "double[]"),
-            "kinds": ffi.cast("struct sms_sim_kind *", read(np.array(links.kinds, KIND_DTYPE), "char[]")),
-            "paths": read(np.array(links.paths, np.int32), "int32_t[]"),
+            "capacity": self._read(np.array(links.capacities, np.float64), "double[]"),
+            "kinds": self._rows(links.kinds, KIND_DTYPE, "struct sms_sim_kind *"),
+            "paths": self._read(np.array(links.paths, np.int32), "int32_t[]"),
         }
 
-    tables = _tables(machine, table.works)
-    in_c = {
-        "n_tasks": part.n_tasks,
-        "n_workers": part.n_workers,
-        "n_pools": len(part.pool_begin) - 1,
-        "is_join": read(part.is_join, "uint8_t[]"),
-    }
-    for name in (
-        "predecessor_count", "successor_begin", "successors", "queue_begin", "queue", "pool_begin", "pool_tasks",
-    ):  # fmt: skip
-        in_c[name] = read(getattr(part, name), "int32_t[]")
-    machine_in_c = {
-        "dispatch_s": machine.dispatch_s,
-        "barrier_s": machine.barrier_s,
-        "links": network(tables.links, machine.contention),
-        "units": network(tables.units, machine.shared_units),
-        "n_works": len(tables.works),
-        "n_flows": len(tables.flows),
-        "works": ffi.cast("struct sms_sim_work *", read(np.array(tables.works, WORK_DTYPE), "char[]")),
-        "flows": ffi.cast("struct sms_sim_flow *", read(np.array(tables.flows, FLOW_DTYPE), "char[]")),
-        "columns": table.work_of.shape[1],
-        "column_of": read(table.column_of, "int32_t[]"),
-        "work_of": read(table.work_of, "int32_t[]"),
-    }
-    times = np.empty((6, part.n_tasks))
-    counts = np.empty((2, part.n_tasks), np.int32)
-    came = np.empty(part.n_workers, np.int32)
-    result = ffi.new(
-        "struct sms_sim_result *",
-        {
-            **{name: read(times[i], "double[]") for i, name in enumerate(_TIMES)},
-            "worker": read(counts[0], "int32_t[]"),
-            "waiting_for": read(counts[1], "int32_t[]"),
-            "arrivals": read(came, "int32_t[]"),
-            "with_grants": grants,
-        },
-    )
-    order = read(np.array(arrivals, np.int32), "int32_t[]")
-    part_in_c, whole_machine = ffi.new("struct sms_sim_part *", in_c), ffi.new("struct sms_sim_machine *", machine_in_c)
-    status = lib.sms_sim_run(part_in_c, whole_machine, order, len(arrivals), result)
-    try:
-        if status != lib.SMS_SIM_OK:
-            why = next(words for name, words in _PROBLEMS.items() if status == getattr(lib, name))
-            raise ProgramError(f"the part of the program from task {part.first_task} on cannot run: {why}")
-        refuse_stuck(part, times[2], counts[1])
-        granted_at_s = _copied(ffi, result.granted_at_s, result.n_grants)
-        granted = _copied(ffi, result.granted, result.n_grants * len(machine.links)).reshape(-1, len(machine.links))
-    finally:
-        lib.sms_sim_release(result)
-    ready_s, start_s, end_s, compute_s, transfer_s, serial_s = times
-    return PartResult(
-        ready_s=ready_s,
-        start_s=start_s,
-        end_of_task_s=end_s,
-        compute_s=compute_s,
-        transfer_s=transfer_s,
-        serial_s=serial_s,
-        worker=counts[0],
-        end_s=result.released_s,
-        arrivals=tuple(came[: result.n_arrivals].tolist()),
-        granted_at_s=granted_at_s,
-        granted=granted,
-    )
+    def _rows(self, rows: Sequence[tuple[float, ...]], dtype: np.dtype[np.void], ctype: str) -> Any:
+        return self._ffi.cast(ctype, self._read(np.array(rows, dtype), "char[]"))
+
+    def _read(self, array: npt.NDArray[Any], ctype: str) -> Any:
+        found = self._ffi.from_buffer(ctype, np.ascontiguousarray(array))
+        self._kept.append(found)
+        return found
+
+    def _copied(self, numbers: Any, count: int) -> npt.NDArray[np.float64]:
+        if not count:
+            return np.zeros(0)
+        return np.frombuffer(self._ffi.buffer(numbers, 8 * count), np.float64).copy()
 
 
+_PART = (
+    "predecessor_count", "successor_begin", "successors", "queue_begin", "queue", "pool_begin", "pool_tasks",
+)  # fmt: skip
 _TIMES = ("ready_s", "start_s", "end_s", "compute_s", "transfer_s", "serial_s")
-
-
-def _copied(ffi: Any, numbers: Any, count: int) -> npt.NDArray[np.float64]:
-    if not count:
-        return np.zeros(0)
-    return np.frombuffer(ffi.buffer(numbers, 8 * count), np.float64).copy()
 
 
 @dataclass(frozen=True)
@@ -211,17 +227,8 @@ def _links(capacities: dict[str, float], kinds: Sequence[tuple[tuple[str, ...], 
 
 def tabulated(part: Part, work: Callable[[int, int], Work]) -> WorkTable:
     """The table of what `work(task, worker)` says, asked for each task and each worker that can come to it."""
-    works: list[Work] = []
     work_of = np.full((part.n_tasks, part.n_workers), NO_WORK, np.int32)
-    for worker, tasks in enumerate(tasks_by_worker(part)):
-        for task in tasks:
-            work_of[task, worker] = len(works)
-            works.append(work(task, worker))
+    workers, tasks = np.nonzero(part.reached())
+    work_of[tasks, workers] = np.arange(len(tasks))
+    works = [work(task, worker) for task, worker in zip(tasks.tolist(), workers.tolist(), strict=True)]
     return WorkTable(works, np.arange(part.n_workers, dtype=np.int32), work_of)
-
-
-def tasks_by_worker(part: Part) -> list[list[int]]:
-    """For each worker the tasks of its queue, and of the pools that it visits."""
-    pools = lists(part.pool_begin, part.pool_tasks)
-    queues = lists(part.queue_begin, part.queue)
-    return [[task for code in queue for task in ([code] if code >= 0 else pools[-1 - code])] for queue in queues]

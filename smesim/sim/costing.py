@@ -14,16 +14,28 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip, Cluster
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.known_costs import core_costs, unit_costs
 from smesim.hwmodel.stand_in import computing_core
-from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import NO_BUFFER, OP_DTYPE, SLOTS, OpRow, Program, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
-from smesim.plan.tiles import NR, rows_of_expert
+from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
+from smesim.plan.work import strip_row
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UnitCosting
 from smesim.sim.places import Places
+
+STRIPS = (*STRIP_KINDS, TaskKind.PACK_LHS)
+PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
+_BY_LENGTH = (
+    {*ROW_KERNELS, *STRIPS} - {TaskKind.KV_APPEND},
+    {*PRODUCTS, TaskKind.ATTENTION, TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE},
+    {*TaskKind} - {TaskKind.EXPERT_GEMM},
+)
+IN_STRIPS = np.array([kind in STRIPS for kind in TaskKind])
+BY_LENGTH = np.array([[kind in kinds for kind in TaskKind] for kinds in _BY_LENGTH])
+"""By axis and kind of task, whether its cost depends on how long the range is, and not on where it begins."""
 
 
 class Costing:
@@ -44,7 +56,7 @@ class Costing:
         cores = [_computing_core(chip, worker) for worker in program.workers]
         self._core_names = [name for name, _ in cores]
         self._costs = {
-            name: CoreCosts(cluster, effects, busy[instance.name])
+            name: core_costs(chip, name, cluster, effects, busy[instance.name])
             for (name, cluster), instance in zip(cores, self._instances, strict=True)
         }
         self._places = Places(chip, program, self._instances, effects)
@@ -69,13 +81,13 @@ class Costing:
             return None
         if "f32" not in unit.unit.flop_per_s:
             raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
-        costs = UnitCosts(self._chip, unit, self._costs[cluster], effects)
+        costs = unit_costs(self._chip, unit, self._costs[cluster], effects)
         return UnitCosting(costs, self._program, self._places, cluster)
 
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.task_row(task)
-        key = (*self.alike(worker), self._op_keys[row.op], row.kind, row[3:9])
+        key = (self._alike[worker], self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
             op, costing = self._program.op_rows[row.op], self._units[worker]
             cluster, costs = self._instances[worker].name, self._costs[self._core_names[worker]]
@@ -88,6 +100,32 @@ class Costing:
     def alike(self, worker: int) -> tuple[str, int]:
         """The worker's core and the unit that it drives, -1 for none: tasks cost equal ones the same."""
         return self._alike[worker]
+
+    def classes(self, begin: int, end: int) -> list[tuple[int, ...]]:
+        """For each of the tasks begin .. end - 1 its class: tasks of one class cost the same on the same worker.
+
+        Of most ranges only the length counts; how much is done at a begin of its own depends on where it is.
+        """
+        tasks = self._program.tasks[begin:end]
+        op, kind, ops = tasks["op"], tasks["kind"], self._program.ops
+        keys = np.empty((8, end - begin), np.int64)
+        keys[0] = np.array(self._op_keys)[op]
+        keys[1] = kind
+        for axis in range(3):
+            first, last = (tasks[f"{side}{axis}"].astype(np.int64) for side in ("begin", "end"))
+            if axis == 0:
+                # Strips are balanced: so many of them may have a row more or less.
+                rows, mr = ops["m"].astype(np.int64)[op], ops["lhs_mr"].astype(np.int64)[op]
+                in_rows = strip_row(last, rows, mr) - strip_row(first, rows, mr)
+                lengths = np.where(IN_STRIPS[kind], in_rows, last - first)
+            elif axis == 1:
+                # The last columns of a product may be those of a panel that is not full.
+                lengths = (last - first) * np.where(last * NR > ops["n"][op], -1, 1)
+            else:
+                lengths = last - first
+            by_length = BY_LENGTH[axis][kind]
+            keys[2 + 2 * axis], keys[3 + 2 * axis] = np.where(by_length, (0 * first, lengths), (first, last))
+        return list(map(tuple, keys.T.tolist()))
 
     def _shape_keys(self) -> list[int]:
         """For each operator a number for what its costs depend on: its shape and the sizes of its buffers, not which

@@ -11,7 +11,7 @@ them and makes the trace.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,6 @@ from smesim.sim.timeline import EngineName, Timeline, makespan_s, simulate
 from smesim.trace.schema import Trace, TraceMeta
 
 NO_UNIT = -1
-SHAPE = ["op", "kind", "begin0", "end0", "begin1", "end1", "begin2", "end2"]
-"""What the cost of a task depends on, besides its program and its worker."""
-
 
 class SimExecutor:
     """Runs programs on a described chip, with the given effects on (all by default).
@@ -179,29 +176,28 @@ class _Works:
 
     def table(self, part: Part) -> compiled.WorkTable:
         """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
-        first, end = part.first_task, part.first_task + part.n_tasks
-        shapes = self._program.tasks[first:end][SHAPE].tolist()
-        alike = [
-            (self._costing.alike(worker), core.cluster, unit.cluster, unit.unit)
-            for worker, (core, unit) in enumerate(zip(self._cores, self._units, strict=True))
-        ]
-        columns = {key: column for column, key in enumerate(dict.fromkeys(alike))}
-        column_of = [columns[key] for key in alike]
+        classes: dict[tuple[int, ...], int] = {}
+        class_of = np.array(
+            [
+                classes.setdefault(key, len(classes))
+                for key in self._costing.classes(part.first_task, part.first_task + part.n_tasks)
+            ]
+        )
+        workers: dict[Hashable, list[int]] = {}
+        for worker, (core, unit) in enumerate(zip(self._cores, self._units, strict=True)):
+            alike = (self._costing.alike(worker), core.cluster, unit.cluster, unit.unit)
+            workers.setdefault(alike, []).append(worker)
         works: list[Work] = []
-        known: dict[tuple[tuple[int, ...], int], int] = {}
-        work_of = np.full((part.n_tasks, len(columns)), compiled.NO_WORK, np.int32)
-        for worker, tasks in enumerate(compiled.tasks_by_worker(part)):
-            column = column_of[worker]
-            found = []
-            for task in tasks:
-                key = (shapes[task], column)
-                place = known.get(key)
-                if place is None:
-                    place = known[key] = len(works)
-                    works.append(self.of(first + task, worker))
-                found.append(place)
-            work_of[tasks, column] = found
-        return compiled.WorkTable(works, np.array(column_of, np.int32), work_of)
+        column_of = np.zeros(part.n_workers, np.int32)
+        work_of = np.full((part.n_tasks, len(workers)), compiled.NO_WORK, np.int32)
+        reached = part.reached()
+        for column, team in enumerate(workers.values()):
+            column_of[team] = column
+            tasks = np.flatnonzero(reached[team].any(axis=0))
+            _, firsts, place = np.unique(class_of[tasks], return_index=True, return_inverse=True)
+            work_of[tasks, column] = len(works) + place
+            works += [self.of(part.first_task + int(tasks[first]), team[0]) for first in firsts]
+        return compiled.WorkTable(works, column_of, work_of)
 
     def _work(self, agent: Agent, cost: TaskCost) -> Work:
         # An agent's cap is for all that it draws from a level, so a task has one flow a level.

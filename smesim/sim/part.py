@@ -47,6 +47,17 @@ class Part:
     def n_workers(self) -> int:
         return len(self.queue_begin) - 1
 
+    def reached(self) -> npt.NDArray[np.bool_]:
+        """Which tasks a worker's queue leads to, its own or those of the pools that it visits: (n_workers, n_tasks)."""
+        found = np.zeros((self.n_workers, self.n_tasks), bool)
+        pools = lists(self.pool_begin, self.pool_tasks)
+        for tasks, queue in zip(found, lists(self.queue_begin, self.queue), strict=True):
+            tasks[[code for code in queue if code >= 0]] = True
+            for code in queue:
+                if code < 0:
+                    tasks[pools[-1 - code]] = True
+        return found
+
 
 def lists(begin: Int32s, flat: Int32s) -> list[list[int]]:
     """What a part keeps one behind the other, as a list for each."""

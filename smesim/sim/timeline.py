@@ -139,6 +139,7 @@ class _Run:
         self._repeat_equal = repeat_equal
         self._engine = engine
         self._grants = grants
+        self._prepared: dict[int, tuple[Part, compiled.Prepared | None]] = {}  # by signature
         self.simulated = 0
 
     def courses(self) -> Iterator[tuple[float, _Course]]:
@@ -146,17 +147,24 @@ class _Run:
         cutter = Cutter(self._program)
         known: dict[tuple[int, tuple[int, ...]], _Course] = {}
         now, arrivals = 0.0, tuple(range(self._program.n_workers))
-        for (begin, end), signature in zip(self._bounds, self._signatures, strict=True):
+        for bounds, signature in zip(self._bounds, self._signatures, strict=True):
             course = known.get((signature, arrivals)) if self._repeat_equal else None
             if course is None:
-                course = known[signature, arrivals] = self._simulated(cutter.part(begin, end), arrivals)
+                if not self._repeat_equal or signature not in self._prepared:
+                    self._prepared[signature] = self._prepare(cutter.part(*bounds))
+                course = known[signature, arrivals] = self._simulated(*self._prepared[signature], arrivals)
             yield now, course
             now, arrivals = now + course.end_s, course.arrivals
 
-    def _simulated(self, part: Part, arrivals: tuple[int, ...]) -> _Course:
+    def _prepare(self, part: Part) -> tuple[Part, compiled.Prepared | None]:
+        if self._engine == "simpy":
+            return part, None
+        return part, compiled.Prepared(part, self._machine, self._table(part))
+
+    def _simulated(self, part: Part, prepared: compiled.Prepared | None, arrivals: tuple[int, ...]) -> _Course:
         self.simulated += 1
-        if self._engine == "compiled":
-            result = compiled.run_part(part, self._machine, self._table(part), arrivals, grants=self._grants)
+        if prepared is not None:
+            result = prepared.run(arrivals, grants=self._grants)
         else:
             first = part.first_task
             result = run_part(part, self._machine, lambda task, worker: self._work(first + task, worker), arrivals)

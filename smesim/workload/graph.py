@@ -113,7 +113,8 @@ class OperatorGraph:
     def alone(self, site: str) -> OperatorGraph:
         """The first operator of a site and nothing else: what it reads is there, as the prompt is."""
         operator = self.sites[site][0]
-        elsewhere = sum(self.moved_bytes(other) for other in self.operators if other is not operator)
+        moved = zip(self.operators, self._moved_bytes, strict=True)
+        elsewhere = sum(n_bytes for other, n_bytes in moved if other is not operator)
         names = (*operator.inputs, *operator.weights, *operator.outputs)
         tensors = {name: self.tensors[name] for name in names}
         return replace(
@@ -141,7 +142,19 @@ class OperatorGraph:
 
     def total_flop(self) -> int:
         """FLOP of all operators."""
+        return self._flop
+
+    def total_moved_bytes(self) -> float:
+        """Bytes that all operators read and write."""
+        return sum(self._moved_bytes)
+
+    @cached_property
+    def _flop(self) -> int:
         return sum(operator.flop for operator in self.operators)
+
+    @cached_property
+    def _moved_bytes(self) -> tuple[float, ...]:
+        return tuple(self.moved_bytes(operator) for operator in self.operators)
 
     def total_read_bytes(self, role: Role | None = None) -> float:
         """Bytes that all operators read."""
