@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,8 @@ from smesim.plan.program import (
     Array,
     EntryKind,
     Program,
-    field_bytes,
+    joined,
+    words,
 )
 from smesim.plan.schema import Plan
 from smesim.workload.graph import OperatorGraph
@@ -72,14 +74,14 @@ class Segment:
         order = np.argsort(sources, kind="stable")
         rows = np.zeros(len(tasks), TASK_DTYPE)
         columns = np.array(tasks, np.int32)
-        for name, column in zip(TASK_DTYPE.names or (), columns.T, strict=False):  # the rest are the edges
-            rows[name] = column
+        rows["op"], rows["kind"], rows["worker"] = columns[:, 0], columns[:, 1], columns[:, 2]
+        words(rows)[:, 2:10] = columns[:, 3:]  # the rest are the edges
         facts = np.zeros(len(ops), OP_DTYPE)  # not made of the rows: the bytes between fields count as well
         for name, values in zip(OP_DTYPE.names or (), zip(*ops, strict=True), strict=True):
             facts[name] = values
         drawn = [(who, list(pool_tasks[first:end])) for who, (first, end) in zip(visitors, pools, strict=True)]
         sources, targets = sources[order], targets[order]
-        work = (field_bytes(rows), sources.tobytes(), targets.tobytes(), repr(drawn).encode())
+        work = (rows.tobytes(), sources.tobytes(), targets.tobytes(), repr(drawn).encode())
         rows["predecessor_count"] = counts
         return cls(
             ops=facts,
@@ -100,36 +102,31 @@ class Segment:
         """The same for another layer, on its own buffers."""
         ops, (first, end) = self.ops.copy(), self.buffers
         ops["layer"] = layer
-        for name in SLOTS:
-            own = (ops[name] >= first) & (ops[name] < end)
-            ops[name][own] += buffers[0] - first
+        named = words(ops)[:, -len(SLOTS) :]
+        named += (buffers[0] - first) * ((named >= first) & (named < end))
         return replace(self, ops=ops, layer=layer, buffers=buffers)
 
     def signature(self, n_bytes: npt.NDArray[np.int64]) -> int:
         """Equal for segments that do the same work in the same order on other buffers, whose sizes these are."""
         ops = self.ops.copy()
         ops["layer"] = 0
-        for name in SLOTS:
-            present = ops[name] != NO_BUFFER
-            sizes = n_bytes[np.where(present, ops[name], 0)]
-            ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
+        buffers = words(ops)[:, -len(SLOTS) :]
+        sizes = np.where(buffers != NO_BUFFER, n_bytes[buffers], NO_BUFFER)
+        buffers[:] = 0
         # Of the edges only those inside count: who waits before the segment or behind it does not change its work.
-        tasks, sources, targets, drawn = self.work
-        digest = hashlib.sha256()
-        for part in (tasks, sources, targets, field_bytes(ops), drawn):
-            digest.update(part)
-        return int.from_bytes(digest.digest()[:8], "little")
+        digest = hashlib.sha256(b"".join((*self.work, ops.tobytes(), sizes.tobytes()))).digest()
+        return int.from_bytes(digest[:8], "little")
 
 
 def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buffers: BufferTable) -> Program:
     """The program of the segments, one behind the other."""
     buffer_rows = buffers.array()
     first_op, first_task, first_pool, first_drawn = (
-        np.concatenate([[0], np.cumsum([len(getattr(segment, name)) for segment in segments])]).tolist()
+        list(accumulate((len(getattr(segment, name)) for segment in segments), initial=0))
         for name in ("ops", "tasks", "pools", "pool_tasks")
     )
     n_tasks = first_task[-1]
-    tasks = np.concatenate([segment.tasks for segment in segments])
+    tasks = joined([segment.tasks for segment in segments])
     tasks["op"] += np.repeat(np.array(first_op[:-1], np.int32), [len(segment.tasks) for segment in segments])
     sources: list[Int32s] = []
     targets: list[Int32s] = []
@@ -156,12 +153,12 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
     for i, worker in enumerate(plan.workers):
         role = CPU_ROLE if worker.role == "cpu" else MATRIX_ROLE
         workers[i] = (lengths[i], lengths[i + 1], worker.core, role, -1 if worker.unit is None else worker.unit)
-    pools = np.concatenate([segment.pools for segment in segments])
+    pools = joined([segment.pools for segment in segments])
     for name in ("begin", "end"):
         pools[name] += np.repeat(np.array(first_drawn[:-1], np.int32), [len(segment.pools) for segment in segments])
     operators = graph.operators
     return Program(
-        ops=np.concatenate([segment.ops for segment in segments]),
+        ops=joined([segment.ops for segment in segments]),
         tasks=tasks,
         successors=np.concatenate(targets),
         workers=workers,
@@ -184,7 +181,7 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
 
 def _entries(segments: Sequence[Segment], first_task: list[int], first_pool: list[int]) -> tuple[Array, Int32s]:
     """All queue entries, worker after worker and segment after segment, and whose they are."""
-    entries = np.concatenate([segment.entries for segment in segments])
+    entries = joined([segment.entries for segment in segments])
     worker = np.concatenate([segment.entry_worker for segment in segments])
     lengths = [len(segment.entries) for segment in segments]
     firsts = (np.repeat(np.array(first[:-1], np.int32), lengths) for first in (first_pool, first_task))

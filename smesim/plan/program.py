@@ -42,7 +42,7 @@ count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -295,6 +295,18 @@ class TaskRow(NamedTuple):
     predecessor_count: int
     successor_begin: int
     successor_end: int
+
+
+def words(array: Array) -> npt.NDArray[np.int32]:
+    """Rows of `OP_DTYPE` or `TASK_DTYPE` as rows of 32-bit words of the same memory; these two have no gaps."""
+    return array.view(np.int32).reshape(len(array), -1)
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Rows of one dtype one behind the other, field by field what they are; numpy would look into each field."""
+    dtype = arrays[0].dtype
+    opaque = np.dtype((np.void, dtype.itemsize))
+    return np.concatenate([array.view(opaque) for array in arrays]).view(dtype)
 
 
 def field_bytes(array: npt.NDArray[Any]) -> bytes:

@@ -59,6 +59,10 @@ def row_kernel(program: Program, task: int) -> str:
     return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
 
 
+_IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
+_IS_KEPT = np.array([role in (BufferRole.WEIGHT, BufferRole.KV) for role in BufferRole])
+
+
 def reuse_distances(program: Program) -> dict[str, Int64s]:
     """For each slot, per operator: bytes that other operators touched since its buffer was touched last.
 
@@ -85,12 +89,12 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
         for buffer in touched[op]:
             last_end[buffer] = before[op + 1]
     distances = {slot: np.array(of_slot, np.int64) for slot, of_slot in far.items()}
-    packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
+    packing = program.tasks["op"][_IS_PACKING[program.tasks["kind"]]]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     distances["handover"][:] = 0  # likewise
     # Weights, keys and values are touched once a pass of the model; what passes between operators, by its neighbours.
-    kept = np.isin(program.buffers["role"], (BufferRole.WEIGHT, BufferRole.KV))
-    for slot in SLOTS:
+    kept = _IS_KEPT[program.buffers["role"]]
+    for slot in SLOTS if program.elsewhere_bytes else ():
         there = program.ops[slot] != NO_BUFFER
         distances[slot][there] += program.elsewhere_bytes * kept[program.ops[slot][there]]
     _settle(program, distances)
@@ -109,12 +113,12 @@ def touched_bytes(program: Program) -> Int64s:
 
 def _settle(program: Program, distances: dict[str, Int64s]) -> None:
     """Give the operators of equal segments the distances of the last one: all layers are alike, the first included."""
-    last = {int(segment["signature"]): segment for segment in program.segments}
+    segments = program.segments.tolist()
+    last = {signature: (begin, end) for begin, end, signature in segments}
     op_of = program.tasks["op"]
-    for segment in program.segments:
-        like = last[int(segment["signature"])]
-        first, first_like = op_of[segment["task_begin"]], op_of[like["task_begin"]]
-        n_ops = int(op_of[segment["task_begin"] : segment["task_end"]].max()) - int(first) + 1
+    for begin, end, signature in segments if len(last) < len(segments) else ():
+        first, first_like = op_of[begin], op_of[last[signature][0]]
+        n_ops = int(op_of[begin:end].max()) - int(first) + 1
         for values in distances.values():
             values[first : first + n_ops] = values[first_like : first_like + n_ops]
 

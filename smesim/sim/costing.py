@@ -18,14 +18,16 @@ from smesim.hwmodel.known_costs import core_costs, unit_costs
 from smesim.hwmodel.stand_in import computing_core
 from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import NO_BUFFER, OP_DTYPE, SLOTS, OpRow, Program, TaskKind, TaskRow
+from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
 from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
 from smesim.plan.work import strip_row
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
-from smesim.sim.costing_unit import UnitCosting
+from smesim.sim.costing_unit import UNIT_TASKS, UnitCosting
 from smesim.sim.places import Places
 
+UNIT_KINDS = frozenset({*STAGED_KINDS, *UNIT_TASKS})
+"""Tasks that a unit may do in its driver's place."""
 STRIPS = (*STRIP_KINDS, TaskKind.PACK_LHS)
 PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
 _BY_LENGTH = (
@@ -34,8 +36,8 @@ _BY_LENGTH = (
     {*TaskKind} - {TaskKind.EXPERT_GEMM},
 )
 IN_STRIPS = np.array([kind in STRIPS for kind in TaskKind])
-BY_LENGTH = np.array([[kind in kinds for kind in TaskKind] for kinds in _BY_LENGTH])
-"""By axis and kind of task, whether its cost depends on how long the range is, and not on where it begins."""
+BY_LENGTH = np.array([[kind in kinds for kinds in _BY_LENGTH] for kind in TaskKind])
+"""By kind of task and axis, whether its cost depends on how long the range is, and not on where it begins."""
 
 
 class Costing:
@@ -87,7 +89,8 @@ class Costing:
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.task_row(task)
-        key = (self._alike[worker], self._op_keys[row.op], row.kind, row[3:9])
+        core, unit = self._alike[worker]
+        key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
             op, costing = self._program.op_rows[row.op], self._units[worker]
             cluster, costs = self._instances[worker].name, self._costs[self._core_names[worker]]
@@ -107,36 +110,35 @@ class Costing:
         Of most ranges only the length counts; how much is done at a begin of its own depends on where it is.
         """
         tasks = self._program.tasks[begin:end]
-        op, kind, ops = tasks["op"], tasks["kind"], self._program.ops
-        keys = np.empty((8, end - begin), np.int64)
-        keys[0] = np.array(self._op_keys)[op]
-        keys[1] = kind
-        for axis in range(3):
-            first, last = (tasks[f"{side}{axis}"].astype(np.int64) for side in ("begin", "end"))
-            if axis == 0:
-                # Strips are balanced: so many of them may have a row more or less.
-                rows, mr = ops["m"].astype(np.int64)[op], ops["lhs_mr"].astype(np.int64)[op]
-                in_rows = strip_row(last, rows, mr) - strip_row(first, rows, mr)
-                lengths = np.where(IN_STRIPS[kind], in_rows, last - first)
-            elif axis == 1:
-                # The last columns of a product may be those of a panel that is not full.
-                lengths = (last - first) * np.where(last * NR > ops["n"][op], -1, 1)
-            else:
-                lengths = last - first
-            by_length = BY_LENGTH[axis][kind]
-            keys[2 + 2 * axis], keys[3 + 2 * axis] = np.where(by_length, (0 * first, lengths), (first, last))
-        return list(map(tuple, keys.T.tolist()))
+        op, kind = tasks["op"], tasks["kind"]
+        rows, n, mr = (self._program.ops[name].astype(np.int64)[op] for name in ("m", "n", "lhs_mr"))
+        ranges = words(tasks)[:, 2:8].astype(np.int64)
+        firsts, lasts = ranges[:, 0::2], ranges[:, 1::2]
+        lengths = lasts - firsts
+        # Strips are balanced: so many of them may have a row more or less.
+        in_strips = IN_STRIPS[kind]
+        if in_strips.any():
+            in_rows = strip_row(lasts[:, 0], rows, mr) - strip_row(firsts[:, 0], rows, mr)
+            lengths[:, 0] = np.where(in_strips, in_rows, lengths[:, 0])
+        # The last columns of a product may be those of a panel that is not full.
+        lengths[:, 1] *= np.where(lasts[:, 1] * NR > n, -1, 1)
+        by_length = BY_LENGTH[kind]
+        keys = np.empty((end - begin, 8), np.int64)
+        keys[:, 0], keys[:, 1] = np.array(self._op_keys)[op], kind
+        keys[:, 2:5], keys[:, 5:] = np.where(by_length, -1, firsts), np.where(by_length, lengths, lasts)
+        return list(map(tuple, keys.tolist()))
 
     def _shape_keys(self) -> list[int]:
         """For each operator a number for what its costs depend on: its shape and the sizes of its buffers, not which
         they are."""
-        ops, sizes = self._program.ops, self._places.touched_bytes
-        columns = [ops[name] for name in OP_DTYPE.names or () if name not in (*SLOTS, "layer", "eps")]
-        for name in SLOTS:
-            there = ops[name] != NO_BUFFER
-            columns += [np.where(there, sizes[ops[name]], 0), self._places.distances[name]]
-        columns += [shares.view(np.int64) for shares in self._staged.foreign.values()]
-        rows = np.stack([column.astype(np.int64) for column in columns], axis=1)
+        ops = self._program.ops.copy()
+        ops["layer"] = 0
+        buffers = words(ops)[:, -len(SLOTS) :]
+        sizes = np.where(buffers != NO_BUFFER, self._places.touched_bytes[buffers], NO_BUFFER)
+        buffers[:] = 0
+        foreign = [shares.view(np.int64) for shares in self._staged.foreign.values()]
+        far = np.array([*self._places.distances.values(), *foreign])
+        rows = np.concatenate([words(ops), sizes.view(np.int32), far.T.copy().view(np.int32)], axis=1)
         known: dict[bytes, int] = {}
         return [known.setdefault(row.tobytes(), len(known)) for row in rows]
 

@@ -14,6 +14,9 @@ from smesim.plan.reuse import F32_BYTES
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
 
+UNIT_TASKS = (TaskKind.GEMM, TaskKind.EXPERT_GEMM, TaskKind.GEMV, TaskKind.ATTENTION, TaskKind.PACK_LHS)
+"""Tasks that `UnitCosting` may have a cost for."""
+
 
 class UnitCosting:
     """Costs of tasks on one unit. `cost` gives None for a task that its driver's core does better."""

@@ -131,11 +131,13 @@ def _begins(counts: npt.ArrayLike) -> Int32s:
 
 def _entries(program: Program) -> tuple[Int64s, Int64s, Int64s]:
     """All queue entries that lead to a task: worker, first task they lead to, code in a part."""
-    ranges = [np.arange(worker["entry_begin"], worker["entry_end"]) for worker in program.workers]
-    worker = np.repeat(np.arange(program.n_workers), [len(entries) for entries in ranges])
-    entries = program.entries[np.concatenate(ranges)]
+    begins, counts = program.workers["entry_begin"], program.workers["entry_end"] - program.workers["entry_begin"]
+    worker = np.repeat(np.arange(program.n_workers), counts)
+    entries = program.entries[np.repeat(begins - np.cumsum(counts) + counts, counts) + np.arange(len(worker))]
     index = entries["index"].astype(np.int64)
     is_pool = entries["kind"] == EntryKind.POOL
+    if not is_pool.any():
+        return worker, index, index
     pool = np.where(is_pool, index, 0)
     begins = np.append(program.pools["begin"], 0)[pool]
     leads = ~is_pool | (np.append(program.pools["end"], 0)[pool] > begins)
