@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 from smesim import __version__
@@ -107,6 +108,9 @@ class Solver:
         self._models: Memo[Hashable, OperatorGraph] = Memo(MODELS_KEPT)
         self._layers: Memo[Hashable, OperatorGraph] = Memo(LAYERS_KEPT)
         self._operators: Memo[Hashable, OperatorGraph] = Memo(OPERATORS_KEPT)
+        self._shapes: Memo[tuple[Hashable, ...], int] = Memo(OPERATORS_KEPT)
+        self._numbers = count()
+        self._shape_of: Memo[int, tuple[OperatorGraph, int]] = Memo(OPERATORS_KEPT)
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
         self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
@@ -140,7 +144,7 @@ class Solver:
         if site is None:
             plan = self._plan(asked, graph, chip, effects)
             return _answer(plan, graph, _simulated_s(plan, chip, graph, effects))
-        shape = (chip_key, *_shape(graph), effects)
+        shape = (chip_key, self._shape(graph), effects)
 
         def work_out() -> Answer:
             plan = self._plan(asked, graph, chip, effects)
@@ -149,6 +153,14 @@ class Solver:
             return _answer(plan, graph, self._times.get(key, lambda: _simulated_s(plan, chip, graph, effects)))
 
         return self._answers.get((shape, how), work_out)
+
+    def _shape(self, alone: OperatorGraph) -> int:
+        """A number for all that the time of a single operator depends on, but for chip and plan."""
+        # By the graph's identity: what is kept holds the graph, so no other can come to lie where it was.
+        def number() -> int:
+            return self._shapes.get(_shape(alone), lambda: next(self._numbers))
+
+        return self._shape_of.get(id(alone), lambda: (alone, number()))[1]
 
     def _inputs_hash(self, point: Point) -> str:
         """SHA-256 (32 hex digits) of the question, the chip, the model and the version of smesim."""
