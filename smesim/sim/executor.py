@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from smesim import __version__
-from smesim.errors import ProgramError
+from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.library import fingerprint
@@ -33,7 +33,7 @@ from smesim.sim.crew import column_of, crew_of
 from smesim.sim.effects import ALL_EFFECTS, check_effects
 from smesim.sim.engine import Flow, Work
 from smesim.sim.part import Part
-from smesim.sim.timeline import EngineName, Timeline, makespan_s, simulate
+from smesim.sim.timeline import ENGINES, EngineName, Timeline, makespan_s, simulate
 from smesim.trace.schema import Trace, TraceMeta
 
 
@@ -45,12 +45,14 @@ class SimExecutor:
     """
 
     def __init__(
-        self, chip: Chip, effects: Collection[str] = ALL_EFFECTS, engine: EngineName | None = None
+        self, chip: Chip, effects: Collection[str] = ALL_EFFECTS, engine: str | None = None
     ) -> None:
         self._chip = chip
         self._effects = check_effects(effects)
         self._network = LinkNetwork.of(chip)
-        self._engine = engine
+        if engine not in (None, *ENGINES):
+            raise SmesimError(f"engine {engine!r} asked for; accepted: {', '.join(ENGINES)}")
+        self._engine: EngineName | None = engine  # type: ignore[assignment]
 
     def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
         """When every task runs, and what every link carries.
