@@ -265,7 +265,9 @@ class _Layer:
         return seconds + (meeting.stalled_s.value if len(self.threads) >= self.chip.core_count else 0.0)
 
     def lowered(self, operators: Iterable[Operator]) -> Lowered:
-        return lower_stages(self.chip, self.threads, self.stages(operators), self.run.profile.name, self.unit_rate)
+        shared = "shared_unit" in self.effects
+        name = self.run.profile.name
+        return lower_stages(self.chip, self.threads, self.stages(operators), name, self.unit_rate, shared)
 
 
 def phase_seconds(run: Run) -> float:

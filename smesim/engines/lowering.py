@@ -77,13 +77,15 @@ class Stage:
 
 @dataclass
 class Lowered:
-    """A program and what its tasks cost on a chip; `unit_rate` is what a driven unit keeps of its rate."""
+    """A program and what its tasks cost on a chip; `unit_rate` is what a driven unit keeps of its rate, and unless
+    `shared_units` every thread has a unit to itself."""
 
     program: Program
     chip: Chip
     threads: Sequence[Thread]
     costs: list[Mapping[str, Cost]]
     unit_rate: float = 1.0
+    shared_units: bool = True
     network: LinkNetwork = field(init=False)
     _works: dict[tuple[int, str, int], Work] = field(default_factory=dict)
 
@@ -115,6 +117,7 @@ class Lowered:
             dispatch_s=whole_ticks(dispatch_s),
             barrier_s=whole_ticks(meeting_s),
             units=dict.fromkeys(sorted(units), (self.unit_rate, self.unit_rate)),
+            shared_units=self.shared_units,
         )
         return simulate(self.program, machine, self.work)
 
@@ -124,8 +127,9 @@ class Lowered:
 
 
 def lower_stages(
-    chip: Chip, threads: Sequence[Thread], stages: Sequence[Stage], name: str, unit_rate: float = 1.0
-) -> Lowered:
+    chip: Chip, threads: Sequence[Thread], stages: Sequence[Stage], name: str, unit_rate: float = 1.0,
+    shared_units: bool = True,
+) -> Lowered:  # fmt: skip
     """Stages as tasks with dependencies: every chunk waits for the join of the stage before its own."""
     tasks: list[tuple[int, ...]] = []
     successors: list[list[int]] = []
@@ -159,7 +163,7 @@ def lower_stages(
         costs.append({})
         last_join = join
     program = _program(stages, threads, tasks, successors, entries, pools, pool_tasks, name)
-    return Lowered(program, chip, threads, costs, unit_rate)
+    return Lowered(program, chip, threads, costs, unit_rate, shared_units)
 
 
 def _program(
