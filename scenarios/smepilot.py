@@ -47,7 +47,7 @@ def phases(s: Scenario, times: Times, chip: str, asked: tuple[str, ...], changes
     """Whole phases on one chip."""
     found = []
     for model, phase in every(s.models, asked):
-        ours = times.planned(chip, model, phase, s.planners[0], changes, last_layer_rows="logits")
+        ours = times.best_planned(chip, model, phase, s.planners, changes, last_layer_rows="logits")
         others = tried({
             CORES: lambda m=model, p=phase: times.engine(chip, m, p, s.engines[0], changes=changes).seconds,
             SME: lambda m=model, p=phase: times.engine(chip, m, p, s.engines[2], changes=changes).seconds,
@@ -80,7 +80,8 @@ def study(s: Scenario, times: Times) -> Findings:
     whole = end_to_end(s, prompts, steps)
     claims = (
         ("gemm-sme", products, SME), ("gemm-cpu", products, CORES), ("gemm-cpu", products, TUNED),
-        ("attention", attention, FLASH), ("attention", attention, ROWS), ("decode", steps, CORES), ("end-to-end", whole, CORES),
+        ("attention", attention, FLASH), ("attention", attention, ROWS), ("decode", steps, CORES),
+        ("end-to-end", whole, CORES),
     )  # fmt: skip
     verdicts = []
     for claim, compared, other in claims:

@@ -73,7 +73,8 @@ def study(s: Scenario, times: Times) -> Findings:
     verdicts.append(
         noted(
             f"On one core in caches two passes give {number(min(near))}x to {number(max(near))}x; out of cache"
-            f" {number(min(far))}x to {number(max(far))}x; bytes alone (three elements moved instead of four) would give {number(4 / 3)}x."
+            f" {number(min(far))}x to {number(max(far))}x; bytes alone (three elements moved instead of four) would"
+            f" give {number(4 / 3)}x."
         )
     )
     bands = tuple((1.0, claim.band[1], claim.says) for claim in s.published.values())

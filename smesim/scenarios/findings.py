@@ -4,7 +4,8 @@ A verdict holds predictions against what was published:
 
 * a **range** is met if the median of the predictions lies in it;
 * a **maximum** ("up to 3.94x") is met if the largest prediction reaches it, and by how much it is passed is said too;
-* a **value** or a ratio is met if the prediction is as near as the claim's tolerance; of several values, the median of the errors.
+* a **value** or a ratio is met if the prediction is as near as the claim's tolerance, of several values the median of
+  their errors.
 
 A verdict without a published figure says what the numbers show, and nothing is met or missed.
 """

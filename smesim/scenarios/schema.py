@@ -40,7 +40,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from smesim.engines import profile as engines
 from smesim.engines.formats import FORMATS
@@ -55,7 +55,7 @@ from smesim.validate.records import PublishedRecord
 from smesim.workload import Phase, catalog
 
 Statistic = Literal["range", "maximum", "value", "ratio"]
-_Text = Annotated[str, Field(min_length=1)]
+_Text = Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)]
 _Names = Annotated[tuple[str, ...], Field(strict=False)]
 _Counts = Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)]
 _Factors = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False, min_length=2)]

@@ -35,6 +35,7 @@ from smesim.workload.operators import Linear
 Changes = tuple[tuple[str, float], ...]
 Progress = Callable[[str], None]
 T = TypeVar("T")
+MANY_CORES = 64
 
 
 def _quiet(what: str) -> None:
@@ -79,6 +80,13 @@ class Times:
         key = tuple(sorted((name, str(value)) for name, value in values.items()))
         what = f"{model} {asked.get('site', phase)} on {chip}, {planner}"
         return self._once(key, lambda: self._solver.answer(Point(0, "", values)), what)
+
+    def best_planned(
+        self, chip: str, model: str, phase: str, planners: Sequence[str], changes: Changes = (), **asked: Any
+    ) -> Answer:
+        """The fastest of the plans of several planners: an engine of ours may choose for each phase."""
+        answers = [self.planned(chip, model, phase, planner, changes, **asked) for planner in planners]
+        return min(answers, key=lambda answer: answer.time_s)
 
     def engine(
         self, chip: str, model: str, phase: str, engine: str, weights: str = "f32", threads: int | None = None,
@@ -199,5 +207,7 @@ def _doubled(count: int) -> list[int]:
 
 
 def _counts(chip: Chip) -> list[int]:
-    """Thread counts worth trying; of many cores also those between."""
+    """Thread counts worth trying; of very many cores half of them, and all."""
+    if chip.core_count > MANY_CORES:
+        return [chip.core_count // 2, chip.core_count]
     return sorted({*thread_counts(chip), *_doubled(chip.core_count)})
