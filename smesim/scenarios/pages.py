@@ -7,7 +7,7 @@ to reproduce.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib.util import find_spec
@@ -79,10 +79,8 @@ def markdown(scenario: Scenario, findings: Findings) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def _claims(claims: Any) -> list[str]:
-    rows = [
-        f"| {claim.says} | {_published(claim)} | {'; '.join(claim.sources)} |" for claim in claims
-    ]  # fmt: skip
+def _claims(claims: Iterable[Published]) -> list[str]:
+    rows = [f"| {claim.says} | {_published(claim)} | {'; '.join(claim.sources)} |" for claim in claims]
     return ["| claim | figure | source |", "|---|---|---|", *rows] if rows else []
 
 
