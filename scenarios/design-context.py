@@ -13,9 +13,9 @@ def study(s: Scenario, times: Times) -> Findings:
     for chip, model in every(s.chips, s.models):
         layers = catalog.load(model).layers
         for kind in ("decode", "prefill"):
-            shares, gains = [], []
+            shares, gains, prompt = [], [], int(s.number("prompt"))
             for context in map(int, contexts):
-                asked = Phase.decode(context) if kind == "decode" else Phase.prefill(int(s.number("prompt")), context)
+                asked = Phase.decode(context) if kind == "decode" else Phase.prefill(prompt, context - prompt)
                 both, cores = (
                     times.planned(chip, model, str(asked), planner, last_layer_rows="logits") for planner in s.planners
                 )

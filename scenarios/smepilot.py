@@ -47,7 +47,8 @@ def phases(s: Scenario, times: Times, chip: str, asked: tuple[str, ...], changes
     """Whole phases on one chip."""
     found = []
     for model, phase in every(s.models, asked):
-        ours = times.best_planned(chip, model, phase, s.planners, changes, last_layer_rows="logits")
+        planners = s.planners if Phase.parse(phase).tokens == 1 else s.planners[:1]
+        ours = times.best_planned(chip, model, phase, planners, changes, last_layer_rows="logits")
         others = tried({
             CORES: lambda m=model, p=phase: times.engine(chip, m, p, s.engines[0], changes=changes).seconds,
             SME: lambda m=model, p=phase: times.engine(chip, m, p, s.engines[2], changes=changes).seconds,

@@ -57,6 +57,8 @@ def scenario(
     for verdict in findings.verdicts:
         mark = pages.MARKS[verdict.met]
         show.print_line(f"{mark}: {verdict.says}" if mark else verdict.says)
+    if findings.summary:
+        show.print_line(findings.summary)
     for file in written:
         show.print_line(f"Written: {file}")
 

@@ -74,11 +74,20 @@ class Findings:
     verdicts: tuple[Verdict, ...]
     charts: tuple[Chart, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """How many of the published figures are met, of those that predictions were held against."""
+        judged = [verdict.met for verdict in self.verdicts if verdict.met is not None]
+        return f"{sum(judged)} of {len(judged)} comparisons with published figures are met." if judged else ""
+
 
 def number(value: float) -> str:
-    """A number as sentences and tables show it: four digits, without an exponent where it is of everyday size."""
-    if value == 0 or not math.isfinite(value):
+    """A number as sentences and tables show it: whole, or four digits, without an exponent where it is of everyday
+    size."""
+    if not math.isfinite(value):
         return str(value)
+    if value == int(value):
+        return f"{value:,.0f}"
     digits = max(0, 3 - math.floor(math.log10(abs(value))))
     return f"{value:.3g}" if abs(value) < 1e-3 else f"{value:,.{min(digits, 3)}f}"
 

@@ -70,7 +70,8 @@ def markdown(scenario: Scenario, findings: Findings) -> str:
     lines += ["## Prediction", ""]
     for table in findings.tables:
         lines += [f"### {table.title}", "", *_table(table), ""]
-    lines += ["## Verdict", "", *(_verdict(verdict) for verdict in findings.verdicts), ""]
+    lines += ["## Verdict", "", *([findings.summary, ""] if findings.summary else [])]
+    lines += [*(_verdict(verdict) for verdict in findings.verdicts), ""]
     lines += ["## How it is predicted", "", scenario.method, ""]
     asked = [(key, value) for key, value in scenario if isinstance(value, tuple) and value]
     lines += [f"- {key}: {', '.join(map(str, value))}" for key, value in asked]

@@ -35,7 +35,7 @@ from smesim.workload.operators import Linear
 Changes = tuple[tuple[str, float], ...]
 Progress = Callable[[str], None]
 T = TypeVar("T")
-MANY_CORES = 64
+MANY = 64
 
 
 def _quiet(what: str) -> None:
@@ -119,7 +119,7 @@ class Times:
             return gemm.on_units(profile, kernel, described, on, product, effects, panel).seconds(barrier)
 
         key = (chip, engine, product, kernel, units, panel, changes, tuple(without))
-        counts = [units] if units else _doubled(len(described.unit_instances))
+        counts = [units] if units else _fewer(len(described.unit_instances)) or _doubled(len(described.unit_instances))
         return self._once(key, lambda: min(map(seconds, counts)), f"{engine} on {chip}")
 
     def product_on_cores(
@@ -208,6 +208,9 @@ def _doubled(count: int) -> list[int]:
 
 def _counts(chip: Chip) -> list[int]:
     """Thread counts worth trying; of very many cores half of them, and all."""
-    if chip.core_count > MANY_CORES:
-        return [chip.core_count // 2, chip.core_count]
-    return sorted({*thread_counts(chip), *_doubled(chip.core_count)})
+    return _fewer(chip.core_count) or sorted({*thread_counts(chip), *_doubled(chip.core_count)})
+
+
+def _fewer(count: int) -> list[int]:
+    """Of very many, half of them and all; nothing of fewer."""
+    return [count // 2, count] if count > MANY else []

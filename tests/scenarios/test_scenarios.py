@@ -127,7 +127,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     between, at_most, value = claim("range", low=1.5, high=2.0), claim("maximum", high=3.0), claim("value", high=2.0)
     met = judged(between, [1.0, 1.6, 5.0], "here")
     assert (met.met, met.off) == (True, 0.0)
-    assert "(here): predicted 1.000 to 5.000x, median 1.600, published 1.500 to 2.000x; 1 of 3 points" in met.says
+    assert "(here): predicted 1 to 5x, median 1.600, published 1.500 to 2x; 1 of 3 points" in met.says
     assert judged(between, [1.2]).off == pytest.approx(1.2 / 1.5 - 1)
     assert judged(between, [3.0]).off == pytest.approx(0.5)
     assert (judged(at_most, [1.0, 3.3]).met, judged(at_most, [1.0, 2.7]).met) == (True, False)
@@ -163,9 +163,9 @@ def test_a_lever_finds_the_factor_that_a_claim_needs() -> None:
     lever = Lever(says="bandwidth", published="gain", paths=paths[:1], factors=(0.25, 0.5, 1.0))
     pulled = pull(lever, claim("maximum", high=3.0), [("m4", chip)], lambda _, c: [1.0, bandwidth / c[0][1]])
     assert [row[3] for row in pulled.rows] == [4.0, 2.0, 1.0]
-    assert "bandwidth of m4: 0.354 times the preset's would give 3.000x (as it is: 1.000x)" in pulled.verdicts[0].says
+    assert "bandwidth of m4: 0.354 times the preset's would give 3x (as it is: 1x)" in pulled.verdicts[0].says
     never = pull(lever, claim("maximum", high=5.0), [("m4", chip)], lambda _, c: [1.0])
-    assert "no factor that was tried reaches 5.000x" in never.verdicts[0].says
+    assert "no factor that was tried reaches 5x" in never.verdicts[0].says
     assert "met as it is" in pull(lever, claim("value", high=1.0), [("m4", chip)], lambda _, c: [1.0]).verdicts[0].says
 
 
