@@ -24,7 +24,7 @@ from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors, allocate
-from smesim.plan.lower import CPU_ROLE
+from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
