@@ -46,6 +46,12 @@ def test_chunks_are_dealt_or_drawn_and_stages_follow_each_other(shared: bool, fi
     assert lowered.seconds(meeting_s=0.0) == pytest.approx(first_s + 2e-3)
 
 
+@pytest.mark.parametrize(("engine", "threads"), [("llama-cpp-hybrid", 6), ("llama-cpp-sme", 12), ("llama-cpp-neon", 3)])
+def test_the_end_is_that_of_the_timeline_to_the_last_bit(engine: str, threads: int) -> None:
+    layer = layer_program(run(engine, Phase.prefill(128), threads))
+    assert layer.seconds(1e-6, 1e-7) == np.nanmax(layer.timeline(1e-6, 1e-7).end_s)
+
+
 def test_an_engine_has_what_its_base_has_unless_it_says_otherwise() -> None:
     neon, sme, hybrid = (profiles.load(f"llama-cpp-{name}") for name in ("neon", "sme", "hybrid"))
     assert hybrid.core == sme.core == neon.core
