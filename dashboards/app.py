@@ -16,6 +16,7 @@ from dashboards.views import (
     plan,
     predicted_measured,
     roofline,
+    scenarios,
     timeline,
     validation,
     what_if,
@@ -31,6 +32,7 @@ PAGES: dict[str, tuple[str, Callable[[Question], None]]] = {
     "what-if": ("What if", what_if.page),
     "ablation": ("Ablation", ablation.page),
     "validation": ("Validation", validation.page),
+    "scenarios": ("Scenarios", scenarios.page),
     "files": ("Your files", files.page),
 }
 """By the name in the address: the title, and what draws the page."""
