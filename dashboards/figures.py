@@ -6,6 +6,7 @@ No figure says what the background is, so each can be read in a dark and in a li
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,10 +106,10 @@ def bars(table: pd.DataFrame) -> Any:
     return figure
 
 
-def error_budget(comparison: Comparison) -> Any:
-    """What the difference of each site is made of, on no background of its own."""
-    figure = comparison_figures.error_budget(comparison)
-    figure.update_layout(template=None, margin=_ROOM)
+def error_budget(comparison: Comparison, sites: pd.DataFrame) -> Any:
+    """What the difference of each of some sites is made of, on no background of its own."""
+    figure = comparison_figures.error_budget(replace(comparison, sites=sites.assign(site=sites["label"])))
+    figure.update_layout(template=None, margin=_ROOM, legend=_LEGEND)
     return figure
 
 
