@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from dashboards.figures import LAYOUT
 from dashboards.palette import KINDS, NEUTRAL
 from smesim.trace import Trace
 from smesim.trace.figures import MAX_DRAWN_TASKS, merged, plotly, segments
@@ -25,6 +26,7 @@ LINK_STRETCHES = 800
 MOST_SPOTS = 4000
 """Places at which a task can be pointed at, over all lanes; a pointer hits what is within some ten pixels."""
 MOST_SPOTS_A_LANE = 200
+OTHERS = "others"
 LANE_PX, LINK_PX, MARGIN_PX = 26, 70, 130
 NARROWEST_LANE_PX, TALLEST_PX = 9, 620
 _COLUMNS = ["task", "op", "op_name", "op_kind", "kind", "worker", "start_s", "end_s"]
@@ -35,7 +37,7 @@ Window = tuple[float, float]
 @dataclass(frozen=True)
 class Drawn:
     """What is drawn of some traces: `slices` has a row for each task, or for neighbours of one operator where not all
-    are drawn `singly`, with its `side` and the `lane` that it lies in; `lanes` are their names from the top."""
+    are drawn `singly`, with its `side`, the `lane` that it lies in and its `legend`; `lanes` are named from the top."""
 
     slices: pd.DataFrame
     lanes: tuple[str, ...]
@@ -59,8 +61,9 @@ def drawn(traces: Mapping[str, Trace], window_s: Window | None = None, most: int
     for i, (side, trace) in enumerate(traces.items()):
         part = parts[i] if singly else merged(parts[i])
         text = part.astype({"op_name": object, "op_kind": object, "kind": object})
-        parts[i] = text.assign(lane=len(lanes) + part["worker"].to_numpy(dtype=np.int64), side=side)
-        lanes += [f"{side} {label}" for label in trace.meta.workers]
+        legend = text["op_kind"].where(text["op_kind"].isin(list(KINDS)), OTHERS)
+        parts[i] = text.assign(lane=len(lanes) + part["worker"].to_numpy(dtype=np.int64), side=side, legend=legend)
+        lanes += [f"{side} {label}" if len(traces) > 1 else label for label in trace.meta.workers]
     return Drawn(pd.concat(parts, ignore_index=True), tuple(lanes), singly, window_s)
 
 
@@ -128,10 +131,10 @@ def figure(
         rows=len(heights), shared_xaxes=True, row_heights=heights, vertical_spacing=0.03
     )
     slices, places = shown.slices, spots(shown)
-    time_of_kind = (slices["end_s"] - slices["start_s"]).groupby(slices["op_kind"]).sum()
-    for kind in map(str, time_of_kind.sort_values(ascending=False, kind="stable").index):
-        _draw_kind(drawing, slices[slices["op_kind"] == kind], kind, lane_px)
-        _draw_spots(drawing, places[places["op_kind"] == kind], kind, shown.singly)
+    for kind in (*KINDS, OTHERS):
+        if len(of_kind := slices[slices["legend"] == kind]):
+            _draw_kind(drawing, of_kind, kind, lane_px)
+    _draw_spots(drawing, places, shown.singly)
     for side, tasks in (framed or {}).items():
         for position, task in enumerate(tasks):
             of_task = slices[(slices["side"] == side) & (slices["task"] == task)]
@@ -139,13 +142,14 @@ def figure(
     for position, link in enumerate(shown_links):
         _draw_link(drawing, first, link, shown.window_s, position + 2)
     drawing.update_layout(
-        height=MARGIN_PX + sum(heights), margin={"l": 10, "r": 10, "t": 30, "b": 40}, hovermode="closest",
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, dragmode="select", selectdirection="h",
+        **LAYOUT, height=MARGIN_PX + sum(heights), hovermode="closest", dragmode="select", selectdirection="h",
         clickmode="event+select",
     )  # fmt: skip
+    # Lanes lie at 0, -1, -2, ...: plotly.js 3 draws WebGL lines in the wrong place on an axis that is reversed.
     drawing.update_yaxes(
-        row=1, tickvals=list(range(len(shown.lanes))), ticktext=shown.lanes, range=[len(shown.lanes) - 0.4, -0.6],
-        zeroline=False, fixedrange=True, title="worker", tickfont={"size": min(12, lane_px)},
+        row=1, tickvals=[-i for i in range(len(shown.lanes))], ticktext=shown.lanes,
+        range=[0.4 - len(shown.lanes), 0.6], zeroline=False, fixedrange=True, title="worker",
+        tickfont={"size": min(12, lane_px)},
     )  # fmt: skip
     drawing.update_xaxes(range=[1e3 * edge for edge in shown.window_s])
     drawing.update_xaxes(row=len(heights), title="time since the start of the run, ms")
@@ -153,13 +157,12 @@ def figure(
 
 
 def _draw_kind(drawing: Any, slices: pd.DataFrame, kind: str, lane_px: int) -> None:
-    lane = slices["lane"].to_numpy(dtype=np.float64)
+    lane = -slices["lane"].to_numpy(dtype=np.float64)
     drawing.add_scattergl(
         x=segments(slices["start_s"].to_numpy() * 1e3, slices["end_s"].to_numpy() * 1e3, np.nan),
         y=segments(lane, lane, np.nan),
         mode="lines",
         name=kind,
-        legendgroup=kind,
         line={"width": max(4, lane_px - 8), "color": KINDS.get(kind, NEUTRAL)},
         hoverinfo="skip",
         row=1,
@@ -167,13 +170,13 @@ def _draw_kind(drawing: Any, slices: pd.DataFrame, kind: str, lane_px: int) -> N
     )
 
 
-def _draw_spots(drawing: Any, places: pd.DataFrame, kind: str, singly: bool) -> None:
+def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
     """What cannot be seen, but says what lies there, and can be clicked."""
     micros = (places["end_s"] - places["start_s"]) * 1e6
     hidden = {"marker": {"opacity": 0}}
     drawing.add_scattergl(
         x=places["at_s"].to_numpy() * 1e3,
-        y=places["lane"].to_numpy(dtype=np.float64),
+        y=-places["lane"].to_numpy(dtype=np.float64),
         customdata=[
             list(row)
             for row in zip(
@@ -182,11 +185,10 @@ def _draw_spots(drawing: Any, places: pd.DataFrame, kind: str, singly: bool) -> 
             )
         ],
         mode="markers",
-        marker={"opacity": 0, "size": 8, "color": KINDS.get(kind, NEUTRAL)},
+        marker={"opacity": 0, "size": 8, "color": NEUTRAL},
         selected=hidden,
         unselected=hidden,
         showlegend=False,
-        legendgroup=kind,
         hovertemplate="<b>%{customdata[1]}</b>, %{customdata[2]}<br>task %{customdata[0]}"
         + ("" if singly else " and its neighbours")
         + "<br>%{customdata[3]:.2f} µs from %{customdata[4]:.4f} ms<extra>%{customdata[5]}</extra>",
@@ -198,7 +200,7 @@ def _draw_spots(drawing: Any, places: pd.DataFrame, kind: str, singly: bool) -> 
 def _frame(drawing: Any, slices: pd.DataFrame, dash: str) -> None:
     for start_s, end_s, lane in slices[["start_s", "end_s", "lane"]].to_numpy(dtype=np.float64).tolist():
         drawing.add_shape(
-            type="rect", x0=start_s * 1e3, x1=end_s * 1e3, y0=lane - 0.48, y1=lane + 0.48,
+            type="rect", x0=start_s * 1e3, x1=end_s * 1e3, y0=-lane - 0.48, y1=-lane + 0.48,
             line={"color": NEUTRAL, "width": 3, "dash": dash},
         )  # fmt: skip
 
@@ -212,8 +214,11 @@ def _draw_link(drawing: Any, trace: Trace, link: str, window_s: Window, row: int
         fill="tozeroy", name=link, showlegend=False, row=row, col=1,
         hovertemplate="%{y:.3g} GB/s at %{x:.4f} ms<extra>" + link + "</extra>",
     )  # fmt: skip
-    drawing.add_hline(y=capacity, line={"color": NEUTRAL, "width": 1, "dash": "dash"}, row=row, col=1)
-    drawing.update_yaxes(row=row, title=f"{link}<br>GB/s", range=[0, capacity * 1.05], fixedrange=True)
+    drawing.add_hline(
+        y=capacity, line={"color": NEUTRAL, "width": 1, "dash": "dash"}, row=row, col=1,
+        annotation={"text": f"{link}, granted of {capacity:.4g} GB/s", "x": 0.5, "xanchor": "center"},
+    )  # fmt: skip
+    drawing.update_yaxes(row=row, title="GB/s", range=[0, capacity * 1.4], nticks=4, fixedrange=True)
 
 
 @dataclass(frozen=True)

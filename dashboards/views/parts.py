@@ -43,12 +43,14 @@ def ask() -> Question:
         label = "Prompt, tokens" if phase == "prefill" else "Context, tokens"
         tokens = st.select_slider(label, lengths, key="ask-tokens")
         batch = st.select_slider("Batch, sequences", range(1, MOST_BATCH + 1), key="ask-batch")
-        weights = st.selectbox("Format of the weights", WEIGHTS, key="ask-weights")
-        planner = st.selectbox("Planner", EVERY_PLANNER, key="ask-planner")
+        left, right = st.columns(2)
+        weights = left.selectbox("Weights", WEIGHTS, key="ask-weights")
+        planner = right.selectbox("Planner", EVERY_PLANNER, key="ask-planner")
         most_layers = catalog.load(model).layers
         state["ask-layers"] = min(state["ask-layers"], most_layers)
-        layers = st.number_input("Layers (0: all)", 0, most_layers, key="ask-layers")
-        threads = st.number_input("Threads (0: all cores)", 0, 65536, key="ask-threads")
+        left, right = st.columns(2)
+        layers = left.number_input("Layers (0: all)", 0, most_layers, key="ask-layers")
+        threads = right.number_input("Threads (0: all)", 0, 65536, key="ask-threads")
     question = Question(
         model, phase, tokens, batch, weights, chip, planner, layers, threads, state["ask-forced"]
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -28,8 +29,7 @@ def page(question: Question) -> None:
     of_phase = studies[address.choice(study_at, "Comparison", list(studies), "study", title=named.__getitem__)]
     phases = address.choices(phases_at, "Phases", sorted(of_phase), "phases") or sorted(of_phase)
     comparisons = [work.comparison_in(folder, of_phase[phase]) for phase in phases]
-    for comparison in comparisons:
-        _total(comparison)
+    _totals(comparisons)
     sites = tables.sites_of(comparisons, [_modes(folder, of_phase[phase]) for phase in phases])
     for at, label, name, column in (
         (kinds_at, "Kinds", "kinds", "op_kind"), (modes_at, "Modes", "modes", "mode"),
@@ -48,15 +48,17 @@ def page(question: Question) -> None:
     parts.table(table, "predicted-measured")
 
 
-def _total(comparison: Comparison) -> None:
-    meta, total = comparison.measured.meta, comparison.total
-    phase_at, predicted_at, measured_at, error_at = st.columns(4)
-    phase_at.metric("Phase", meta.phase)
-    predicted_at.metric(f"Predicted ({palette.mark('simulated')})", format_seconds(total.predicted_s))
-    measured_at.metric(
-        f"Measured ({palette.trace_mark(meta.source, meta.stand_in)})", format_seconds(total.measured_s)
-    )
-    error_at.metric("Error", f"{total.error:+.1%}")
+def _totals(comparisons: Sequence[Comparison]) -> None:
+    """Each phase's prediction, and below it what was measured."""
+    for at, comparison in zip(st.columns(max(3, len(comparisons))), comparisons, strict=False):
+        meta, total = comparison.measured.meta, comparison.total
+        at.metric(
+            f"{meta.phase}, {palette.mark('simulated')}", format_seconds(total.predicted_s),
+            f"{total.error:+.1%} of {format_seconds(total.measured_s)}"
+            f" ({palette.trace_mark(meta.source, meta.stand_in)})",
+            delta_color="off",
+        )  # fmt: skip
+    meta = comparisons[0].measured.meta
     st.caption(f"{meta.model}, {meta.layers} layers, {meta.runs} runs, on {meta.machine}")
 
 

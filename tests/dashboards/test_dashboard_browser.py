@@ -1,8 +1,7 @@
 """The dashboard in a real browser: every page draws without an error, and its controls do what they say.
 
-Needs playwright and Debian's package chromium; `make browser` sets up the first and runs it. What is shown is a study as
-`smesim demo` leaves it, measured here on little, and qwen3-30b-a3b on apple-m4. Pictures of the pages are left in
-out/dashboard.
+Needs playwright and Debian's package chromium; `make browser` sets up the first and runs it. What is shown is a study
+as `smesim demo` leaves it, of little, and qwen3-30b-a3b on apple-m4. Pictures of the pages are left in out/dashboard.
 """
 
 from __future__ import annotations
@@ -78,10 +77,15 @@ def page(context: Any) -> Iterator[Any]:
     shown.set_default_timeout(LONGEST_S * 1e3)
     said: list[str] = []
     shown.on("pageerror", lambda error: said.append(str(error)))
-    shown.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    shown.on("console", lambda message: said.append(message.text) if is_error(message) else None)
     yield shown
     shown.close()
     assert said == []
+
+
+def is_error(message: Any) -> bool:
+    """Streamlit looks for its server below the address of a page first, and a browser reports what is not there."""
+    return message.type == "error" and not message.location["url"].endswith(("/_stcore/health", "/_stcore/host-config"))
 
 
 def settled(page: Any) -> None:
@@ -101,7 +105,7 @@ def visit(page: Any, address: str) -> None:
 def drawn(page: Any) -> Any:
     """The first picture, when it is there."""
     chart = page.locator(CHART).first
-    chart.locator(".xtick").first.wait_for()
+    chart.locator(".xaxislayer-above:visible").first.wait_for()
     return chart
 
 
@@ -119,16 +123,18 @@ def keep_picture(page: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAGES)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_is_drawn(name: str, scheme: str, url: str, page: Any) -> None:
+def test_a_page_is_drawn(name: str, url: str, page: Any) -> None:
     """Those about a question with a mixture of experts, those about files with the study; nothing is cut off."""
-    page.emulate_media(color_scheme=scheme)
-    visit(page, f"{url}/{name}?{MIXTURE}")
+    visit(page, f"{url}/{'' if name == 'overview' else name}?{MIXTURE}")
     assert page.get_by_role("heading", level=1).inner_text() == PAGES[name][0]
     if name in {"roofline", "timeline", "predicted-measured"}:
         drawn(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZE["width"]
-    keep_picture(page, f"{name}-{scheme}")
+    keep_picture(page, f"{name}-light")
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("getComputedStyle(document.querySelector('.stApp')).colorScheme === 'dark'")
+    settled(page)
+    keep_picture(page, f"{name}-dark")
 
 
 def test_a_slider_and_a_forced_mode_change_the_plan_and_the_address(url: str, page: Any) -> None:
@@ -179,13 +185,12 @@ def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) 
 def test_a_comparison_is_filtered_by_phase_and_kind(url: str, page: Any) -> None:
     visit(page, f"{url}/predicted-measured?{SMALL}&phases=decode-16&kinds=attention")
     drawn(page)
-    assert page.get_by_test_id("stMetricValue").count() == 4
-    assert page.get_by_role("button", name="CSV").count() == 1
+    assert page.get_by_test_id("stMetricValue").count() == 1
     phases = page.get_by_test_id("stMultiSelect").filter(has_text="Phases")
     phases.get_by_role("button", name="Clear all").click()
     page.wait_for_function("!location.search.includes('phases')")
     settled(page)
-    assert page.get_by_test_id("stMetricValue").count() == 8
+    assert page.get_by_test_id("stMetricValue").count() == 2
 
 
 def test_a_chip_is_edited_and_reset(url: str, page: Any) -> None:
@@ -211,7 +216,7 @@ def test_a_bad_file_gets_a_clear_message(url: str, page: Any) -> None:
     page.get_by_text("bad.json: line 1: not JSON").wait_for()
     assert page.get_by_test_id("stException").count() == 0
     choose(page, "Or a file in", "demo/chip.toml")
-    page.get_by_role("button", name="Open", exact=True).click()
+    page.get_by_test_id("stBaseButton-secondary").filter(has_text="Open").click()
     page.get_by_role("heading", name="demo/chip.toml").wait_for()
 
 

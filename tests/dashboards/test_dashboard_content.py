@@ -116,11 +116,11 @@ def test_one_points_at_the_task_that_lies_there(trace: Trace) -> None:
     assert set(places["lane"]) == set(shown.slices["lane"])
     assert len(shown.slices) > gantt.MOST_SPOTS or len(places.groupby(["side", "task"])) == len(shown.slices)
     drawing = gantt.figure({"predicted": trace, "again": trace}, shown)
-    pointed = [line for line in drawing.data if line.mode == "markers"]
-    assert sum(len(line.x) for line in pointed) == len(places)
-    assert all(line.marker.opacity == 0 for line in pointed)
-    clicked = {"points": [{"customdata": pointed[0].customdata[0]}], "box": []}
-    assert gantt.looked(clicked) == gantt.Looked(task=pointed[0].customdata[0][0])
+    (pointed,) = (line for line in drawing.data if line.mode == "markers")
+    assert len(pointed.x) == len(places)
+    assert pointed.marker.opacity == 0
+    clicked = {"points": [{"customdata": pointed.customdata[0]}], "box": []}
+    assert gantt.looked(clicked) == gantt.Looked(task=places["task"].iloc[0])
     assert gantt.looked({"points": [{"customdata": [7]}], "box": [{"x": [5.0, -1.0]}]}).window_ms == (0.0, 5.0)
     assert gantt.looked({"points": [], "box": [{"x": [5.0, 5.0]}]}) == gantt.Looked()
 
@@ -136,7 +136,10 @@ def test_the_timeline_has_prediction_above_measurement_and_frames_tasks() -> Non
     figure = gantt.figure(traces, gantt.drawn(traces), framed={"predicted": (2, 0), "measured": (2,)})
     lanes = figure.layout.yaxis.ticktext
     assert lanes == ("predicted cpu0", "predicted cpu1", "measured cpu0", "measured cpu1")
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first lane is at the top
+    assert list(figure.layout.yaxis.tickvals) == [0, -1, -2, -3]  # the first lane is at the top
+    assert {y for line in figure.data if line.mode == "lines" and line.type == "scattergl" for y in line.y[::3]} == {
+        0, -1, -2, -3
+    }  # fmt: skip
     lines = [line for line in figure.data if line.type == "scattergl" and line.mode == "lines"]
     assert sum(len(line.x) for line in lines) == 3 * 2 * traces["predicted"].tasks_per_run
     assert {line.name: line.line.color for line in lines} == {

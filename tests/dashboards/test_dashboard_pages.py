@@ -112,8 +112,10 @@ def test_the_timeline_shows_predictions_and_studies_and_a_task() -> None:
 
 def test_a_comparison_is_shown_with_its_error() -> None:
     page = opened("predicted-measured")
-    shown = {metric.label.split(" ")[0]: metric.value for metric in page.metric}
-    assert shown == {"Phase": "prefill:16", "Predicted": "10.0 s", "Measured": "12.0 s", "Error": "-16.7%"}
+    (shown,) = page.metric
+    assert (shown.label, shown.value, shown.delta) == (
+        "prefill:16, △ predicted", "10.0 s", "-16.7% of 12.0 s (● measured)"
+    )  # fmt: skip
     kind = page.dataframe[0].value["kind"].iloc[0]
     sound(page.multiselect("at-kinds").select(kind).run())
     assert set(page.dataframe[0].value["kind"]) == {kind}
