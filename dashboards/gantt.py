@@ -9,7 +9,7 @@ of a fixed number of equal stretches of time, which keeps its area.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,12 +45,17 @@ class Drawn:
     window_s: Window
 
 
+def end_s(traces: Iterable[Trace]) -> float:
+    """When the last of their median runs ended."""
+    return max(float(trace.makespans_s()[trace.middle_runs()[0]]) for trace in traces)
+
+
 def drawn(traces: Mapping[str, Trace], window_s: Window | None = None, most: int = MAX_DRAWN_TASKS) -> Drawn:
     """The tasks of each trace's median run that touch a stretch of time, of the whole run if none is named.
 
     If there are more than `most`, all are merged with their neighbours; `task` is then the first of each.
     """
-    window_s = window_s or (0.0, max(float(trace.makespans_s().max()) for trace in traces.values()))
+    window_s = window_s or (0.0, end_s(traces.values()))
     parts, lanes = [], list[str]()
     for trace in traces.values():
         tasks = trace.run(trace.middle_runs()[0])[_COLUMNS]
@@ -97,9 +102,9 @@ def spots(shown: Drawn) -> pd.DataFrame:
 
     These are the middles of the columns of a grid, and where slices are few the middle of each slice too.
     """
-    begin_s, end_s = shown.window_s
+    begin_s, until_s = shown.window_s
     columns = max(1, min(MOST_SPOTS_A_LANE, MOST_SPOTS // max(1, len(shown.lanes))))
-    at_s = begin_s + (np.arange(columns) + 0.5) * (end_s - begin_s) / columns
+    at_s = begin_s + (np.arange(columns) + 0.5) * (until_s - begin_s) / columns
     slices = shown.slices
     rows, times = [], []
     for lane in range(len(shown.lanes)):
@@ -111,7 +116,7 @@ def spots(shown: Drawn) -> pd.DataFrame:
         times.append(at_s[hit])
     if len(slices) <= MOST_SPOTS:
         rows.append(np.arange(len(slices)))
-        seen = np.clip(slices[["start_s", "end_s"]].to_numpy(), begin_s, end_s)
+        seen = np.clip(slices[["start_s", "end_s"]].to_numpy(), begin_s, until_s)
         times.append(seen.mean(axis=1))
     return slices.iloc[np.concatenate(rows)].assign(at_s=np.concatenate(times))
 
@@ -198,9 +203,9 @@ def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
 
 
 def _frame(drawing: Any, slices: pd.DataFrame, dash: str) -> None:
-    for start_s, end_s, lane in slices[["start_s", "end_s", "lane"]].to_numpy(dtype=np.float64).tolist():
+    for start, end, lane in slices[["start_s", "end_s", "lane"]].to_numpy(dtype=np.float64).tolist():
         drawing.add_shape(
-            type="rect", x0=start_s * 1e3, x1=end_s * 1e3, y0=-lane - 0.48, y1=-lane + 0.48,
+            type="rect", x0=start * 1e3, x1=end * 1e3, y0=-lane - 0.48, y1=-lane + 0.48,
             line={"color": NEUTRAL, "width": 3, "dash": dash},
         )  # fmt: skip
 

@@ -56,7 +56,7 @@ def _totals(comparisons: Sequence[Comparison]) -> None:
             f"{meta.phase}, {palette.mark('simulated')}", format_seconds(total.predicted_s),
             f"{total.error:+.1%} of {format_seconds(total.measured_s)}"
             f" ({palette.trace_mark(meta.source, meta.stand_in)})",
-            delta_color="off",
+            delta_color="off", delta_arrow="off",
         )  # fmt: skip
     meta = comparisons[0].measured.meta
     st.caption(f"{meta.model}, {meta.layers} layers, {meta.runs} runs, on {meta.machine}")

@@ -26,7 +26,7 @@ def page(question: Question) -> None:
         for side, trace in traces.items()
     )
     st.caption(about)
-    end_ms = max(float(trace.makespans_s().max()) for trace in traces.values()) * 1e3
+    end_ms = gantt.end_s(traces.values()) * 1e3
     window_s, task = _controls(traces, end_ms)
     shown = gantt.drawn(traces, window_s)
     first = next(iter(traces.values()))
@@ -48,7 +48,7 @@ def page(question: Question) -> None:
         st.warning(f"no task {task}; accepted: one that is drawn, as {int(shown.slices['task'].iloc[0])}")
     # Both are made when they are asked for: of a long run they take longer than everything else here.
     measured = traces.get("measured")
-    perfetto_at, csv_at, _ = st.columns([1, 1, 4])
+    perfetto_at, csv_at, _ = st.columns([1, 2, 6])
     perfetto_at.download_button(
         "Perfetto", lambda: json.dumps(perfetto_document(first, measured)), "perfetto.json", "application/json"
     )

@@ -78,17 +78,19 @@ def _reset(key: str) -> None:
 def _effects(question: Question, chips: tuple[Chip, Chip]) -> None:
     """Prefill and decode on both chips, and the modes that change."""
     other = replace(question, phase="decode" if question.phase == "prefill" else "prefill")
+    changed = chips[0] != chips[1]
     effects = [_effect(asked, chips) for asked in (question, other)]
     for column, found in zip(st.columns(2), effects, strict=True):
         column.metric(
-            found.phase, format_seconds(found.edited_s), f"{found.speed_up:.2f} x {format_seconds(found.preset_s)}",
-            delta_color="off",
+            f"{found.phase}, {mark('simulated')}", format_seconds(found.edited_s),
+            f"{found.speed_up:.2f} times as fast as the preset's {format_seconds(found.preset_s)}" if changed else None,
+            delta_color="off", delta_arrow="off",
         )  # fmt: skip
     parts.origin(tables.marks_of(chips[1]))
-    rows = [(found.phase, *changed) for found in effects for changed in found.modes]
+    rows = [(found.phase, *modes) for found in effects for modes in found.modes]
     if rows:
         parts.table(pd.DataFrame(rows, columns=["phase", "site", "mode on the preset", "mode as edited"]), "modes")
-    elif chips[0] != chips[1]:
+    elif changed:
         st.write("No operator changes its mode.")
 
 

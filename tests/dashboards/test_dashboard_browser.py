@@ -41,6 +41,11 @@ SIZE = {"width": 1280, "height": 800}
 SOFTWARE_GL = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 """A machine of CI has no graphics processor; its browser draws WebGL in software, if it is told that it may."""
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+A_TASK_TO_CLICK = """() => {
+    const drawing = document.querySelector('.js-plotly-plot'), {xaxis, yaxis} = drawing._fullLayout;
+    const {left, top} = drawing.getBoundingClientRect(), spots = drawing._fullData.find(line => line.mode == 'markers');
+    return [left + xaxis._offset + xaxis.d2p(spots.x[0]), top + yaxis._offset + yaxis.d2p(spots.y[0])];
+}"""
 CHART = '[data-testid="stPlotlyChart"]'
 
 
@@ -155,7 +160,8 @@ def test_a_slider_and_a_forced_mode_change_the_plan_and_the_address(url: str, pa
 
 def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) -> None:
     visit(page, f"{url}/timeline?{SMALL}&look={STUDY}")
-    lanes = drawn(page).locator(".nsewdrag").first.bounding_box()
+    drawn(page)
+    lanes = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
     middle = lanes["y"] + lanes["height"] / 8
     page.mouse.move(lanes["x"] + lanes["width"] * 0.2, middle)
     page.mouse.down()
@@ -164,7 +170,7 @@ def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) 
     page.wait_for_function("location.search.includes('from-ms') && location.search.includes('to-ms')")
     settled(page)
     drawn(page)
-    page.mouse.click(lanes["x"] + lanes["width"] * 0.5, middle)
+    page.mouse.click(*page.evaluate(A_TASK_TO_CLICK))
     page.wait_for_function("location.search.includes('task=')")
     page.get_by_text("what it waited for").wait_for()
     settled(page)
