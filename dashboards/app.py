@@ -40,7 +40,7 @@ PAGES: dict[str, tuple[str, Callable[[Question], None]]] = {
 # Less air than Streamlit's own, so that a picture is seen whole at 1280 x 800.
 STYLE = """<style>
 .stMainBlockContainer { padding: 3.5rem 2rem 2rem; }
-.stMainBlockContainer h1 { font-size: 1.8rem; padding: 0; }
+.stMainBlockContainer h1 { font-size: 1.8rem; padding: 0 0 0.5rem; }
 .stMainBlockContainer h3 { font-size: 1.2rem; padding: 0.5rem 0 0; }
 [data-testid="stMetricValue"] { font-size: 1.6rem; }
 [data-testid="stSidebarHeader"] { height: 2.5rem; margin: 0; }

@@ -21,7 +21,7 @@ from smesim.workflow import Roofs
 LAYOUT: dict[str, Any] = {
     "margin": {"l": 10, "r": 44, "t": 30, "b": 40},
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
-    "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)"},
+    "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": PREDICTED},
 }
 """Of every picture: the legend above it, the buttons beside it."""
 
@@ -177,6 +177,6 @@ def published(rows: pd.DataFrame, unit: str) -> Any:
         marker={"color": PREDICTED, "line": {"width": 1, "color": NEUTRAL}},
         hovertemplate="%{text}: published %{x:.4g}, predicted %{y:.4g} " + unit + "<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(type="log", title=f"published, {unit}")
-    figure.update_yaxes(type="log", title=f"predicted, {unit}")
+    figure.update_xaxes(type="log", title=f"published, {unit}", exponentformat="power", nticks=8)
+    figure.update_yaxes(type="log", title=f"predicted, {unit}", exponentformat="power", nticks=8)
     return figure

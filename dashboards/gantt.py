@@ -126,6 +126,7 @@ def figure(
 ) -> Any:
     """Lanes of workers, of each named trace below those of the one before, and the busiest links of the first.
 
+    A drag zooms where every task is there to be seen; else it selects the stretch of time that is to be drawn anew.
     `framed` are tasks of each side that get a frame, the first a solid and the others a dotted one.
     """
     first = next(iter(traces.values()))
@@ -147,8 +148,8 @@ def figure(
     for position, link in enumerate(shown_links):
         _draw_link(drawing, first, link, shown.window_s, position + 2)
     drawing.update_layout(
-        **LAYOUT, height=MARGIN_PX + sum(heights), hovermode="closest", dragmode="select", selectdirection="h",
-        clickmode="event+select",
+        **LAYOUT, height=MARGIN_PX + sum(heights), hovermode="closest", selectdirection="h", clickmode="event+select",
+        dragmode="zoom" if shown.singly else "select",
     )  # fmt: skip
     # Lanes lie at 0, -1, -2, ...: plotly.js 3 draws WebGL lines in the wrong place on an axis that is reversed.
     drawing.update_yaxes(
@@ -178,17 +179,14 @@ def _draw_kind(drawing: Any, slices: pd.DataFrame, kind: str, lane_px: int) -> N
 def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
     """What cannot be seen, but says what lies there, and can be clicked."""
     micros = (places["end_s"] - places["start_s"]) * 1e6
+    said = np.empty((len(places), 6), dtype=object)
+    said[:, 0], said[:, 1], said[:, 2], said[:, 5] = (places[name] for name in ("task", "op_name", "kind", "side"))
+    said[:, 3], said[:, 4] = micros.round(3), (places["start_s"] * 1e3).round(6)
     hidden = {"marker": {"opacity": 0}}
     drawing.add_scattergl(
         x=places["at_s"].to_numpy() * 1e3,
         y=-places["lane"].to_numpy(dtype=np.float64),
-        customdata=[
-            list(row)
-            for row in zip(
-                places["task"].tolist(), places["op_name"], places["kind"], micros.round(3).tolist(),
-                (places["start_s"] * 1e3).round(6).tolist(), places["side"], strict=True,
-            )
-        ],
+        customdata=said,
         mode="markers",
         marker={"opacity": 0, "size": 8, "color": NEUTRAL},
         selected=hidden,
@@ -199,7 +197,7 @@ def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
         + "<br>%{customdata[3]:.2f} µs from %{customdata[4]:.4f} ms<extra>%{customdata[5]}</extra>",
         row=1,
         col=1,
-    )  # fmt: skip
+    )
 
 
 def _frame(drawing: Any, slices: pd.DataFrame, dash: str) -> None:

@@ -71,9 +71,16 @@ def picture(figure: Any, name: str) -> None:
 
 
 def table(frame: pd.DataFrame, name: str) -> None:
-    """A table, and the same as CSV."""
-    st.dataframe(frame, width="stretch", hide_index=True)
+    """A table, and the same as CSV, with all digits."""
+    numbers = list(frame.select_dtypes("floating").columns)
+    st.dataframe(frame.style.format(_number, subset=numbers), width="stretch", hide_index=True)
     st.download_button("CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv-{name}")
+
+
+def _number(value: float) -> str:
+    if pd.isna(value):
+        return "-"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def long_work(name: str, content: str, function: Callable[..., Any], *arguments: Any) -> Any:

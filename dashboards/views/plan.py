@@ -7,6 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from dashboards import tables, work
+from dashboards.palette import mark
 from dashboards.question import EVERY_PLANNER, SEARCHING_PLANNERS, Question
 from dashboards.views import address, parts
 from smesim.hwmodel.chip import Chip
@@ -27,7 +28,7 @@ def page(question: Question) -> None:
         return
     now_s = work.seconds_of(plan, chip)
     shown, beside = st.columns(2)
-    shown.metric("Predicted (△)", format_seconds(now_s))
+    shown.metric(f"{plan.phase}, {mark('simulated')}", format_seconds(now_s))
     if question.forced and question.planner not in SEARCHING_PLANNERS:
         free_s = work.seconds_of(work.plan_of(free, chip), chip)
         change = f"{now_s / free_s - 1:+.1%} by what is forced"
@@ -45,7 +46,7 @@ def page(question: Question) -> None:
     other_s = work.seconds_of(second, chip)
     st.write(
         f"{plan.planner} {format_seconds(now_s)}, {other} {format_seconds(other_s)}"
-        f" ({other_s / now_s - 1:+.1%}, △ predicted)."
+        f" ({other_s / now_s - 1:+.1%}; {mark('simulated')})."
     )
     differences = plan_differences(plan, second)
     if differences:

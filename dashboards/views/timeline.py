@@ -16,6 +16,13 @@ from smesim.trace.perfetto import perfetto_document
 
 _ASKED = "the prediction for the question beside"
 _NO_TASK = -1
+_EVERY_TASK = (
+    "Drag or turn the wheel to zoom; click a task to see what it waited for and is made of. The dashed box beside"
+    " takes a stretch of time into the address."
+)
+_MERGED = (
+    "More tasks than can be drawn: neighbours of one operator are one. Drag over a stretch of time to see its tasks."
+)
 
 
 def page(question: Question) -> None:
@@ -38,10 +45,7 @@ def page(question: Question) -> None:
         gantt.figure(traces, shown, framed=framed), width="stretch", key=key, config=parts.config("timeline"),
         on_select=partial(_look, key, end_ms), selection_mode=("box", "points"),
     )  # fmt: skip
-    words = "Drag over a stretch of time to look closer, click a task to see what it is made of; the wheel zooms."
-    if not shown.singly:
-        words = f"More tasks than can be drawn: neighbours of one operator are one. {words}"
-    st.caption(words)
+    st.caption(_EVERY_TASK if shown.singly else _MERGED)
     if task is not None and known:
         _task(source, traces, task)
     elif task is not None:

@@ -20,8 +20,7 @@ def page(question: Question) -> None:
     found = _chosen()
     if found is None:
         return
-    for sentence in published.sentences(found):
-        st.write(sentence)
+    st.write(" ".join(published.sentences(found)))
     parts.table(published.blocks_table(found), "validation")
     answered = [str(block["block"]) for block in found.blocks if block["median_error"] is not None]
     if not answered:

@@ -94,9 +94,10 @@ def is_error(message: Any) -> bool:
 
 
 def settled(page: Any) -> None:
-    """Wait until the script has run; it may not have ended with an exception."""
+    """Wait until the script has run and its controls are there; it may not have ended with an exception."""
     page.wait_for_timeout(200)
     page.locator(IDLE).wait_for()
+    page.get_by_test_id("stSkeleton").first.wait_for(state="detached")
     assert page.get_by_test_id("stException").count() == 0
 
 
@@ -132,8 +133,10 @@ def test_a_page_is_drawn(name: str, url: str, page: Any) -> None:
     """Those about a question with a mixture of experts, those about files with the study; nothing is cut off."""
     visit(page, f"{url}/{'' if name == 'overview' else name}?{MIXTURE}")
     assert page.get_by_role("heading", level=1).inner_text() == PAGES[name][0]
-    if name in {"roofline", "timeline", "predicted-measured"}:
+    if name in {"roofline", "timeline", "predicted-measured", "validation"}:
         drawn(page)
+    if name in {"overview", "plan", "validation"}:
+        page.get_by_test_id("stDataFrame").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= SIZE["width"]
     keep_picture(page, f"{name}-light")
     page.emulate_media(color_scheme="dark")
@@ -160,7 +163,7 @@ def test_a_slider_and_a_forced_mode_change_the_plan_and_the_address(url: str, pa
 
 def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) -> None:
     visit(page, f"{url}/timeline?{SMALL}&look={STUDY}")
-    drawn(page)
+    drawn(page).locator('[data-title="Box Select"]').click()
     lanes = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
     middle = lanes["y"] + lanes["height"] / 8
     page.mouse.move(lanes["x"] + lanes["width"] * 0.2, middle)
@@ -174,7 +177,7 @@ def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) 
     page.wait_for_function("location.search.includes('task=')")
     page.get_by_text("what it waited for").wait_for()
     settled(page)
-    assert page.get_by_test_id("stDataFrame").count() == 2  # facts of both sides, and what the error is made of
+    page.get_by_test_id("stDataFrame").nth(1).wait_for()  # facts of both sides, and what the error is made of
     keep_picture(page, "timeline-task")
     drawn(page).hover()
     with page.expect_download() as picture:
