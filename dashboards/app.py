@@ -1,11 +1,18 @@
-"""The dashboard as Streamlit runs it: `smesim dashboard`, or `streamlit run dashboards/app.py` from a checkout."""
+"""The dashboard as Streamlit runs it: `smesim dashboard`, or `streamlit run dashboards/app.py` from a checkout.
+
+Run by Python itself it starts that server, with the same options. What pages need is loaded by then, so that who opens
+the first one does not wait for it.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.web import cli
 
 from dashboards.question import Question
 from dashboards.views import (
@@ -69,5 +76,14 @@ def main() -> None:
     st.navigation(pages, position="top").run()
 
 
+def serve() -> None:
+    """The server of this file; ends with the process."""
+    sys.argv = ["streamlit", "run", __file__, *sys.argv[1:]]
+    cli.main()
+
+
 if __name__ == "__main__":
-    main()
+    if runtime.exists():
+        main()
+    else:
+        serve()

@@ -239,7 +239,6 @@ def looked(selection: Mapping[str, Any]) -> Looked:
         if len(ends) == 2 and ends[0] < ends[1]:
             return Looked(window_ms=(max(0.0, ends[0]), ends[1]))
     for point in selection.get("points", ()):
-        said = point.get("customdata") or ()
-        if len(said):
+        if (said := point.get("customdata")) is not None and len(said):
             return Looked(task=int(said[0]))
     return Looked()
