@@ -24,8 +24,9 @@ from smesim.workload.tokenizer import Tokenizer
 
 
 def opened(
-    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, context: int | None, json: bool
-) -> tuple[Session, Tokenizer]:
+    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, kv: str, context: int | None,
+    json: bool,
+) -> tuple[Session, Tokenizer]:  # fmt: skip
     """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
     checkpoint = Checkpoint.open(model)
     tokenizer = Tokenizer.of(checkpoint)
@@ -34,7 +35,7 @@ def opened(
         described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
         session = Session.open(
             checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
-            progress=report,
+            kv=DType.parse(kv), progress=report,
         )  # fmt: skip
     notices = Console(stderr=True, highlight=False)
     for conversion in () if json else session.conversions:
@@ -66,7 +67,7 @@ def generation(
     if json:
         facts = {
             "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights),
-            "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
+            "head": str(session.dtypes.last_product), "kv": str(session.dtypes.kv), "prompt": prompt, "text": text,
             "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
             "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
             "timings": asdict(times),
@@ -111,7 +112,7 @@ OUTPUTS = ("md", "json", "jsonl", "csv")
 
 def bench(
     model: Path, prompts: Sequence[int], generated: Sequence[int], threads: Sequence[int | None], repeats: int,
-    output: str, chip: str, planner: str, weights: str | None, out: TextIO,
+    output: str, chip: str, planner: str, weights: str | None, kv: str, out: TextIO,
 ) -> None:  # fmt: skip
     """Run a bench for each number of threads, and write all its rows in one form."""
     if output not in OUTPUTS:
@@ -127,7 +128,7 @@ def bench(
             described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
             session = Session.open(
                 checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
-                progress=report,
+                kv=DType.parse(kv), progress=report,
             )  # fmt: skip
             rows += [row.as_dict() for row in model_runs.bench(session, prompts, generated, repeats, report)]
         del session  # its weights go before those of the next are loaded

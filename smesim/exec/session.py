@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
+from smesim.plan.alike import SAMPLE_LAYERS
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
 from smesim.plan.planners import planner
@@ -126,13 +127,15 @@ class Session:
     def open(
         cls, path: Path | str | Checkpoint, chip: Chip, *, device: Device | None = None, isa: str | None = None,
         context: int | None = None, batch: int = 1, chunk: int = CHUNKS[-1], threads: int | None = None,
-        planner_name: str = "cpu_only", weights: DType | None = None, progress: Progress | None = None,
+        planner_name: str = "cpu_only", weights: DType | None = None, kv: DType = DType.F32,
+        progress: Progress | None = None,
     ) -> Session:  # fmt: skip
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
-        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for
-        a file that is not right, DeviceError where memory or kernels lack.
+        is less); `weights` the format that they are computed in (default: `computed_dtypes`), `kv` that of the KV
+        cache: f32, f16 or q8_0. Raises WorkloadError for a file that is not right, PlanError for formats without
+        plans, DeviceError where memory or kernels lack.
         """
         begin = time.perf_counter()
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
@@ -142,7 +145,7 @@ class Session:
             raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
         if chunk not in CHUNKS:
             raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
-        dtypes = computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights)
+        dtypes = replace(computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights), kv=kv)
         if threads is None:
             threads = min(chip.core_count, len((device or Device.here()).cores))
         executor = NativeExecutor(device or Device.here(), isa)
@@ -289,10 +292,12 @@ class Session:
         )
 
     def _planned(self, phase: Phase) -> MovingProgram:
+        """The plan of some layers, which are alike, is that of all."""
         model = self.checkpoint.model
-        graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
+        layers = min(model.layers, SAMPLE_LAYERS)
+        graph = build_graph(model, phase, self.dtypes, layers=layers, routed=model.is_moe)
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
-        return MovingProgram(plan, self.context + self.chunk)
+        return MovingProgram(plan.model_copy(update={"layers": model.layers}), self.context + self.chunk)
 
     def _load(self, progress: Progress | None) -> None:
         begin = time.perf_counter()

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError
-from smesim.exec import bf16, blocks
+from smesim.exec import bf16, blocks, kv_cache
 from smesim.exec.device import Device, native
 from smesim.exec.routing import balanced_routing, routing_table
 from smesim.plan.buffers import ROPE_TABLES, is_routing
@@ -160,6 +160,9 @@ class Tensors:
         rows, columns = int(facts["rows"]), int(facts["columns"])
         if facts["role"] == BufferRole.INDEX:
             return self._arrays[index].view(np.int32).copy()
+        if facts["layout"] in kv_cache.LAYOUTS:
+            number, layout = Number(int(facts["dtype"])), Layout(int(facts["layout"]))
+            return kv_cache.unpacked(self._arrays[index], number, layout, rows, columns)
         if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
             bits = self._arrays[index].view(np.uint16)
             if facts["layout"] == Layout.RHS_PACKED:
@@ -178,12 +181,6 @@ class Tensors:
                 panels = flat.reshape(-1, -(-rows // 16), columns, 16)
                 matrices = panels.transpose(0, 1, 3, 2).reshape(len(panels), -1, columns)[:, :rows]
                 return matrices.copy() if len(matrices) > 1 else matrices[0].copy()
-            case Layout.K_PACKED:
-                parts = flat.reshape(-1, rows // 16, columns, 16)
-                return parts.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
-            case Layout.V_PACKED:
-                parts = flat.reshape(-1, -(-columns // 16), rows, 16)
-                return parts.transpose(0, 2, 1, 3).reshape(len(parts), rows, -1)[:, :, :columns].copy()
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is not for reading")
 
@@ -193,7 +190,10 @@ class Tensors:
         facts = self._program.buffers[index]
         rows, columns = int(facts["rows"]), int(facts["columns"])
         size = rows * columns * self._matrices(index)
-        if facts["layout"] not in (Layout.K_PACKED, Layout.V_PACKED) and np.size(array) != size:
+        if facts["layout"] in kv_cache.LAYOUTS:
+            self._write_cache(index, name, np.asarray(array, np.float32))
+            return
+        if np.size(array) != size:
             raise DeviceError(f"array for {name!r} has shape {np.shape(array)}; accepted: {size} elements")
         if facts["role"] == BufferRole.INDEX:
             self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
@@ -218,8 +218,6 @@ class Tensors:
                 padded = np.zeros((size // (rows * columns), -(-rows // 16) * 16, columns), np.float32)
                 padded[:, :rows] = values.reshape(-1, rows, columns)
                 flat[:] = padded.reshape(-1, 16, columns).transpose(0, 2, 1).ravel()
-            case Layout.K_PACKED | Layout.V_PACKED as layout:
-                self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by tasks only")
 
@@ -249,24 +247,20 @@ class Tensors:
         with ThreadPoolExecutor(len(self._device.cores)) as pool:
             list(pool.map(lambda job: job(), jobs))  # taking the results raises what failed
 
-    def _write_cache(
-        self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,
-        columns: int,
-    ) -> None:  # fmt: skip
-        width = columns if layout is Layout.K_PACKED else -(-columns // 16) * 16
-        heads, positions = len(flat) // (rows * width), values.shape[-2]
+    def _write_cache(self, index: int, name: str, values: npt.NDArray[np.float32]) -> None:
+        """Fill a cache from keys or values (..., positions, elements) of all its heads; zeros behind them."""
+        facts, array = self._program.buffers[index], self._arrays[index]
+        rows, columns, number = int(facts["rows"]), int(facts["columns"]), Number(int(facts["dtype"]))
+        panels = columns if facts["layout"] == Layout.K_PACKED else -(-columns // NR) * NR
+        heads, positions = len(array) // int(rows * panels * number.n_bytes), values.shape[-2]
         if values.size != heads * positions * columns or positions > rows:
             raise DeviceError(
                 f"array for {name!r} has shape {values.shape};"
                 f" accepted: {heads} heads in all, at most {rows} positions, {columns} elements"
             )
-        values = values.reshape(heads, positions, columns)
-        full = np.zeros((heads, rows, width), np.float32)
-        full[:, :positions, :columns] = values
-        if layout is Layout.K_PACKED:
-            flat[:] = full.reshape(heads, rows // 16, 16, width).transpose(0, 1, 3, 2).ravel()
-        else:
-            flat[:] = full.reshape(heads, rows, width // 16, 16).transpose(0, 2, 1, 3).ravel()
+        full = np.zeros((heads, rows, columns), np.float32)
+        full[:, :positions] = values.reshape(heads, positions, columns)
+        array[:] = kv_cache.packed(full, number, Layout(int(facts["layout"])))
 
     def _fill_jobs(self, index: int, model: ModelConfig, seed: int) -> list[Callable[[], int]]:
         facts = self._program.buffers[index]
@@ -291,7 +285,9 @@ class Tensors:
             array.view(np.float32)[:] = _gains(name, k, own_seed)
             return []
         scale = (3.0 / k) ** 0.5 if role is BufferRole.WEIGHT else 1.0
-        if facts["layout"] in (Layout.K_PACKED, Layout.V_PACKED):
+        if role is BufferRole.KV and facts["dtype"] != Number.F32:
+            return [partial(self._fill_cache, index, own_seed)]
+        if role is BufferRole.KV:
             n = len(array) // 4 // k
         matrices = np.split(array, self._matrices(index))
         seeds = [(own_seed + i) % 2**64 for i in range(len(matrices))]
@@ -300,6 +296,15 @@ class Tensors:
             for matrix, matrix_seed in zip(matrices, seeds, strict=True)
             for job in self._matrix_jobs(index, matrix, n, k, matrix_seed, scale)
         ]
+
+    def _fill_cache(self, index: int, seed: int) -> int:
+        """Draw keys or values of fewer bits than f32, uniformly between -1 and 1."""
+        facts, array = self._program.buffers[index], self._arrays[index]
+        rows, columns = int(facts["rows"]), int(facts["columns"])
+        heads = kv_cache.unpacked(array, Number(int(facts["dtype"])), Layout(int(facts["layout"])), rows, columns)
+        drawn = np.random.default_rng(seed).uniform(-1, 1, heads.shape)
+        self._write_cache(index, self._program.buffer_names[index], drawn.astype(np.float32))
+        return len(array)
 
     def _matrices(self, index: int) -> int:
         """How many matrices of the same size a buffer of weights holds: one, or that of each expert."""

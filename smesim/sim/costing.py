@@ -19,7 +19,15 @@ from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.formats import format_of_number
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
+from smesim.plan.reuse import (
+    F32_BYTES,
+    ROW_KERNELS,
+    cache_number_bytes,
+    row_kernel,
+    row_operands,
+    rows_of,
+    shared_bytes,
+)
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UnitCosting
@@ -172,7 +180,7 @@ class Costing:
         group = int(op["heads"]) // int(op["kv_heads"])
         rows = (end - begin) * group * units
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
-        per_key = 2.0 * head_dim * F32_BYTES * units
+        per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
         near = self._places.level(cluster, 2 * per_key * (past + end))
         first = end == int(op["tokens"])

@@ -12,7 +12,7 @@ from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import Program, TaskKind
-from smesim.plan.reuse import F32_BYTES
+from smesim.plan.reuse import F32_BYTES, cache_number_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
 
@@ -87,7 +87,7 @@ class UnitCosting:
         units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
         group = int(op["heads"]) // int(op["kv_heads"])
         work = self.costs.attention(AttentionShape(begin, end, past, group, head_dim))
-        per_key = 2.0 * head_dim * F32_BYTES * units
+        per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         near = self._places.level(self._cluster, 2 * per_key * (past + end))
         old = self._places.old_keys_level(self._cluster, op) if end == int(op["tokens"]) else near
         query_bytes = float((end - begin) * group * units * head_dim * F32_BYTES)

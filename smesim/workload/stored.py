@@ -64,6 +64,9 @@ FORMATS = {
 }
 """Numbers and blocks: ggml-org/llama.cpp, ggml/include/ggml.h (`ggml_type`) and ggml/src/ggml-common.h."""
 
+BYTES = StoredFormat("U8", 0, 1, 1)
+"""Bytes that only their owner understands; no weights are in it."""
+
 
 @dataclass(frozen=True)
 class StoredTensor:

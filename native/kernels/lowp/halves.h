@@ -1,0 +1,25 @@
+/* Rows of f16, as caches of keys and values hold them: from f32 and back. */
+#ifndef SMESIM_HALVES_H
+#define SMESIM_HALVES_H
+
+#include "convert.h"
+
+static void sms_narrow_f16(const float *restrict x, int64_t n, uint16_t *restrict y) {
+    for (int64_t i = 0; i < n; i++)
+        y[i] = sms_f16(x[i]);
+}
+
+static void sms_widen_f16(const uint16_t *x, int64_t n, float *y) {
+    int64_t i = 0;
+    for (; i + SMS_LANES <= n; i += SMS_LANES)
+        v_store(y + i, w_halves(x + i));
+    if (i < n) {
+        uint16_t tail[SMS_LANES] = {0};
+        float wide[SMS_LANES];
+        memcpy(tail, x + i, (size_t)(n - i) * sizeof *x);
+        v_store(wide, w_halves(tail));
+        memcpy(y + i, wide, (size_t)(n - i) * sizeof *y);
+    }
+}
+
+#endif
