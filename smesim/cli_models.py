@@ -100,13 +100,16 @@ def bench(
     planner: PlannerOption = "cpu_only",
     weights: ComputedOption = None,
     kv: KvOption = "f32",
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Time each prompt again, its KV cache taken from a file.")
+    ] = False,
 ) -> None:
     """Time prompts and decode steps as llama-bench does, with its field names, beside what was predicted."""
     from smesim import show_session
 
     counts = [None] if threads is None else _numbers("-t", threads)
     lengths, steps = _numbers("-p", prompts), _numbers("-n", generated)
-    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, sys.stdout)
+    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, restored, sys.stdout)
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -19,12 +19,13 @@ import numpy.typing as npt
 
 from smesim import __version__
 from smesim.errors import DeviceError
+from smesim.exec.allocation import allocate
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device, KernelTable, native
 from smesim.exec.finite import check_finite
 from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
-from smesim.exec.tensors import Tensors, allocate
+from smesim.exec.tensors import Tensors
 from smesim.plan.lower import CPU_ROLE
 from smesim.plan.program import ANY_WORKER, Number, Program, TaskKind
 from smesim.plan.schema import Plan

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,7 @@ def restore_kv(session: Session, path: Path) -> int:
 
     WorkloadError if the file is damaged, of another version or model, or longer than the session's context.
     """
+    begin = time.perf_counter()
     tensors, about = read_with_metadata(path, {stored.name: stored for stored in (FORMATS["F16"], BYTES)})
     if about.get("form") != FORM or about.get("version") != str(VERSION):
         given = f"form {about.get('form')!r}, version {about.get('version')!r}"
@@ -85,6 +87,7 @@ def restore_kv(session: Session, path: Path) -> int:
         values = dequantized(Number.Q8_0, stored.rows, stored.n_rows, model.head_dim) if in_blocks else stored.floats()
         session.kv.write(name, values.reshape(*shape[:2], model.head_dim))
     session.past, session.history = positions, history
+    session.timings.restoring_s += time.perf_counter() - begin
     return int(positions)
 
 

@@ -8,10 +8,8 @@ which only what the plan leaves open is drawn (`routing.py`).
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -20,6 +18,8 @@ import numpy.typing as npt
 
 from smesim.errors import DeviceError
 from smesim.exec import bf16, blocks, kv_cache
+from smesim.exec.allocation import allocate
+from smesim.exec.arena import Arena
 from smesim.exec.device import Device, native
 from smesim.exec.routing import balanced_routing, routing_table
 from smesim.plan.buffers import ROPE_TABLES, is_routing
@@ -30,22 +30,9 @@ from smesim.workload.rope import inverse_frequencies
 
 Progress = Callable[[int], None]
 
-HUGE_PAGE_BYTES = 2 << 20
 FILL_CHUNK_BYTES = 16 << 20
 PACK_PANELS = 64
 """Panels of weights that a thread brings into the kernels' layout at a time."""
-
-
-def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Zeroed bytes on a 2 MiB boundary, on huge pages where the system gives them: a cold weight stream touches a new
-    4 KiB page every 150 ns otherwise."""
-    block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES)
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE_BYTES:
-        with suppress(OSError):  # a system built without huge pages refuses the advice, an emulator any
-            block.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(block, np.uint8)
-    skip = -array.ctypes.data % HUGE_PAGE_BYTES
-    return array[skip : skip + n_bytes]
 
 
 class Tensors:
@@ -53,17 +40,22 @@ class Tensors:
 
     def __init__(
         self, program: Program, device: Device, share: Tensors | None = None,
-        roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,),
+        roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,), arena: Arena | None = None,
     ) -> None:  # fmt: skip
-        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout."""
+        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout.
+
+        Activations lie in the arena, if there is one; what is in them then is left from other programs.
+        """
         self.seed: int | None = None
         """Of the random numbers, None where they were given."""
         self._program = program
         self._device = device
         self._shared = {} if share is None else share._taken_over(program, roles)
-        self._arrays = [
-            self._shared[i] if i in self._shared else allocate(int(n)) for i, n in enumerate(program.buffers["n_bytes"])
-        ]
+        there, sizes = dict(self._shared), program.buffers["n_bytes"].tolist()
+        if arena is not None:
+            activations = np.flatnonzero(program.buffers["role"] == BufferRole.ACTIVATION).tolist()
+            there |= zip(activations, arena.placed([sizes[i] for i in activations]), strict=True)
+        self._arrays = [there[i] if i in there else allocate(size) for i, size in enumerate(sizes)]
 
     @classmethod
     def random(
