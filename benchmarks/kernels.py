@@ -194,17 +194,32 @@ class Bench:
                 self.np.testing.assert_allclose(c, numpy_c, atol=1e-4 * k**0.5)
 
     def scaling_cases(self) -> Iterator[Result]:
+        """Our products on all threads against one, and beside them, in the same turns, as many multiply-adds that
+        touch no memory: what the machine gives to more threads at that time, whatever they do."""
         for n, k in GEMM_SHAPES:
             rhs = self.packed(self.normal(n, k))
             for m in (128, 512):
                 x, lhs, c = self.normal(m, k), self.aligned(m * k), self.aligned(m, n)
+                flop = 2 * m * n * k
+                turns = flop // self.kernels.fma_flop
                 contestants = {
                     "ours": partial(self.gemm, x, lhs, rhs, c, self.threads),
                     "ours, 1 thread": partial(self.gemm, x, lhs, rhs, c, 1),
+                    "multiply-adds": partial(self.split, turns, self.threads, self.multiply_add),
+                    "multiply-adds, 1 thread": partial(self.split, turns, 1, self.multiply_add),
                 }
-                target = SCALING_TARGET / 2 * self.threads
-                label = f"gemm m={m} n={n} k={k} on {self.threads}"
-                yield from compare(label, contestants, self.repeats, 2 * m * n * k / 1e9, "GFLOP/s", target)
+                times = interleave(contestants, self.repeats)
+                where = f"m={m} n={n} k={k} on {self.threads}"
+                for name, target in (("ours", SCALING_TARGET / 2 * self.threads), ("multiply-adds", None)):
+                    what = "gemm" if name == "ours" else "multiply-adds, as many as gemm"
+                    of_all, of_one = times[name], times[f"{name}, 1 thread"]
+                    yield Result(
+                        f"{what} {where}", f"{name}, 1 thread", min(of_all), statistics.median(of_all), min(of_one),
+                        statistics.median(of_one), flop / 1e9 / min(of_all), "GFLOP/s", target,
+                    )  # fmt: skip
+
+    def multiply_add(self, begin: int, end: int) -> None:
+        self.kernels.fma_peak(end - begin)
 
     def gemv_cases(self) -> Iterator[Result]:
         n, k = LM_HEAD

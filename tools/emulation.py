@@ -41,6 +41,7 @@ ENVIRONMENT_HAS_ZIG = importlib.util.find_spec("ziglang") is not None
 ZIG = FOLDER / "zig"
 SITE = SYSROOT / "usr" / "lib" / "python3" / "dist-packages"
 HEADERS = (SYSROOT / "usr" / "include" / "python3.11", SYSROOT / "usr" / "include")
+HEADERS_FOR_ALL = ROOT / "build" / "python-headers"
 
 EMULATOR_SUITES = {Features.SME2: "trixie-backports", Features.SME1: "trixie"}
 """Debian's releases of QEMU: from 11 on with SME2 and right, 10.0 with SME alone and right. Older ones have no SME,
@@ -165,10 +166,22 @@ def ensure_native() -> None:
         run(
             [sys.executable, "setup.py", "--quiet", "build_ext", *places],
             "the native kernels did not compile for arm64",
-            cross_environment(TARGET, "linux-aarch64", HEADERS),
+            cross_environment(TARGET, "linux-aarch64", (headers_for_all(),)),
         )
         (built / "smesim" / "exec" / "_native.abi3.so").replace(NATIVE_MODULE)
     write_stamp("native", key)
+
+
+def headers_for_all() -> Path:
+    """Python's headers without Debian's choice of a machine in the one that differs between them.
+
+    The stable ABI's are the same everywhere, so wheels for other machines are built with them too; and what was
+    compiled for the emulated device is found again, in zig's cache, when it is compiled for a wheel.
+    """
+    python, machines = HEADERS
+    shutil.copytree(python, HEADERS_FOR_ALL, dirs_exist_ok=True)
+    shutil.copy(machines / "aarch64-linux-gnu" / python.name / "pyconfig.h", HEADERS_FOR_ALL)
+    return HEADERS_FOR_ALL
 
 
 def cross_environment(target: str, platform_name: str, headers: Sequence[Path], *link: str) -> dict[str, str]:

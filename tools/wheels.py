@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootstrap import ROOT, SetUpError, announced, run
-from emulation import HEADERS, TARGET, cross_environment, ensure_compiler, ensure_python
+from emulation import TARGET, cross_environment, ensure_compiler, ensure_python, headers_for_all
 
-HEADERS_FOR_ALL = ROOT / "build" / "python-headers"
 FOR_MACOS = ("-undefined", "dynamic_lookup", "-install_name", "@rpath/_native.abi3.so")
 """To its linker: that Python's functions are missing is no error, and the name is not the folder that it links in."""
 
@@ -78,14 +77,6 @@ def build_wheel(target: Target, into: Path) -> None:
             f"the wheel for {target.tag} could not be built",
             cross_environment(target.zig, target.python, (headers_for_all(),), *target.link),
         )
-
-
-def headers_for_all() -> Path:
-    """Python's headers without Debian's choice of a machine in the one that differs between them."""
-    python, machines = HEADERS
-    shutil.copytree(python, HEADERS_FOR_ALL, dirs_exist_ok=True)
-    shutil.copy(machines / "aarch64-linux-gnu" / python.name / "pyconfig.h", HEADERS_FOR_ALL)
-    return HEADERS_FOR_ALL
 
 
 if __name__ == "__main__":

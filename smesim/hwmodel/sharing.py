@@ -15,16 +15,20 @@ Path = tuple[str, ...]
 """Names of the links that a flow crosses."""
 
 
-def max_min_rates(paths: Sequence[Path], caps: Sequence[float], capacities: Mapping[str, float]) -> list[float]:
+def max_min_rates(
+    paths: Sequence[Path], caps: Sequence[float], capacities: Mapping[str, float], counts: Sequence[int] | None = None
+) -> list[float]:
     """The max-min fair rate of each flow, bytes per second.
 
     paths: the links that each flow crosses (none twice; an empty path is limited by its cap alone).
     caps: the most each flow can take. capacities: bytes per second of every link that a path names.
+    counts: how many flows each entry stands for, all with its path, cap and rate; by default one.
     """
+    many = [1] * len(paths) if counts is None else counts
     demand: dict[str, float] = {}
-    for path, cap in zip(paths, caps, strict=True):
+    for path, cap, count in zip(paths, caps, many, strict=True):
         for link in path:
-            demand[link] = demand.get(link, 0.0) + cap
+            demand[link] = demand.get(link, 0.0) + count * cap
     # A link that could serve all caps at once limits nobody; only the others take part in the filling.
     left = {link: capacities[link] for link, wanted in demand.items() if wanted > capacities[link]}
     rates = list(caps)
@@ -38,7 +42,7 @@ def max_min_rates(paths: Sequence[Path], caps: Sequence[float], capacities: Mapp
         if contested:
             rising.append((caps[flow], flow, contested))
             for link in contested:
-                waiting[link] += 1
+                waiting[link] += many[flow]
     rising.sort()
     while rising:
         shares = {link: left[link] / users for link, users in waiting.items() if users}
@@ -56,6 +60,6 @@ def max_min_rates(paths: Sequence[Path], caps: Sequence[float], capacities: Mapp
                 rates[flow] = level
         for _, flow, contested in frozen:
             for link in contested:
-                left[link] -= rates[flow]
-                waiting[link] -= 1
+                left[link] -= many[flow] * rates[flow]
+                waiting[link] -= many[flow]
     return rates

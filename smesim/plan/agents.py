@@ -8,7 +8,7 @@ handed out when, the simulator tells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from smesim.hwmodel.attention_blocks import BlockShape
@@ -23,7 +23,8 @@ from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
 from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
 
-SAMPLED_BLOCKS = 4
+SAMPLED_BLOCKS = 2
+"""Of a prompt's blocks of tokens, whose times grow evenly with their place."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,17 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat)
             name, cap = f"core{worker.core}", route.cap_bytes_per_s
             kind, core = clusters[i].cluster.name, costs[cores[i][0]]
             found.append(Agent(name, kind, "cpu", (i,), core, None, 1.0, route.links, cap, numbers))
-    return tuple(found)
+    return tuple(_with_own_links_as_caps(found, network))
+
+
+def _with_own_links_as_caps(agents: Sequence[Agent], network: LinkNetwork) -> Iterator[Agent]:
+    """A link that no other agent crosses is a cap like any other; without it in their paths, agents that are alike
+    have the same one."""
+    users = Counter(link for agent in agents for link in agent.path)
+    for agent in agents:
+        own = [network.bandwidth_bytes_per_s(link) for link in agent.path if users[link] == 1]
+        shared = tuple(link for link in agent.path if users[link] > 1)
+        yield replace(agent, path=shared, cap_bytes_per_s=min([agent.cap_bytes_per_s, *own]))
 
 
 def _with_ports(units: list[Agent], network: LinkNetwork, chip: Chip, indices: Sequence[int]) -> list[Agent]:
@@ -219,9 +230,12 @@ def streaming_rates(
     network: LinkNetwork, agents: Sequence[Agent], wanted: Sequence[float] | None = None
 ) -> list[float]:  # fmt: skip
     """Bytes per second that each agent draws from memory when all of them do; none more than it wants."""
-    capacities = {link: network.bandwidth_bytes_per_s(link) for agent in agents for link in agent.path}
     caps = [agent.cap_bytes_per_s for agent in agents]
     if wanted is not None:
         caps = [min(cap, want) for cap, want in zip(caps, wanted, strict=True)]
-    return max_min_rates([agent.path for agent in agents], caps, capacities)
-
+    flows = [(agent.path, cap) for agent, cap in zip(agents, caps, strict=True)]
+    alike = Counter(flows)
+    paths, caps = [path for path, _ in alike], [cap for _, cap in alike]
+    capacities = {link: network.bandwidth_bytes_per_s(link) for path in paths for link in path}
+    rates = dict(zip(alike, max_min_rates(paths, caps, capacities, list(alike.values())), strict=True))
+    return [rates[flow] for flow in flows]

@@ -6,6 +6,7 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -92,8 +93,13 @@ class Choices:
         """Who packs a left operand fastest where units take part: the cores, or those who drive the units."""
         teams = [team for team in (self._cores, self._units) if team]
         elements = operator.m * operator.k
-        best = min(teams, key=lambda team: 1 / sum(1 / agent.pack_s(elements) for agent in team))
-        return tuple(worker for agent in best for worker in agent.workers)
+
+        def rate(team: tuple[Agent, ...]) -> float:
+            alike = {agent.kind: agent for agent in team}
+            count = Counter(agent.kind for agent in team)
+            return sum(count[kind] / agent.pack_s(elements) for kind, agent in alike.items())
+
+        return tuple(worker for agent in max(teams, key=rate) for worker in agent.workers)
 
     def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
         if isinstance(operator, Attention) and operator.tokens == 1:
@@ -206,12 +212,14 @@ class Choices:
             if agent.kind not in steps:
                 granule = agent.granule(operator.m)
                 steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
-        wanted = [steps[agent.kind][0] * panel_bytes / steps[agent.kind][1] for agent in agents]
-        rates = streaming_rates(self._network, agents, wanted)
-        shares = [
-            Share(max(steps[agent.kind][1], steps[agent.kind][0] * panel_bytes / rate), steps[agent.kind][0])
-            for agent, rate in zip(agents, rates, strict=True)
-        ]
+        wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
+        rates = streaming_rates(self._network, agents, [wanted[agent.kind] for agent in agents])
+        paces = [(agent.kind, rate) for agent, rate in zip(agents, rates, strict=True)]
+        known = {
+            (kind, rate): Share(max(steps[kind][1], steps[kind][0] * panel_bytes / rate), steps[kind][0])
+            for kind, rate in dict.fromkeys(paces)
+        }
+        shares = [known[pace] for pace in paces]
         taken, seconds = divide(shares, panels)
         chosen = [(agent, n) for agent, n in zip(agents, taken, strict=True) if n]
         computing = max(-(-n // steps[agent.kind][0]) * steps[agent.kind][1] for agent, n in chosen)
@@ -247,5 +255,5 @@ def strip_height(agents: Sequence[Agent]) -> int:
 
 def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:
     """Those of the kind that draws and computes most."""
-    best = max(agents, key=lambda agent: agent.strength)
+    best = max({agent.kind: agent for agent in agents}.values(), key=lambda agent: agent.strength)
     return tuple(agent for agent in agents if agent.kind == best.kind)

@@ -72,8 +72,7 @@ class _Search:
     def run(self) -> Plan:
         entries = {entry.site: entry for entry in self.start.operators}
         best = self.seconds(entries)
-        sites = [site for site, possible in self.planning.possible.items() if possible]
-        sites.sort(key=lambda site: -_predicted_s(entries[site]))
+        sites = sorted(entries, key=lambda site: -_predicted_s(entries[site]))
         for _ in range(ROUNDS):
             before = best
             for site in sites:
@@ -116,7 +115,7 @@ class _Search:
 def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPlan]:
     """The entry with other tiles, another assignment, or other blocks of its pipeline; not the entry itself."""
     operator = graph.sites[entry.site][0]
-    changes: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = list(_with_fewer_workers(entry))
     if isinstance(operator, Linear | GroupedLinear):
         panels = -(-operator.n // NR)
         widths = {min(panels, max(1, round(entry.tile.n / NR * factor))) for factor in FACTORS}
@@ -138,6 +137,14 @@ def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPl
         changed = entry.model_copy(update=change)
         if changed != entry:
             yield changed
+
+
+def _with_fewer_workers(entry: OperatorPlan) -> Iterator[dict[str, Any]]:
+    """Without the last of those that take part, or half of them: what is short may not be worth waiting for all."""
+    whole = len(entry.workers)
+    for count in sorted({whole - 1, whole // 2} - {0}, reverse=True):
+        if entry.pipeline is None:
+            yield {"workers": entry.workers[:count], "shares": entry.shares[:count]}
 
 
 def _shifted(entry: OperatorPlan) -> Iterator[tuple[float, ...]]:

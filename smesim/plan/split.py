@@ -10,14 +10,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 STEPS_OF_BISECTION = 40
 ROUNDING = 1e-9
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """One that takes part: seconds for a step, above 0, and panels in a step."""
 
     step_s: float
@@ -48,7 +47,8 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
     most = {share: share.within(high, panels) for share in alike}
     taken = [most[share] for share in shares]
     surplus = sum(taken) - panels
-    ends = [(-share.seconds(n), i) for i, (share, n) in enumerate(zip(shares, taken, strict=True)) if n]
+    end_s = {share: share.seconds(n) for share, n in most.items()}
+    ends = [(-end_s[share], i) for i, share in enumerate(shares) if most[share]]
     heapq.heapify(ends)
     while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
         slowest = heapq.heappop(ends)[1]

@@ -5,6 +5,7 @@ What the agents of a choice have in common: the strips that are packed for them,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -44,14 +45,16 @@ def team_of(chip: Chip, workers: Sequence[WorkerPlan], choice: Choice) -> Team:
 
 
 def _core_team(chip: Chip, workers: Sequence[WorkerPlan], chosen: tuple[int, ...], mode: Mode) -> Team:
-    clusters = [chip.instance_of(workers[i].core) for i in chosen]
+    first = chip.instance_of(workers[chosen[0]].core).cluster
+    by_name = {instance.name: instance for instance in chip.instances}
+    clusters = [(by_name[name], count) for name, count in Counter(workers[i].cluster for i in chosen).items()]
     return Team(
         workers=chosen,
         mode=mode,
-        mr=CoreCosts(clusters[0].cluster, ()).mr,
-        cache_bytes=min(own_cache_bytes(chip, cluster) for cluster in clusters),
-        flop_per_s=sum(c.cluster.core.flop_per_s["f32"].value for c in clusters),
-        load_bytes_per_s=sum(c.cluster.core.load_bytes_per_s[DRAM].value for c in clusters),
+        mr=CoreCosts(first, ()).mr,
+        cache_bytes=min(own_cache_bytes(chip, instance) for instance, _ in clusters),
+        flop_per_s=sum(count * c.cluster.core.flop_per_s["f32"].value for c, count in clusters),
+        load_bytes_per_s=sum(count * c.cluster.core.load_bytes_per_s[DRAM].value for c, count in clusters),
     )
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from smesim.emulation import CHECKOUT, EmulatedDevice, environment, why_missing
+from tests.emulated.lengths import EmulatedPython
 
 Run = subprocess.CompletedProcess[str]
-EmulatedPython = Callable[..., Run]
-"""Called with an `EmulatedDevice` and the arguments of Python."""
 
 
 @pytest.fixture(scope="session", autouse=True)

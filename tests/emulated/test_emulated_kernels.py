@@ -15,7 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from smesim.emulation import CHECKOUT, SVL_BITS, EmulatedDevice, Features
-from tests.emulated.conftest import EmulatedPython, Run
+from tests.emulated.conftest import EmulatedPython
+from tests.emulated.lengths import AnyLength, Ended, Job, run_all
 
 WITHOUT_MATRIX = EmulatedDevice(features=Features.NONE)
 DEVICES = (
@@ -25,7 +26,7 @@ DEVICES = (
 )
 TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.py"))]
 # Loaded by itself, hypothesis' plugin would have pytest compile all of hypothesis anew, to rewrite its assertions.
-PYTEST = ("-m", "pytest", "--disable-plugin-autoload", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider",
+PYTEST = ("--disable-plugin-autoload", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider",
           "--color=no")  # fmt: skip
 OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py", "_blocks.py")
 OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
@@ -40,6 +41,9 @@ are the same for all."""
 NEWER_CORES = "cores with dot and matrix products"
 
 
+IMPORTS = ("pytest", "hypothesis", "numpy", "smesim.exec.device")
+
+
 def selection_for(device: EmulatedDevice) -> tuple[str, ...]:
     if device == WITHOUT_MATRIX:
         return tuple(TESTS)
@@ -47,21 +51,36 @@ def selection_for(device: EmulatedDevice) -> tuple[str, ...]:
 
 
 def name_of(device: EmulatedDevice) -> str:
-    return f"{device.features}-{device.svl_bits}{'-sve' if device.sve else ''}"
+    return f"{device.features}-{device.svl_bits}"
+
+
+def jobs_of(features: Features) -> dict[str, Job]:
+    jobs = {}
+    for device in DEVICES:
+        if device.features is features:
+            svl_bits = None if features is Features.NONE else device.svl_bits
+            jobs[name_of(device)] = Job("pytest", (*PYTEST, *selection_for(device)), svl_bits)
+    if features is Features.SME2:
+        jobs[NEWER_CORES] = Job("pytest", (*PYTEST, *OF_NEWER_CORES), EmulatedDevice().svl_bits)
+    return jobs
 
 
 @pytest.fixture(scope="module")
-def runs(emulated_python: EmulatedPython) -> Iterator[dict[str, Future[Run]]]:
-    """The tests on all devices, as many at a time as there are cores: most of a test's time is spent in one thread."""
+def runs(emulated_python: EmulatedPython) -> Iterator[dict[str, Future[dict[str, Ended]]]]:
+    """The tests on all devices, as many processors at a time as there are cores: most of a test is one thread."""
     pool = ThreadPoolExecutor(os.cpu_count())
-    chosen = [(name_of(device), device, selection_for(device)) for device in DEVICES]
-    chosen.append((NEWER_CORES, EmulatedDevice(), OF_NEWER_CORES))
-    yield {name: pool.submit(emulated_python, device, *PYTEST, *tests) for name, device, tests in chosen}
+    processors = {features: AnyLength(features=features) for features in (Features.SME2, Features.SME1)}
+    processors[Features.NONE] = WITHOUT_MATRIX
+    found = {}
+    for features, processor in processors.items():
+        jobs = jobs_of(features)
+        found |= dict.fromkeys(jobs, pool.submit(run_all, emulated_python, processor, jobs, IMPORTS))
+    yield found
     pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", [*map(name_of, DEVICES), NEWER_CORES])
-def test_kernels_pass_their_tests(name: str, runs: dict[str, Future[Run]]) -> None:
-    ended = runs[name].result()
+def test_kernels_pass_their_tests(name: str, runs: dict[str, Future[dict[str, Ended]]]) -> None:
+    ended = runs[name].result()[name]
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"^\d+ passed(, \d+ deselected)? in ", ended.stdout, re.MULTILINE), "all of them, none skipped"

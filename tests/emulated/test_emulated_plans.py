@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,24 @@ from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
 from smesim.plan.schema import Plan
 from smesim.workload import DType, DTypes, Phase, build_graph
-from tests.emulated.conftest import EmulatedPython, Run
+from tests.emulated.conftest import EmulatedPython
+from tests.emulated.lengths import AnyLength, Ended, Job, run_all
 from tests.emulated.plan_outputs import outputs, target_of
 from tests.plan.plans import with_entry
 from tests.workload.workload_models import tiny, tiny_moe
 
 WITHOUT_UNIT = EmulatedDevice(features=Features.NONE)
-DEVICES = (
-    *(EmulatedDevice(svl) for svl in SVL_BITS),
-    *(EmulatedDevice(svl, Features.SME1) for svl in SVL_BITS),
-    EmulatedDevice(sve=True),
-    WITHOUT_UNIT,
-)
+WITH_SVE = EmulatedDevice(sve=True)
+PROCESSORS: dict[EmulatedDevice, tuple[EmulatedDevice, ...]] = {
+    AnyLength(): tuple(EmulatedDevice(svl) for svl in SVL_BITS),
+    AnyLength(features=Features.SME1): tuple(EmulatedDevice(svl, Features.SME1) for svl in SVL_BITS),
+    WITH_SVE: (WITH_SVE,),
+    WITHOUT_UNIT: (WITHOUT_UNIT,),
+}
+"""Each set to the lengths of these devices, one after the other."""
+DEVICES = [device for devices in PROCESSORS.values() for device in devices]
+PLAN_OUTPUTS = "tests.emulated.plan_outputs"
+IMPORTS = ("numpy", "smesim.plan.lower", "smesim.workflow")
 COOPERATIVE = ("q_proj", "up_proj", "lm_head")
 MATRIX = ("k_proj", "gate_proj")
 CPU = ("v_proj", "down_proj")
@@ -48,6 +54,7 @@ bf16 or in blocks that decides to which side a number is rounded that is packed 
 Case = tuple[str, DType]
 
 Outputs = dict[str, NDArray[Any]]
+Runs = dict[EmulatedDevice, Future[dict[str, Ended]]]
 
 
 def mixed(phase: str, weights: DType) -> Plan:
@@ -99,18 +106,27 @@ def expected() -> dict[Case, Outputs]:
 
 
 @pytest.fixture(scope="module")
-def runs(emulated_python: EmulatedPython, folder: Path) -> Iterator[dict[EmulatedDevice, Future[Run]]]:
-    """The plans on all devices, as many at a time as there are cores, each device with its own kernels."""
+def runs(emulated_python: EmulatedPython, folder: Path) -> Iterator[Runs]:
+    """The plans on all devices, as many processors at a time as there are cores, each device with its own kernels."""
     pool = ThreadPoolExecutor(os.cpu_count())
-
-    def execute(device: EmulatedDevice) -> Run:
-        for case in CASES:
-            mixed(*case).save(plan_file(folder, device, case))
-        files = (str(plan_file(folder, device, case)) for case in CASES)
-        return emulated_python(device, "-m", "tests.emulated.plan_outputs", "best", *files)
-
-    yield {device: pool.submit(execute, device) for device in DEVICES}
+    yield {
+        device: run
+        for processor, devices in PROCESSORS.items()
+        for run in [pool.submit(run_all, emulated_python, processor, jobs(devices, folder), IMPORTS)]
+        for device in devices
+    }
     pool.shutdown(cancel_futures=True)
+
+
+def jobs(devices: Iterable[EmulatedDevice], folder: Path) -> dict[str, Job]:
+    found = {}
+    for device in devices:
+        files = [plan_file(folder, device, case) for case in CASES]
+        for case, file in zip(CASES, files, strict=True):
+            mixed(*case).save(file)
+        svl_bits = None if device == WITHOUT_UNIT else device.svl_bits
+        found[str(device)] = Job(PLAN_OUTPUTS, ("best", *map(str, files)), svl_bits)
+    return found
 
 
 def plan_file(folder: Path, device: EmulatedDevice, case: Case) -> Path:
@@ -120,9 +136,9 @@ def plan_file(folder: Path, device: EmulatedDevice, case: Case) -> Path:
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
 def test_a_plan_with_every_mode_gives_the_numbers_of_the_portable_kernels(
-    device: EmulatedDevice, runs: dict[EmulatedDevice, Future[Run]], folder: Path, expected: dict[Case, Outputs]
+    device: EmulatedDevice, runs: Runs, folder: Path, expected: dict[Case, Outputs]
 ) -> None:
-    ended = runs[device].result()
+    ended = runs[device].result()[str(device)]
     assert (ended.returncode, ended.stderr) == (0, "")
     # The unit's worker runs the unit's kernels; where there is none the cores' stand in, beside narrower ones.
     unit = {Features.SME2: "sme2", Features.SME1: "sme", Features.NONE: "portable"}[device.features]

@@ -199,6 +199,10 @@ def test_the_phone_has_one_unit_that_every_core_may_drive() -> None:
     assert unit.cores == tuple(range(8))
     rate = unit.unit.flop_per_s["s8"]
     assert (rate.low, rate.value, rate.high) == (1800e9, 2250e9, 4300e9)
+    # A k-step of the products here takes 8.0 cycles (tools/cycles.py): four outer products of words of 4 bytes.
+    side, clock = unit.unit.svl_bits // 32, unit.unit.clock_hz.value
+    for dtype, in_a_word in (("f32", 1), ("bf16", 2), ("f16", 2), ("s8", 4)):
+        assert unit.unit.flop_per_s[dtype].value == pytest.approx(4 * 2 * side**2 * in_a_word / 8 * clock, rel=0.01)
 
 
 def peak_flop_per_s(chip: Chip, dtype: str) -> float:
