@@ -150,9 +150,12 @@ static void append_f16(const struct sms_lowp *lowp, const float *x, int is_v, in
     uint16_t numbers[PIECE];
     for (int64_t i = 0; i < d; i += PIECE) {
         const int64_t count = smaller(d - i, PIECE);
+        uint16_t *to = cache + (is_v ? sms_rhs_offset(i, position, capacity) : sms_rhs_offset(position, i, d));
         lowp->narrow_f16(x + i, count, numbers);
-        for (int64_t j = 0; j < count; j++)
-            cache[is_v ? sms_rhs_offset(i + j, position, capacity) : sms_rhs_offset(position, i + j, d)] = numbers[j];
+        for (int64_t j = 0; is_v && j < count; j += SMS_NR)
+            memcpy(to + j * capacity, numbers + j, (size_t)smaller(count - j, SMS_NR) * sizeof *numbers);
+        for (int64_t j = 0; !is_v && j < count; j++)
+            to[j * SMS_NR] = numbers[j];
     }
 }
 

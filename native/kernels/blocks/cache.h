@@ -23,10 +23,13 @@ static void sms_widen_rhs_q8(const int8_t *rhs, const uint16_t *scale, int64_t k
                              float *out) {
     const sms_word *words = (const sms_word *)rhs + panel0 * SMS_NR * k / SMS_S8_GROUP;
     const uint16_t *scales = scale + panel0 * SMS_NR * (k / SMS_BLOCK);
+    const int64_t ahead = (panel1 - panel0) * SMS_NR * k / SMS_S8_GROUP; /* words to the next block of keys */
     for (int64_t block = 0; block < (panel1 - panel0) * (k / SMS_BLOCK); block++) {
         for (int j = 0; j < SMS_PANEL_VECTORS; j++) {
             const vf factor = w_halves(scales + j * SMS_LANES);
             for (int word = 0; word < SMS_BLOCK_WORDS; word++) {
+                if (j == 0) /* the words of a panel's columns are a cache line */
+                    __builtin_prefetch(words + ahead + word * SMS_NR, 0, 2);
                 const vi four = w_load(words + word * SMS_NR + j * SMS_LANES);
                 float *to = out + word * SMS_S8_GROUP * SMS_NR + j * SMS_LANES;
                 SMS_UNROLL(4)
@@ -59,6 +62,7 @@ static void sms_widen_rows_q8(const int8_t *rows, const uint16_t *scale, int64_t
         for (int64_t block = 0; block < k / SMS_BLOCK; block++) {
             const vf factor = w_widened(SMS_F16, w_set(scale[row * (k / SMS_BLOCK) + block]), 0);
             const int8_t *from = rows + row * k + block * SMS_BLOCK;
+            __builtin_prefetch(from + n * k, 0, 2); /* the next block of values */
             for (int i = 0; i < SMS_BLOCK; i += SMS_LANES)
                 v_store(out + (block * SMS_BLOCK + i) / SMS_NR * SMS_NR * n + row * SMS_NR + i % SMS_NR,
                         w_to_float(q_bytes(from + i)) * factor);
