@@ -55,4 +55,4 @@ wheels: build ## dist/*.whl for Linux on Arm, with either C library, and for Mac
 	@$(BIN)/python tools/wheels.py
 
 clean: ## remove what was built and measured; .venv and the downloads stay
-	rm -rf build dist out smesim.egg-info smesim/exec/_native.*
+	rm -rf build dist out smesim.egg-info smesim/exec/_native.* smesim/sim/_engine.*

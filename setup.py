@@ -1,4 +1,5 @@
-"""Builds the native module: every C file for the instruction set it is written for, all in one extension.
+"""Builds the native modules: the kernels and the runtime, every C file for the instruction set it is written for, all
+in one extension; and in another the simulator's engine.
 
 The package's metadata is in ``pyproject.toml``. What that cannot say is here: files of one extension need different
 compiler flags, and the wheel is tagged for the stable ABI.
@@ -16,6 +17,7 @@ from setuptools.modified import newer_group
 
 ROOT = Path(__file__).resolve().parent
 NATIVE = ROOT / "native"
+ENGINE = "smesim.sim._engine"
 COMMON_FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-ffp-contract=fast", "-fvisibility=hidden", "-fPIC"]
 X86_AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mf16c"]
 X86_AVX512 = [*X86_AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
@@ -44,12 +46,15 @@ ISA_FLAGS = {
 ZIG_BASELINE = ["-mcpu=baseline"]
 MACHINE_NAMES = {"amd64": "x86_64", "arm64": "aarch64"}
 
+AS_WRITTEN = ["-ffp-contract=off"]
+"""The engine must round where Python rounds: no multiplication and addition may become one instruction."""
+
 NEW_IN_COMPILERS = {"sme", "sme2"}
 """Left out where the compiler does not know them yet: gcc before 14, clang before 19."""
 
 
 def native_sources(machine: str) -> dict[Path, list[str]]:
-    """The C and assembly files for a machine, and the flags of each beyond the common ones.
+    """The C and assembly files of the runtime for a machine, and the flags of each beyond the common ones.
 
     A file in a folder named after an instruction set is for that one; a file beside such folders, or in one named
     ``portable``, is for every machine.
@@ -59,9 +64,14 @@ def native_sources(machine: str) -> dict[Path, list[str]]:
     sources = {}
     for source in sorted(NATIVE.rglob("*.[cS]")):
         isa = source.parent.name
-        if isa in here or isa not in isas:
+        if (isa in here or isa not in isas) and source.parent != NATIVE / "sim":
             sources[source] = here.get(isa, [])
     return sources
+
+
+def engine_sources() -> dict[Path, list[str]]:
+    """The C files of the simulator's engine, the same for every machine."""
+    return dict.fromkeys(sorted((NATIVE / "sim").glob("*.c")), AS_WRITTEN)
 
 
 def for_zig(flag: str) -> str:
@@ -88,10 +98,11 @@ class BuildNative(build_ext):
         ext.extra_compile_args = [*ext.extra_compile_args, *baseline]
         # Python's own variable for cross builds names the platform that is built for, as linux-aarch64.
         machine = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).rpartition("-")[2]
-        sources = native_sources(machine.lower())
+        sources = engine_sources() if ext.name == ENGINE else native_sources(machine.lower())
         refused = {isa for isa in NEW_IN_COMPILERS if not self.compiles(sources, isa)}
         sources = {source: flags for source, flags in sources.items() if source.parent.name not in refused}
-        have = sorted({f"-DSMS_HAVE_{source.parent.name.upper()}" for source, flags in sources.items() if flags})
+        isas = {source.parent.name for source, flags in sources.items() if flags and flags is not AS_WRITTEN}
+        have = sorted(f"-DSMS_HAVE_{isa.upper()}" for isa in isas)
         shared += [str(folder) for folder in {source.parent for source in sources}]  # a new file may mean a new macro
         targets, jobs = [], []
         for source, flags in sources.items():
@@ -121,7 +132,7 @@ class BuildNative(build_ext):
 
 if __name__ == "__main__":
     setup(
-        cffi_modules=["native/builder.py:ffibuilder"],
+        cffi_modules=["native/builder.py:ffibuilder", "native/builder.py:engine"],
         cmdclass={"build_ext": BuildNative},
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )

@@ -29,7 +29,9 @@ REASON_IF_MISSING = FOLDER / "missing.txt"
 
 SYSROOT = FOLDER / "sysroot"
 PYTHON = SYSROOT / "usr" / "bin" / "python3.11"
-NATIVE_MODULE = CHECKOUT / "smesim" / "exec" / "_native.cpython-311-aarch64-linux-gnu.so"
+NATIVE_MODULES = tuple(
+    CHECKOUT / "smesim" / f"{name}.cpython-311-aarch64-linux-gnu.so" for name in ("exec/_native", "sim/_engine")
+)
 """Beside the host's module: Python takes the one whose name ends as its own machine's do."""
 
 SVL_BITS = (128, 256, 512, 1024, 2048)
@@ -109,7 +111,7 @@ def why_missing() -> str | None:
     """Why nothing can be emulated here, in one line; None if it can."""
     if REASON_IF_MISSING.exists():
         return REASON_IF_MISSING.read_text(encoding="utf-8").strip()
-    if all(path.exists() for path in (*EMULATORS.values(), PYTHON, NATIVE_MODULE)):
+    if all(path.exists() for path in (*EMULATORS.values(), PYTHON, *NATIVE_MODULES)):
         return None
     return "it was never set up"
 

@@ -152,7 +152,7 @@ def predicted_s(steps: Sequence[Step], chip: Chip) -> float:
     for alike in grouped(steps):
         pasts = np.array([step.past for step in alike])
         chosen = np.unique(np.linspace(0, len(alike) - 1, SIMULATED_STEPS).round().astype(int))
-        at = [float(np.nanmax(simulator.timeline(lower(alike[i].plan)).end_s)) for i in chosen]
+        at = [simulator.seconds(lower(alike[i].plan)) for i in chosen]
         total += float(np.interp(pasts, pasts[chosen], at).sum())
     return total
 

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from smesim.errors import DeviceError, PlanError
 from smesim.exec.adaptive import AdaptedRuns, run_adaptively
 from smesim.exec.device import Device
@@ -154,7 +152,7 @@ def make_plan(
 
 def simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph | None = None) -> float:
     """The time that a plan is predicted to take, without a trace of it; of a part of its model where `graph` is one."""
-    return float(np.nanmax(SimExecutor(chip).timeline(lower(plan, graph)).end_s))
+    return SimExecutor(chip).seconds(lower(plan, graph))
 
 
 def explain_layouts(plan: Plan, chip: Chip) -> LayoutReport:

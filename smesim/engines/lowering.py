@@ -88,7 +88,7 @@ class Lowered:
     _works: dict[tuple[int, str, int], Work] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.network = LinkNetwork(self.chip)
+        self.network = LinkNetwork.of(self.chip)
         self._agents = [self.network.agent(t.core, t.unit) for t in self.threads]
         self._core_agents = [self.network.agent(t.core) for t in self.threads]
 

@@ -26,7 +26,7 @@ from smesim.exec.finite import check_finite
 from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
 from smesim.exec.tensors import Tensors
-from smesim.plan.lower import CPU_ROLE
+from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.program import ANY_WORKER, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns

@@ -32,7 +32,6 @@ from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
 from smesim.hwmodel.chip import Chip
-from smesim.plan.alike import SAMPLE_LAYERS
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
 from smesim.plan.planners import planner
@@ -307,12 +306,10 @@ class Session:
         )
 
     def _planned(self, phase: Phase) -> MovingProgram:
-        """The plan of some layers, which are alike, is that of all."""
         model = self.checkpoint.model
-        layers = min(model.layers, SAMPLE_LAYERS)
-        graph = build_graph(model, phase, self.dtypes, layers=layers, routed=model.is_moe)
+        graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
-        return MovingProgram(plan.model_copy(update={"layers": model.layers}), self.context + self.chunk)
+        return MovingProgram(plan, self.context + self.chunk)
 
     def _load(self, progress: Progress | None) -> None:
         begin = time.perf_counter()

@@ -25,8 +25,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, UnitInstance
+from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.quantity import Quantity
 
 
@@ -76,7 +78,12 @@ class LinkNetwork:
                 self._bandwidths |= self._level_link(instance, level)
         self._routes: dict[tuple[str, str | None, str, bool], Route] = {}
 
-    @property
+    @classmethod
+    def of(cls, chip: Chip) -> LinkNetwork:
+        """The links of a chip, the same object whenever it is asked for."""
+        return kept_with(chip, "links", lambda: cls(chip))
+
+    @cached_property
     def links(self) -> tuple[Link, ...]:
         """All links, in a fixed order: ports, caches, DRAM."""
         order = sorted(self._bandwidths, key=lambda name: name == DRAM)

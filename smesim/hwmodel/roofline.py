@@ -66,7 +66,7 @@ class Roofline:
     def __init__(self, chip: Chip, agents: Iterable[Agent], level: str = DRAM) -> None:
         self._chip = chip
         self._level = level
-        self._network = LinkNetwork(chip)
+        self._network = LinkNetwork.of(chip)
         self._agents = tuple(dict.fromkeys(agents))
         if not self._agents:
             raise ChipError(f"roofline of {chip.name}: no agents given; accepted: at least one core or unit")
@@ -177,7 +177,7 @@ def matrix_unit_agents(chip: Chip, clusters: Sequence[str] | None = None) -> tup
 
     A core drives one unit; a unit is left out when other units have taken all its cores.
     """
-    network = LinkNetwork(chip)
+    network = LinkNetwork.of(chip)
     agents: list[Agent] = []
     busy: set[int] = set()
     for unit in chip.unit_instances:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import COST_EFFECTS, AttentionShape, CoreCosts
+from smesim.hwmodel.kept import kept_with
+from smesim.hwmodel.known_costs import core_costs, unit_costs
 from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path, max_min_rates
 from smesim.hwmodel.stand_in import computing_core
@@ -157,14 +159,18 @@ def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     return [(begin, end, weight) for begin, end in chosen]
 
 
-def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat) -> tuple[Agent, ...]:
+def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
     """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
-    network = LinkNetwork(chip)
+    return kept_with(chip, ("agents", workers, numbers.name), lambda: _agents_of(chip, workers, numbers))
+
+
+def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+    network = LinkNetwork.of(chip)
     clusters = [chip.instance_of(worker.core) for worker in workers]
     busy = Counter(cluster.name for cluster in clusters)
     cores = [computing_core(chip, worker.core, worker.unit) for worker in workers]
     costs = {
-        name: CoreCosts(core, COST_EFFECTS, busy[cluster.name])
+        name: core_costs(chip, name, core, COST_EFFECTS, busy[cluster.name])
         for (name, core), cluster in zip(cores, clusters, strict=True)
     }
     drivers: dict[int, list[int]] = {}
@@ -187,7 +193,7 @@ def agents_of(chip: Chip, workers: Sequence[WorkerPlan], numbers: ProductFormat)
                 role="matrix",
                 workers=tuple(who),
                 core=core,
-                unit=None if is_stand_in else UnitCosts(chip, instance, core, COST_EFFECTS),
+                unit=None if is_stand_in else unit_costs(chip, instance, core, COST_EFFECTS),
                 rate=min(together, alone * len(who)),
                 path=route.links,
                 cap_bytes_per_s=route.cap_bytes_per_s * len(who),

@@ -126,6 +126,20 @@ class BufferTable:
             self._add(name, (n_bytes, BufferRole.ACTIVATION, Layout.ROW_MAJOR, places, elements, Number.F32))
         return self._index[name]
 
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def repeat(self, first: int, end: int, layer: int, again: int) -> bool:
+        """Adds the buffers first .. end once more, those of one layer for another one; False, and nothing added, if one
+        of them is not a layer's own."""
+        prefix = f"layers.{layer}."
+        names = self._names[first:end]
+        if not all(name.startswith(prefix) for name in names):
+            return False
+        for name, row in zip(names, self._rows[first:end], strict=True):
+            self._add(f"layers.{again}.{name.removeprefix(prefix)}", row)
+        return True
+
     def array(self) -> Array:
         return np.array(self._rows, BUFFER_DTYPE)
 

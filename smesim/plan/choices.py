@@ -60,11 +60,11 @@ class Choice:
 class Choices:
     """The choices for the operators of one graph on one chip, with given workers."""
 
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan]) -> None:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...]) -> None:
         self._chip = chip
         self._graph = graph
         self._numbers = weights_format(graph)
-        self._network = LinkNetwork(chip)
+        self._network = LinkNetwork.of(chip)
         self._known_s: dict[tuple[str, int], float] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")

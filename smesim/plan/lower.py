@@ -10,40 +10,37 @@ as an engine would, so that their place in the caches is what it would be.
 Layout state: of each activation, the layouts in which it is there until it is rewritten. A GEMM reads its left operand
 packed: as a norm or an activation has written it, as it was packed for an operator before (q, k and v share one
 operand, gate and up another), or else as its own pack tasks make it.
+
+What follows from one segment to the next is little: its layouts, and that it starts when the one before has ended. So
+a segment is lowered by itself, its tasks and operators counted from 0, and a layer that is the one before it once
+more, and finds the same layouts, is that layer's segment with buffers of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from smesim.errors import PlanError
+from smesim.plan.assemble import Segment, assembled
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
 from smesim.plan.formats import cache_number
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.pipeline import block_facts, combine_tiles, handover_shape, is_staged, part_tiles, pipeline_tasks
 from smesim.plan.program import (
     ANY_WORKER,
-    ENTRY_DTYPE,
     NO_BUFFER,
     NO_LAYER,
     OP_DTYPE,
-    POOL_DTYPE,
-    SEGMENT_DTYPE,
     SLOTS,
-    TASK_DTYPE,
-    WORKER_DTYPE,
     EntryKind,
     Program,
     TaskKind,
-    field_bytes,
 )
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
-from smesim.workload.graph import OperatorGraph
+from smesim.workload.graph import Block, OperatorGraph
+from smesim.workload.graph import Role as TensorRole
 from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Rope, Router
 
 CPU_ROLE = 0
@@ -77,6 +74,9 @@ class _Alike:
     tiles: list[Tile]
 
 
+Layouts = dict[str, frozenset[str]]
+
+
 class _Lowering:
     def __init__(self, plan: Plan, graph: OperatorGraph) -> None:
         self.plan = plan
@@ -84,27 +84,57 @@ class _Lowering:
         self.buffers = BufferTable(graph)
         self.known: dict[tuple[str, float], _Alike] = {}
         self.entries_by_site = {entry.site: entry for entry in plan.operators}
+        self.layouts: Layouts = {}  # by an activation's buffer: the layouts in which it is there
+        self.begin_segment()
+
+    def begin_segment(self) -> None:
+        """Nothing is in flight: the tasks of a segment wait for each other, and else for the end of the one before."""
         self.accesses: dict[int, _Access] = {}
-        self.layouts: dict[str, set[str]] = {}  # by an activation's buffer: the layouts in which it is there
         self.ops: list[tuple[object, ...]] = []
         self.tasks: list[list[int]] = []  # op, kind, worker, six range bounds, slot, state
         self.predecessors: list[tuple[int, ...]] = []
-        self.entries: list[list[tuple[int, int]]] = [[] for _ in plan.workers]
+        self.entries: list[list[tuple[int, int]]] = [[] for _ in self.plan.workers]
         self.pools: list[tuple[int, int]] = []
         self.pool_tasks: list[int] = []
         self.pool_visitors: list[tuple[int, ...]] = []
-        self.segments: list[tuple[int, int, range]] = []  # first task, end, pools
-        self.segment_start = 0  # first task of the segment in hand
-        self.segment_pools_start = 0
-        self.previous_end: int | None = None  # node after which the previous segment has ended
 
     def run(self) -> Program:
-        operators = self.graph.operators
-        for i, operator in enumerate(operators):
+        segments: list[Segment] = []
+        before: Layouts = {}  # those that the last segment that was lowered found, and left
+        after: Layouts = {}
+        for block in self.graph.blocks:
+            again = self.again(segments[-1], block) if block.is_again and self.layouts == before else None
+            if again is not None:
+                segments.append(again)
+                self.layouts = dict(after)
+                continue
+            before = dict(self.layouts)
+            segments.append(self.segment(block))
+            after = dict(self.layouts)
+        return assembled(self.plan, self.graph, segments, self.buffers)
+
+    def segment(self, block: Block) -> Segment:
+        """The tasks of some operators. The last of them is the one that all others lead to."""
+        self.begin_segment()
+        first_buffer = len(self.buffers)
+        for operator in block.operators:
             self.add_operator(operator, self.entries_by_site[operator.site])
-            if i + 1 == len(operators) or operators[i + 1].layer != operator.layer:
-                self.close_segment()
-        return self.build()
+        followed = {p for after in self.predecessors for p in after}
+        leaves = tuple(n for n in range(len(self.tasks)) if n not in followed)
+        if len(leaves) > 1:
+            self.add_join(leaves, len(self.ops) - 1)
+        return Segment.of(
+            self.ops, self.tasks, self.predecessors, self.entries, self.pools, self.pool_tasks, self.pool_visitors,
+            layer=block.operators[0].layer, buffers=(first_buffer, len(self.buffers)),
+        )  # fmt: skip
+
+    def again(self, segment: Segment, block: Block) -> Segment | None:
+        """The segment on the buffers of the next layer, None if it shares some that it was the first to need."""
+        first, end = segment.buffers
+        layer = block.operators[0].layer
+        if layer is None or segment.layer is None or not self.buffers.repeat(first, end, segment.layer, layer):
+            return None
+        return segment.moved(layer, (len(self.buffers) - (end - first), len(self.buffers)))
 
     def alike(self, operator: Operator, entry: OperatorPlan) -> _Alike:
         """What the operators of a site have in common; experts with given rows may differ from layer to layer."""
@@ -163,8 +193,11 @@ class _Lowering:
             # Whoever reads what was chosen reads by the table, and waits for it.
             table = self.buffers.routing(operator.outputs[0])
             self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
+        # Keys and values, and what a router chose, have one layout each; they are a layer's own, and left out.
         for name in operator.outputs:
-            self.layouts[self.buffers.name(name)] = {entry.out_layout}
+            if self.graph.tensors[name].role is not TensorRole.ACTIVATION:
+                continue
+            self.layouts[self.buffers.name(name)] = frozenset({entry.out_layout})
 
     def packed_lhs(self, op: int, operator: Linear | GroupedLinear, entry: OperatorPlan) -> tuple[int, int]:
         """The buffer of the packed left operand, and that of which pack tasks make it: only where none is there.
@@ -176,7 +209,8 @@ class _Lowering:
             packed, layout = self.buffers.packed_by_expert(tensor, form, operator.m), f"{form.name} by expert"
         else:
             packed, layout = self.buffers.packed(tensor, form), form.name
-        there = self.layouts.setdefault(self.buffers.name(tensor), {form.unpacked})
+        at = self.buffers.name(tensor)
+        there = self.layouts.setdefault(at, frozenset({form.unpacked}))
         if layout in there and (self.plan.layout_reuse != "none" or layout == form.unpacked):
             return packed, NO_BUFFER
         self.check_unpacked(operator, form.unpacked)
@@ -187,14 +221,14 @@ class _Lowering:
         own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
         own["assignment"] = "shared" if entry.assignment == "shared" else "static"
         self.add_tasks(op, pack_tiles(operator, entry), entry.model_copy(update=own), reads, [packed])
-        there.add(layout)
+        self.layouts[at] = there | {layout}
         return packed, source
 
     def check_unpacked(self, operator: Operator, unpacked: str) -> None:
         """PlanError if the operator reads what lies only packed, in a layout that it cannot read; `unpacked` is what it
         could pack its first input from."""
         for name, wanted in zip(operator.inputs, (unpacked, *[ROW_MAJOR] * len(operator.inputs)), strict=False):
-            there = self.layouts.get(self.buffers.name(name), {ROW_MAJOR})
+            there = self.layouts.get(self.buffers.name(name), frozenset({ROW_MAJOR}))
             if wanted not in there:
                 read = self.plan.site(operator.site).lhs_layout
                 raise PlanError(
@@ -257,10 +291,7 @@ class _Lowering:
             access = self.accesses.get(buffer, _Access())
             nodes.update(access.read)
             nodes.update(n for n in [access.written] if n is not None)
-        in_segment = tuple(sorted(n for n in nodes if n >= self.segment_start))
-        if in_segment or self.previous_end is None:
-            return in_segment
-        return (self.previous_end,)
+        return tuple(sorted(nodes))
 
     def add_node(self, row: list[int], after: tuple[int, ...]) -> int:
         self.tasks.append(row)
@@ -305,90 +336,3 @@ class _Lowering:
     def give(self, task: int, worker: int) -> None:
         self.tasks[task][2] = worker
         self.entries[worker].append((EntryKind.TASK, task))
-
-    # -- segments and arrays -----------------------------------------------------------------------------------------
-
-    def close_segment(self) -> None:
-        """End the segment with one node that follows all its tasks, so that nothing is in flight behind it."""
-        nodes = range(self.segment_start, len(self.tasks))
-        followed = {p for n in nodes for p in self.predecessors[n]}
-        leaves = tuple(n for n in nodes if n not in followed)
-        self.previous_end = leaves[0] if len(leaves) == 1 else self.add_join(leaves, len(self.ops) - 1)
-        self.segments.append((self.segment_start, len(self.tasks), range(self.segment_pools_start, len(self.pools))))
-        self.segment_start, self.segment_pools_start = len(self.tasks), len(self.pools)
-
-    def build(self) -> Program:
-        plan, n_tasks = self.plan, len(self.tasks)
-        sources = np.array([p for after in self.predecessors for p in after], np.int64)
-        counts = np.array([len(after) for after in self.predecessors], np.int32)
-        targets = np.repeat(np.arange(n_tasks, dtype=np.int32), counts)
-        order = np.argsort(sources, kind="stable")
-        ends = np.cumsum(np.bincount(sources, minlength=n_tasks))
-        tasks = np.zeros(n_tasks, TASK_DTYPE)
-        columns = np.array(self.tasks, np.int32)
-        for name, column in zip(TASK_DTYPE.names or (), columns.T, strict=False):  # the rest are the edges
-            tasks[name] = column
-        tasks["predecessor_count"] = counts
-        tasks["successor_end"] = ends
-        tasks["successor_begin"][1:] = ends[:-1]
-        ops = np.zeros(len(self.ops), OP_DTYPE)  # not made of the rows: the bytes between fields count as well
-        for name, facts in zip(OP_DTYPE.names or (), zip(*self.ops, strict=True), strict=True):
-            ops[name] = facts
-        workers = np.zeros(len(plan.workers), WORKER_DTYPE)
-        lengths = np.cumsum([0, *(len(queue) for queue in self.entries)])
-        for i, worker in enumerate(plan.workers):
-            role = CPU_ROLE if worker.role == "cpu" else MATRIX_ROLE
-            workers[i] = (lengths[i], lengths[i + 1], worker.core, role, -1 if worker.unit is None else worker.unit)
-        operators = self.graph.operators
-        program = Program(
-            ops=ops,
-            tasks=tasks,
-            successors=targets[order],
-            workers=workers,
-            entries=np.array([e for queue in self.entries for e in queue], ENTRY_DTYPE),
-            pools=np.array(self.pools, POOL_DTYPE),
-            pool_tasks=np.array(self.pool_tasks, np.int32),
-            buffers=self.buffers.array(),
-            segments=np.zeros(len(self.segments), SEGMENT_DTYPE),
-            op_names=tuple(o.name for o in operators),
-            op_sites=tuple(o.site for o in operators),
-            op_kinds=tuple(o.kind for o in operators),
-            buffer_names=self.buffers.names(),
-            layers=plan.layers,
-            plan_fingerprint=plan.fingerprint(),
-            elsewhere_bytes=round(self.graph.elsewhere_bytes),
-        )
-        for i, (begin, end, own_pools) in enumerate(self.segments):
-            pools = [
-                (self.pool_visitors[p], [t - begin for t in self.pool_tasks[slice(*self.pools[p])]]) for p in own_pools
-            ]
-            program.segments[i] = (begin, end, _signature(program, begin, end, pools))
-        return program
-
-
-def _signature(program: Program, begin: int, end: int, pools: list[tuple[tuple[int, ...], list[int]]]) -> int:
-    """Equal for segments that do the same work in the same order on other buffers.
-
-    `pools` are those of the segment: who visits, and the tasks counted from the segment's first.
-    """
-    tasks = program.tasks[begin:end].copy()
-    first_op = int(tasks["op"].min())
-    edges = program.successors[int(tasks["successor_begin"][0]) : int(tasks["successor_end"][-1])]
-    inside = edges[edges < end] - begin
-    used = np.unique(tasks["op"])
-    ops = program.ops[used].copy()
-    ops["layer"] = 0
-    for name in SLOTS:
-        present = ops[name] != NO_BUFFER
-        sizes = program.buffers["n_bytes"][np.where(present, ops[name], 0)]
-        ops[name] = np.where(present, sizes % (2**31 - 1), NO_BUFFER)
-    tasks["op"] -= first_op
-    # Of the edges only those inside count: who waits before the segment or behind it does not change its work.
-    counts = tasks["successor_end"] - tasks["successor_begin"]
-    sources = np.repeat(np.arange(end - begin, dtype=np.int32), counts)[edges < end]
-    for name in ("predecessor_count", "successor_begin", "successor_end"):
-        tasks[name] = 0
-    digest = hashlib.sha256()
-    for part in (field_bytes(tasks), sources.tobytes(), inside.tobytes(), field_bytes(ops), repr(pools).encode()):
-        digest.update(part)
-    return int.from_bytes(digest.digest()[:8], "little")

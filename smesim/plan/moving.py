@@ -19,8 +19,8 @@ import dataclasses
 import numpy as np
 
 from smesim.errors import PlanError
-from smesim.plan.alike import lower_alike
 from smesim.plan.buffers import ROPE_TABLES
+from smesim.plan.lower import lower
 from smesim.plan.pipeline import past_parts
 from smesim.plan.program import BufferRole, Program, TaskKind
 from smesim.plan.schema import Plan
@@ -59,14 +59,14 @@ class MovingProgram:
     def __init__(self, plan: Plan, positions: int) -> None:
         self.plan = plan
         self.phase = Phase.parse(plan.phase)
-        self.program = program = with_room(lower_alike(plan), positions)
+        graph = plan.graph()
+        self.program = program = with_room(lower(plan, graph), positions)
         self.tokens = self.phase.tokens
         self._past = self.phase.past
         self._at_place = np.isin(program.ops["kind"], _AT_A_PLACE)
         rows = program.buffers["rows"][np.maximum(program.ops["input0"], 0)]
         drops = (program.ops["input0"] >= 0) & (program.ops["m"] < rows) & (program.ops["tokens"] == 0)
         self._last_rows = np.flatnonzero(drops)
-        graph = plan.model_copy(update={"layers": 1}).graph()
         operator = next(o for o in graph.operators if isinstance(o, Attention))
         self._attention = operator
         entry = plan.site(operator.site)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from smesim.plan.program import TaskKind
@@ -72,12 +73,21 @@ class _Lane:
         self.chains += 1
 
 
+@dataclass(frozen=True)
+class _Shape:
+    """All that the tasks of a pipeline depend on of its operator; `units` are the KV heads of all sequences."""
+
+    tokens: int
+    past: int
+    units: int
+
+
 class _Stages:
-    def __init__(self, operator: Attention, pipeline: PipelinePlan, workers: Mapping[Role, int]) -> None:
+    def __init__(self, shape: _Shape, pipeline: PipelinePlan, workers: Mapping[Role, int]) -> None:
         self.pipeline = pipeline
         self.workers = workers
         self.tasks: list[StageTask] = []
-        self.lanes = _dealt(operator, pipeline)
+        self.lanes = _dealt(shape, pipeline)
 
     def listed(self) -> list[StageTask]:
         """All tasks: the first `depth` QKs of each lane, then for block after block what the ring lets go on."""
@@ -133,19 +143,29 @@ class _Stages:
         return len(self.tasks) - 1
 
 
-def _dealt(operator: Attention, pipeline: PipelinePlan) -> list[_Lane]:
+def _dealt(shape: _Shape, pipeline: PipelinePlan) -> list[_Lane]:
     """The chains, longest first, each to the lane with the fewest blocks."""
     lanes = [_Lane(i) for i in range(pipeline.lanes)]
-    for tokens in reversed(list(ranges(operator.tokens, pipeline.query_block))):
-        keys = list(ranges(operator.past + tokens[1], pipeline.key_block))
-        for unit in range(operator.batch * operator.kv_heads):
+    for tokens in reversed(list(ranges(shape.tokens, pipeline.query_block))):
+        keys = list(ranges(shape.past + tokens[1], pipeline.key_block))
+        for unit in range(shape.units):
             min(lanes, key=lambda lane: len(lane.blocks)).add_chain(tokens, keys, unit)
     return lanes
 
 
-def pipeline_tasks(operator: Attention, pipeline: PipelinePlan, workers: Mapping[Role, int]) -> list[StageTask]:
+def pipeline_tasks(
+    operator: Attention, pipeline: PipelinePlan, workers: Mapping[Role, int]
+) -> tuple[StageTask, ...]:  # fmt: skip
     """The tasks of an attention pipeline in an order that respects `after`; `workers` are how many each role has."""
-    return _Stages(operator, fitted(operator, pipeline), workers).listed()
+    shape = _Shape(operator.tokens, operator.past, operator.batch * operator.kv_heads)
+    return _listed(shape, fitted(operator, pipeline), frozenset(workers.items()))
+
+
+@lru_cache(maxsize=64)
+def _listed(
+    shape: _Shape, pipeline: PipelinePlan, workers: frozenset[tuple[Role, int]]
+) -> tuple[StageTask, ...]:  # fmt: skip
+    return tuple(_Stages(shape, pipeline, dict(workers)).listed())
 
 
 def fitted(operator: Attention, pipeline: PipelinePlan) -> PipelinePlan:

@@ -42,10 +42,11 @@ count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -238,6 +239,76 @@ SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signatur
 Array = npt.NDArray[np.void]
 
 
+class OpRow(NamedTuple):
+    """One row of `Program.ops` as Python numbers: many times as fast to read, value by value."""
+
+    kind: int
+    layer: int
+    m: int
+    n: int
+    k: int
+    tokens: int
+    past: int
+    capacity: int
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    experts: int
+    experts_per_token: int
+    gathers: int
+    normalised: int
+    routed: int
+    lhs_mr: int
+    rhs_dtype: int
+    query_block: int
+    key_block: int
+    eps: float
+    flop: int
+    n_bytes: int
+    input0: int
+    input1: int
+    input2: int
+    weight: int
+    bias: int
+    packed: int
+    packed_out: int
+    output0: int
+    output1: int
+    handover: int
+
+
+class TaskRow(NamedTuple):
+    """One row of `Program.tasks` as Python numbers."""
+
+    op: int
+    kind: int
+    worker: int
+    begin0: int
+    end0: int
+    begin1: int
+    end1: int
+    begin2: int
+    end2: int
+    slot: int
+    state: int
+    predecessor_count: int
+    successor_begin: int
+    successor_end: int
+
+
+def words(array: Array) -> npt.NDArray[np.int32]:
+    """Rows of `OP_DTYPE` or `TASK_DTYPE` as rows of 32-bit words of the same memory; these two have no gaps."""
+    return array.view(np.int32).reshape(len(array), -1)
+
+
+def joined(arrays: Sequence[Array]) -> Array:
+    """Rows of one dtype one behind the other, field by field what they are; numpy would look into each field."""
+    dtype = arrays[0].dtype
+    opaque = np.dtype((np.void, dtype.itemsize))
+    return np.concatenate([array.view(opaque) for array in arrays]).view(dtype)
+
+
 def field_bytes(array: npt.NDArray[Any]) -> bytes:
     """The bytes of all fields, column by column. What lies between fields, where C aligns them, is left to chance."""
     return b"".join(array[name].tobytes() for name in array.dtype.names or ())
@@ -277,6 +348,13 @@ class Program:
     @property
     def n_workers(self) -> int:
         return len(self.workers)
+
+    @cached_property
+    def op_rows(self) -> list[OpRow]:
+        return [OpRow(*row) for row in self.ops.tolist()]
+
+    def task_row(self, task: int) -> TaskRow:
+        return TaskRow(*self.tasks[task].item())
 
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""

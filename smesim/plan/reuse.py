@@ -9,13 +9,23 @@ is a whole pass away.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import NO_BUFFER, PACKING, SLOTS, BufferRole, Layout, Number, Program, TaskKind
+from smesim.plan.program import (
+    NO_BUFFER,
+    PACKING,
+    SLOTS,
+    BufferRole,
+    Layout,
+    Number,
+    OpRow,
+    Program,
+    TaskKind,
+    TaskRow,
+)
 from smesim.plan.tiles import NR, STRIP_KINDS
 
 F32_BYTES = 4
@@ -43,17 +53,21 @@ ROW_KERNELS = {
 
 def row_kernel(program: Program, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
-    row = program.tasks[task]
-    number = Number(int(program.ops["rhs_dtype"][row["op"]]))
-    if row["kind"] == TaskKind.KV_APPEND:
+    row = program.task_row(task)
+    number = Number(program.op_rows[row.op].rhs_dtype)
+    if row.kind == TaskKind.KV_APPEND:
         number = Number.F32  # of what is read; what is written narrower is written as often
-    number = number.lhs if TaskKind(row["kind"]) in PACKING else number
-    return f"{ROW_KERNELS[TaskKind(row['kind'])].rpartition('_')[0]}_{number.name.lower()}"
+    number = number.lhs if TaskKind(row.kind) in PACKING else number
+    return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
 
 
-def cache_number_bytes(op: Any) -> float:
+_IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
+_IS_KEPT = np.array([role in (BufferRole.WEIGHT, BufferRole.KV) for role in BufferRole])
+
+
+def cache_number_bytes(op: OpRow) -> float:
     """Bytes of a number of the keys and values that an operator reads or writes, a row of `Program.ops`."""
-    return Number(int(op["rhs_dtype"])).n_bytes
+    return Number(op.rhs_dtype).n_bytes
 
 
 def reuse_distances(program: Program) -> dict[str, Int64s]:
@@ -63,29 +77,31 @@ def reuse_distances(program: Program) -> dict[str, Int64s]:
     buffers whole, but for the weights of experts that get no rows. Shapes (n_ops,).
     """
     n_ops = len(program.ops)
-    touched = [sorted({int(program.ops[slot][op]) for slot in SLOTS} - {NO_BUFFER}) for op in range(n_ops)]
-    sizes = touched_bytes(program)
-    of_op = np.array([int(sizes[buffers].sum()) for buffers in touched], np.int64)
-    before = np.concatenate([[0], np.cumsum(of_op)])  # bytes touched before operator i, from the start of the pass
-    whole = int(before[-1])
+    buffers = {slot: program.ops[slot].tolist() for slot in SLOTS}
+    touched = [sorted({*of_op} - {NO_BUFFER}) for of_op in zip(*buffers.values(), strict=True)]
+    sizes = touched_bytes(program).tolist()
+    before = [0]  # bytes touched before operator i, from the start of the pass
+    for of_op in touched:
+        before.append(before[-1] + sum(sizes[buffer] for buffer in of_op))
     last_end: dict[int, int] = {}
     for op in range(n_ops):
         for buffer in touched[op]:
-            last_end[buffer] = int(before[op + 1]) - whole  # as seen from the next pass
-    distances = {slot: np.zeros(n_ops, np.int64) for slot in SLOTS}
+            last_end[buffer] = before[op + 1] - before[-1]  # as seen from the next pass
+    far: dict[str, list[int]] = {slot: [0] * n_ops for slot in SLOTS}
     for op in range(n_ops):
         for slot in SLOTS:
-            buffer = int(program.ops[slot][op])
+            buffer = buffers[slot][op]
             if buffer != NO_BUFFER:
-                distances[slot][op] = before[op] - last_end[buffer]
+                far[slot][op] = before[op] - last_end[buffer]
         for buffer in touched[op]:
-            last_end[buffer] = int(before[op + 1])
-    packing = program.tasks["op"][np.isin(program.tasks["kind"], PACKING)]
+            last_end[buffer] = before[op + 1]
+    distances = {slot: np.array(of_slot, np.int64) for slot, of_slot in far.items()}
+    packing = program.tasks["op"][_IS_PACKING[program.tasks["kind"]]]
     distances["packed"][packing] = 0  # by the operator's own tasks, a moment before
     distances["handover"][:] = 0  # likewise
     # Weights, keys and values are touched once a pass of the model; what passes between operators, by its neighbours.
-    kept = np.isin(program.buffers["role"], (BufferRole.WEIGHT, BufferRole.KV))
-    for slot in SLOTS:
+    kept = _IS_KEPT[program.buffers["role"]]
+    for slot in SLOTS if program.elsewhere_bytes else ():
         there = program.ops[slot] != NO_BUFFER
         distances[slot][there] += program.elsewhere_bytes * kept[program.ops[slot][there]]
     _settle(program, distances)
@@ -96,20 +112,20 @@ def touched_bytes(program: Program) -> Int64s:
     """Bytes of each buffer that a pass touches, shape (n_buffers,): all, but for weights only those of reached
     experts."""
     sizes = program.buffers["n_bytes"].astype(np.int64)
-    for op in program.ops[program.ops["kind"] == TaskKind.EXPERT_GEMM]:
-        one = format_of_number(int(op["rhs_dtype"])).rhs_bytes(int(op["n"]), int(op["k"]))
-        sizes[op["weight"]] = int(op["experts"]) * one
+    for op in program.op_rows:
+        if op.kind == TaskKind.EXPERT_GEMM:
+            sizes[op.weight] = op.experts * format_of_number(op.rhs_dtype).rhs_bytes(op.n, op.k)
     return sizes
 
 
 def _settle(program: Program, distances: dict[str, Int64s]) -> None:
     """Give the operators of equal segments the distances of the last one: all layers are alike, the first included."""
-    last = {int(segment["signature"]): segment for segment in program.segments}
+    segments = program.segments.tolist()
+    last = {signature: (begin, end) for begin, end, signature in segments}
     op_of = program.tasks["op"]
-    for segment in program.segments:
-        like = last[int(segment["signature"])]
-        first, first_like = op_of[segment["task_begin"]], op_of[like["task_begin"]]
-        n_ops = int(op_of[segment["task_begin"] : segment["task_end"]].max()) - int(first) + 1
+    for begin, end, signature in segments if len(last) < len(segments) else ():
+        first, first_like = op_of[begin], op_of[last[signature][0]]
+        n_ops = int(op_of[begin:end].max()) - int(first) + 1
         for values in distances.values():
             values[first : first + n_ops] = values[first_like : first_like + n_ops]
 
@@ -123,18 +139,18 @@ class Operand:
     is_write: bool
 
 
-def _strip_rows(row: Any, op: Any) -> int:
+def _strip_rows(row: TaskRow, op: OpRow) -> int:
     """Rows in the strips begin0 .. end0 of an operator's packed operand."""
-    m, strips = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
-    return int(row["end0"]) * m // strips - int(row["begin0"]) * m // strips
+    m, strips = op.m, -(-op.m // op.lhs_mr)
+    return row.end0 * m // strips - row.begin0 * m // strips
 
 
 def rows_of(program: Program, task: int) -> int:
     """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
-    row = program.tasks[task]
-    if row["kind"] in STRIP_KINDS:
-        return _strip_rows(row, program.ops[row["op"]])
-    return int(row["end0"]) - int(row["begin0"])
+    row = program.task_row(task)
+    if row.kind in STRIP_KINDS:
+        return _strip_rows(row, program.op_rows[row.op])
+    return row.end0 - row.begin0
 
 
 def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
@@ -142,14 +158,14 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
 
     Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.
     """
-    row = program.tasks[task]
-    op = program.ops[row["op"]]
-    kind = TaskKind(row["kind"])
-    number = Number(int(op["rhs_dtype"]))
+    row = program.task_row(task)
+    op = program.op_rows[row.op]
+    kind = TaskKind(row.kind)
+    number = Number(op.rhs_dtype)
     number_bytes, read_number_bytes = number.lhs.n_bytes, float(F32_BYTES)
     rows = rows_of(program, task)
     read, written = ["input0"], ["output0"]
-    width = int(op["n"])
+    width = op.n
     match kind:
         case TaskKind.ADD | TaskKind.SWIGLU:
             read = ["input0", "input1"]
@@ -157,28 +173,28 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
             read = ["input0"] if kind is TaskKind.RMSNORM_PACKED else ["input0", "input1"]
             written = ["packed_out"]
         case TaskKind.KV_APPEND:
-            rows *= int(row["end2"]) - int(row["begin2"])
+            rows *= row.end2 - row.begin2
             return _appended(row, op, rows)
         case TaskKind.QUANTIZE:
             written = ["packed_out"]
         case TaskKind.PACK_LHS | TaskKind.EXPERT_PACK:
             rows = _strip_rows(row, op) if kind is TaskKind.PACK_LHS else rows
-            width, written, read_number_bytes = int(op["k"]), ["packed"], number.packed_from.n_bytes
+            width, written, read_number_bytes = op.k, ["packed"], number.packed_from.n_bytes
         case TaskKind.EMBED:
             read, number_bytes = ["weight"], number.n_bytes
-            if program.buffers["layout"][op["weight"]] == Layout.RHS_PACKED:
+            if program.buffers["layout"][op.weight] == Layout.RHS_PACKED:
                 # A packed table is read a cache line a group of elements, as many as fill the bytes of an f32.
                 number_bytes = LINE_BYTES * number_bytes / F32_BYTES
         case TaskKind.ARGMAX:
             written = []
         case TaskKind.EXPERT_COMBINE:
-            rows_read = rows * int(op["experts_per_token"])
+            rows_read = rows * op.experts_per_token
             return (
                 Operand("input0", float(F32_BYTES * rows_read * width), False),
                 Operand("output0", float(F32_BYTES * rows * width), True),
             )
     n_bytes = float(F32_BYTES * rows * width)
-    in_place = op["input0"] == op["output0"]  # lines that were just read need not be read again to be written
+    in_place = op.input0 == op.output0  # lines that were just read need not be read again to be written
     of_number = float(number_bytes * rows * width)
     read_bytes = of_number if kind is TaskKind.EMBED else read_number_bytes * rows * width
     written_bytes = of_number if kind in (*PACKING, TaskKind.QUANTIZE) else n_bytes
@@ -193,13 +209,13 @@ def shared_bytes(operands: tuple[Operand, ...], busy_cores: int) -> float:
     return sum(o.n_bytes for o in operands if not o.is_write) * (busy_cores - 1) / busy_cores
 
 
-def _appended(row: Any, op: Any, rows: int) -> tuple[Operand, ...]:
+def _appended(row: TaskRow, op: OpRow, rows: int) -> tuple[Operand, ...]:
     """Operands of a KV append of `rows` tokens. A key is a column of its panels: it touches a cache line an element,
     which the 16 keys of a panel share."""
-    width = int(op["kv_heads"]) * int(op["head_dim"])
-    first, last = int(op["past"]) + int(row["begin0"]), int(op["past"]) + int(row["end0"])
+    width = op.kv_heads * op.head_dim
+    first, last = op.past + row.begin0, op.past + row.end0
     positions = -(-last // NR) * NR - first // NR * NR
-    sequences = int(row["end2"]) - int(row["begin2"])
+    sequences = row.end2 - row.begin2
     n_bytes, number_bytes = float(F32_BYTES * rows * width), cache_number_bytes(op)
     return (
         Operand("input0", n_bytes, False),

@@ -49,7 +49,7 @@ GEMM fetches its left operand from the shared cache once a tile."""
 class Rules:
     """The rules for the workers of one plan; `rows` is who works row by row."""
 
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: Sequence[WorkerPlan], rows: Team) -> None:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...], rows: Team) -> None:
         self.chip = chip
         self.graph = graph
         self.workers = workers

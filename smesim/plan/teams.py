@@ -6,13 +6,13 @@ What the agents of a choice have in common: the strips that are packed for them,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance, MatrixUnit
 from smesim.hwmodel.cost import CoreCosts
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.choices import Choice, strip_height
 from smesim.plan.schema import Mode, WorkerPlan
 
@@ -32,19 +32,23 @@ class Team:
     load_bytes_per_s: float
 
 
-def row_team(chip: Chip, workers: Sequence[WorkerPlan]) -> Team:
+def row_team(chip: Chip, workers: tuple[WorkerPlan, ...]) -> Team:
     """All workers of a plan, each on its core's vectors: who drives a matrix unit has a core too."""
     return _core_team(chip, workers, tuple(range(len(workers))), "cpu")
 
 
-def team_of(chip: Chip, workers: Sequence[WorkerPlan], choice: Choice) -> Team:
+def team_of(chip: Chip, workers: tuple[WorkerPlan, ...], choice: Choice) -> Team:
     """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
     smallest of the caches."""
     chosen = tuple(worker for agent in choice.agents for worker in agent.workers)
     return replace(_core_team(chip, workers, chosen, choice.mode), mr=strip_height(choice.agents))
 
 
-def _core_team(chip: Chip, workers: Sequence[WorkerPlan], chosen: tuple[int, ...], mode: Mode) -> Team:
+def _core_team(chip: Chip, workers: tuple[WorkerPlan, ...], chosen: tuple[int, ...], mode: Mode) -> Team:
+    return kept_with(chip, ("team", workers, chosen, mode), lambda: _made_team(chip, workers, chosen, mode))
+
+
+def _made_team(chip: Chip, workers: tuple[WorkerPlan, ...], chosen: tuple[int, ...], mode: Mode) -> Team:
     first = chip.instance_of(workers[chosen[0]].core).cluster
     by_name = {instance.name: instance for instance in chip.instances}
     clusters = [(by_name[name], count) for name, count in Counter(workers[i].cluster for i in chosen).items()]
@@ -63,10 +67,12 @@ def core_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
 
     PlanError if the chip has fewer.
     """
-    return tuple(
-        WorkerPlan(role="cpu", cluster=chip.instance_of(core).name, core=core)
-        for core in range(_checked_threads(chip, threads))
-    )
+    count = _checked_threads(chip, threads)
+
+    def made() -> tuple[WorkerPlan, ...]:
+        return tuple(WorkerPlan(role="cpu", cluster=chip.instance_of(core).name, core=core) for core in range(count))
+
+    return kept_with(chip, ("core workers", count), made)
 
 
 def matrix_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
@@ -76,6 +82,10 @@ def matrix_workers(chip: Chip, threads: int | None) -> tuple[WorkerPlan, ...]:
     f32, or too few cores are asked for.
     """
     count = _checked_threads(chip, threads)
+    return kept_with(chip, ("matrix workers", count), lambda: _matrix_workers(chip, count))
+
+
+def _matrix_workers(chip: Chip, count: int) -> tuple[WorkerPlan, ...]:
     units = [instance for instance in chip.unit_instances if computes_f32(instance.unit)]
     if not units:
         raise PlanError(f"chip {chip.name} has no matrix unit for f32; accepted: planners for cores alone, cpu_only")

@@ -14,11 +14,11 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip, Cluster
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.known_costs import core_costs, unit_costs
 from smesim.hwmodel.stand_in import computing_core
-from smesim.hwmodel.unit_cost import UnitCosts
+from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.formats import format_of_number
-from smesim.plan.lower import CPU_ROLE
-from smesim.plan.program import NO_BUFFER, SLOTS, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
 from smesim.plan.reuse import (
     F32_BYTES,
     ROW_KERNELS,
@@ -28,10 +28,24 @@ from smesim.plan.reuse import (
     rows_of,
     shared_bytes,
 )
-from smesim.plan.tiles import NR, rows_of_expert
+from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
+from smesim.plan.work import strip_row
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
-from smesim.sim.costing_unit import UnitCosting
+from smesim.sim.costing_unit import UNIT_TASKS, UnitCosting
 from smesim.sim.places import Places
+
+UNIT_KINDS = frozenset({*STAGED_KINDS, *UNIT_TASKS})
+"""Tasks that a unit may do in its driver's place."""
+STRIPS = (*STRIP_KINDS, TaskKind.PACK_LHS)
+PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
+_BY_LENGTH = (
+    {*ROW_KERNELS, *STRIPS} - {TaskKind.KV_APPEND},
+    {*PRODUCTS, TaskKind.ATTENTION, TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE},
+    {*TaskKind} - {TaskKind.EXPERT_GEMM},
+)
+IN_STRIPS = np.array([kind in STRIPS for kind in TaskKind])
+BY_LENGTH = np.array([[kind in kinds for kinds in _BY_LENGTH] for kind in TaskKind])
+"""By kind of task and axis, whether its cost depends on how long the range is, and not on where it begins."""
 
 
 class Costing:
@@ -52,7 +66,7 @@ class Costing:
         cores = [_computing_core(chip, worker) for worker in program.workers]
         self._core_names = [name for name, _ in cores]
         self._costs = {
-            name: CoreCosts(cluster, effects, busy[instance.name])
+            name: core_costs(chip, name, cluster, effects, busy[instance.name])
             for (name, cluster), instance in zip(cores, self._instances, strict=True)
         }
         self._places = Places(chip, program, self._instances, effects)
@@ -60,6 +74,11 @@ class Costing:
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
         self._units = [self._unit_costing(worker, effects) for worker in program.workers]
+        units = program.workers["unit"].tolist()
+        self._alike = [
+            (core, -1 if costing is None else unit)
+            for core, costing, unit in zip(self._core_names, self._units, units, strict=True)
+        ]
 
     def _unit_costing(self, worker: np.void, effects: Collection[str]) -> UnitCosting | None:
         """For a worker that drives a matrix unit, no stand-in; every unit has its own entry, so equal units are costed
@@ -72,41 +91,67 @@ class Costing:
             return None
         if "f32" not in unit.unit.flop_per_s:
             raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
-        costs = UnitCosts(self._chip, unit, self._costs[cluster], effects)
+        costs = unit_costs(self._chip, unit, self._costs[cluster], effects)
         return UnitCosting(costs, self._program, self._places, cluster)
 
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
-        row = self._program.tasks[task]
-        cluster, core = self._instances[worker].name, self._core_names[worker]
-        unit = -1 if self._units[worker] is None else int(self._program.workers["unit"][worker])
-        key = (core, unit, self._op_keys[row["op"]], *row.item()[1:2], *row.item()[3:9])
+        row = self._program.task_row(task)
+        core, unit = self._alike[worker]
+        key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
-            op, costing = self._program.ops[row["op"]], self._units[worker]
+            op, costing = self._program.op_rows[row.op], self._units[worker]
+            cluster, costs = self._instances[worker].name, self._costs[self._core_names[worker]]
             on_unit = None if costing is None else costing.cost(row, op)
-            if costing is not None and TaskKind(row["kind"]) in STAGED_KINDS:
-                on_unit = self._staged.cost(row, cluster, self._costs[core], costing.costs)
-            self._memo[key] = on_unit or self._cost(task, row, op, cluster, self._costs[core])
+            if costing is not None and row.kind in STAGED_KINDS:
+                on_unit = self._staged.cost(row, cluster, costs, costing.costs)
+            self._memo[key] = on_unit or self._cost(task, row, op, cluster, costs)
         return self._memo[key]
 
-    def _shape_keys(self) -> list[bytes]:
-        """For each operator what its costs depend on: its shape and the sizes of its buffers, not which they are."""
+    def alike(self, worker: int) -> tuple[str, int]:
+        """The worker's core and the unit that it drives, -1 for none: tasks cost equal ones the same."""
+        return self._alike[worker]
+
+    def classes(self, begin: int, end: int) -> list[tuple[int, ...]]:
+        """For each of the tasks begin .. end - 1 its class: tasks of one class cost the same on the same worker.
+
+        Of most ranges only the length counts; how much is done at a begin of its own depends on where it is.
+        """
+        tasks = self._program.tasks[begin:end]
+        op, kind = tasks["op"], tasks["kind"]
+        rows, n, mr = (self._program.ops[name].astype(np.int64)[op] for name in ("m", "n", "lhs_mr"))
+        ranges = words(tasks)[:, 2:8].astype(np.int64)
+        firsts, lasts = ranges[:, 0::2], ranges[:, 1::2]
+        lengths = lasts - firsts
+        # Strips are balanced: so many of them may have a row more or less.
+        in_strips = IN_STRIPS[kind]
+        if in_strips.any():
+            in_rows = strip_row(lasts[:, 0], rows, mr) - strip_row(firsts[:, 0], rows, mr)
+            lengths[:, 0] = np.where(in_strips, in_rows, lengths[:, 0])
+        # The last columns of a product may be those of a panel that is not full.
+        lengths[:, 1] *= np.where(lasts[:, 1] * NR > n, -1, 1)
+        by_length = BY_LENGTH[kind]
+        keys = np.empty((end - begin, 8), np.int64)
+        keys[:, 0], keys[:, 1] = np.array(self._op_keys)[op], kind
+        keys[:, 2:5], keys[:, 5:] = np.where(by_length, -1, firsts), np.where(by_length, lengths, lasts)
+        return list(map(tuple, keys.tolist()))
+
+    def _shape_keys(self) -> list[int]:
+        """For each operator a number for what its costs depend on: its shape and the sizes of its buffers, not which
+        they are."""
         ops = self._program.ops.copy()
         ops["layer"] = 0
-        sizes = self._places.touched_bytes
-        keys = [b""] * len(ops)
-        for name in SLOTS:
-            chosen = np.where(ops[name] == NO_BUFFER, 0, sizes[ops[name]])
-            keys = [key + size.tobytes() for key, size in zip(keys, chosen, strict=True)]
-            ops[name] = 0
-        distances = np.stack([self._places.distances[slot] for slot in SLOTS], axis=1)
-        foreign = np.stack(list(self._staged.foreign.values()), axis=1)
-        shapes = (repr(op).encode() for op in ops.tolist())
-        rest = zip(keys, shapes, distances, foreign, strict=True)
-        return [key + shape + far.tobytes() + shares.tobytes() for key, shape, far, shares in rest]
+        buffers = words(ops)[:, -len(SLOTS) :]
+        sizes = np.where(buffers != NO_BUFFER, self._places.touched_bytes[buffers], NO_BUFFER)
+        buffers[:] = 0
+        foreign = [shares.view(np.int64) for shares in self._staged.foreign.values()]
+        far = np.array([*self._places.distances.values(), *foreign])
+        rows = np.concatenate([words(ops), sizes.view(np.int32), far.T.copy().view(np.int32)], axis=1)
+        known: dict[bytes, int] = {}
+        return [known.setdefault(row.tobytes(), len(known)) for row in rows]
 
-    def _cost(self, task: int, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        kind = TaskKind(row["kind"])
+    def _cost(self, task: int, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        kind = TaskKind(row.kind)
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 # An expert with one row is multiplied with as a vector.
@@ -121,7 +166,7 @@ class Costing:
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
             case TaskKind.EXPERT_ROUTE:
-                table_bytes = float(self._program.buffers["n_bytes"][op["input2"]])
+                table_bytes = float(self._program.buffers["n_bytes"][op.input2])
                 level = self._places.level(cluster, table_bytes)
                 return TaskCost(0.0, 0.0, (Transfer(level, table_bytes),))
             case _ if kind in ROW_KERNELS:
@@ -129,28 +174,28 @@ class Costing:
         raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
 
     @staticmethod
-    def _expert_rows(row: np.void, op: np.void) -> int:
-        return rows_of_expert(int(op["m"]), int(op["experts"]), int(row["begin2"]))
+    def _expert_rows(row: TaskRow, op: OpRow) -> int:
+        return rows_of_expert(op.m, op.experts, row.begin2)
 
-    def _router(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        rows, panels, k = int(row["end0"]) - int(row["begin0"]), -(-int(op["n"]) // NR), int(op["k"])
+    def _router(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        rows, panels, k = row.end0 - row.begin0, -(-op.n // NR), op.k
         weight_bytes, row_bytes = float(panels * NR * k * F32_BYTES), float(rows * k * F32_BYTES)
-        weights = self._places.slot_level(cluster, int(row["op"]), "weight")
-        if row["begin0"]:  # the tasks of other rows find them in a cache
+        weights = self._places.slot_level(cluster, row.op, "weight")
+        if row.begin0:  # the tasks of other rows find them in a cache
             weights = self._places.level(cluster, weight_bytes)
-        lhs = Transfer(self._places.slot_level(cluster, int(row["op"]), "input0"), row_bytes)
-        compute_s = costs.router_s(rows, int(op["n"]), k, is_gemv=bool(op["m"] == 1))
+        lhs = Transfer(self._places.slot_level(cluster, row.op, "input0"), row_bytes)
+        compute_s = costs.router_s(rows, op.n, k, is_gemv=bool(op.m == 1))
         return TaskCost(compute_s, 0.0, (Transfer(weights, weight_bytes), lhs))
 
-    def _gemm(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        index, m, k, mr = int(row["op"]), int(op["m"]), int(op["k"]), int(op["lhs_mr"])
-        if row["kind"] == TaskKind.EXPERT_GEMM:
+    def _gemm(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        index, m, k, mr = row.op, op.m, op.k, op.lhs_mr
+        if row.kind == TaskKind.EXPERT_GEMM:
             m = self._expert_rows(row, op)
-        strips = (int(row["begin0"]), int(row["end0"]))
-        panels = int(row["end1"]) - int(row["begin1"])
+        strips = (row.begin0, row.end0)
+        panels = row.end1 - row.begin1
         count = -(-m // mr)
         rows = strips[1] * m // count - strips[0] * m // count
-        numbers = format_of_number(int(op["rhs_dtype"]))
+        numbers = format_of_number(op.rhs_dtype)
         weight_bytes = float(numbers.rhs_bytes(panels * NR, k))
         lhs_bytes, out_bytes = float(numbers.lhs_bytes(rows, k)), float(rows * panels * NR * F32_BYTES)
         # The tile of the first rows brings the weights in; the tiles of the other rows find them in a cache.
@@ -165,25 +210,25 @@ class Costing:
             compute_s += costs.exposed_s(numbers.gemm, weight_bytes)
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._places.write_factor * out_bytes)))
 
-    def _gemv(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        panels = int(row["end1"]) - int(row["begin1"])
-        numbers = format_of_number(int(op["rhs_dtype"]))
-        weight_bytes = float(numbers.rhs_bytes(panels * NR, int(op["k"])))
-        level = self._places.slot_level(cluster, int(row["op"]), "weight")
-        compute_s = costs.gemv_s(panels, int(op["k"]), numbers.name)
+    def _gemv(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        panels = row.end1 - row.begin1
+        numbers = format_of_number(op.rhs_dtype)
+        weight_bytes = float(numbers.rhs_bytes(panels * NR, op.k))
+        level = self._places.slot_level(cluster, row.op, "weight")
+        compute_s = costs.gemv_s(panels, op.k, numbers.name)
         return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
 
-    def _attention(self, row: np.void, op: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        index = int(row["op"])
-        begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))
-        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
-        group = int(op["heads"]) // int(op["kv_heads"])
+    def _attention(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        index = row.op
+        begin, end, past, head_dim = row.begin0, row.end0, op.past, op.head_dim
+        units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
+        group = op.heads // op.kv_heads
         rows = (end - begin) * group * units
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
         near = self._places.level(cluster, 2 * per_key * (past + end))
-        first = end == int(op["tokens"])
+        first = end == op.tokens
         old = self._places.old_keys_level(cluster, op) if first else near
         query_bytes = rows * head_dim * F32_BYTES
         query = self._places.slot_level(cluster, index, "input0")
@@ -199,14 +244,14 @@ class Costing:
 
     def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
-        row = self._program.tasks[task]
+        row = self._program.task_row(task)
         operands = row_operands(self._program, task)
         rows = rows_of(self._program, task)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
         transfers = []
         streamed_bytes = 0.0
         for operand in operands:
-            level = self._places.slot_level(cluster, int(row["op"]), operand.slot)
+            level = self._places.slot_level(cluster, row.op, operand.slot)
             n_bytes = operand.n_bytes * (self._places.write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))

@@ -14,7 +14,7 @@ from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts
-from smesim.plan.program import EntryKind, Program, TaskKind
+from smesim.plan.program import NO_BUFFER, EntryKind, Program, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, cache_number_bytes
 from smesim.sim.places import Places
 
@@ -41,25 +41,25 @@ class AttentionCosting:
         self._places = places
         self.foreign = foreign_shares(program)
 
-    def cost(self, row: np.void, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
+    def cost(self, row: TaskRow, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
         """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
-        kind = TaskKind(row["kind"])
+        kind = TaskKind(row.kind)
         if kind is TaskKind.ATTENTION_COMBINE:
             return self._combine(row, cluster, costs)
-        op = self._program.ops[row["op"]]
-        group = int(op["heads"]) // int(op["kv_heads"])
-        past, head_dim, tokens = (int(op[name]) for name in ("past", "head_dim", "tokens"))
+        op = self._program.op_rows[row.op]
+        group = op.heads // op.kv_heads
+        past, head_dim, tokens = op.past, op.head_dim, op.tokens
         if kind is TaskKind.ATTENTION_PART:
-            block = BlockShape(0, tokens, past, group, head_dim, int(row["begin0"]), int(row["end0"]))
+            block = BlockShape(0, tokens, past, group, head_dim, row.begin0, row.end0)
             return self._part(row, block, cluster, costs)
-        begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
+        begin, end, key_begin, key_end = row.begin0, row.end0, row.begin1, row.end1
         block = BlockShape(begin, end, past, group, head_dim, key_begin, key_end)
         return self._stage(kind, row, block, cluster, costs, unit)
 
     def _stage(
-        self, kind: TaskKind, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts, unit: UnitCosts | None
+        self, kind: TaskKind, row: TaskRow, block: BlockShape, cluster: str, costs: CoreCosts, unit: UnitCosts | None
     ) -> TaskCost:
-        index = int(row["op"])
+        index = row.op
         ring = self._places.slot_level(cluster, index, "handover")
         score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
         query_bytes = float(F32_BYTES * block.rows * block.head_dim)
@@ -67,8 +67,9 @@ class AttentionCosting:
         foreign_s = costs.handed_over_s(foreign * score_bytes)
         if kind is TaskKind.ATTENTION_SOFTMAX:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
-        near, old = self._key_levels(row, block.past, block.end, cluster, block.end == self._op(row, "tokens"))
-        per_key = cache_number_bytes(self._program.ops[index]) * block.head_dim
+        is_last = block.end == self._program.op_rows[row.op].tokens
+        near, old = self._key_levels(row, block.past, block.end, cluster, is_last)
+        per_key = cache_number_bytes(self._program.op_rows[row.op]) * block.head_dim
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
         transfers = [
             Transfer(ring, score_bytes),
@@ -90,13 +91,13 @@ class AttentionCosting:
         serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
         return TaskCost(compute_s - serial_s + foreign_s, serial_s, _moved(transfers))
 
-    def _part(self, row: np.void, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
-        index = int(row["op"])
-        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
+    def _part(self, row: TaskRow, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
+        index = row.op
+        units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
         compute_s = units * costs.part_s(block)
         near, old = self._key_levels(row, block.past, block.end, cluster, True)
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
-        per_key = 2.0 * cache_number_bytes(self._program.ops[index]) * block.head_dim * units
+        per_key = 2.0 * cache_number_bytes(self._program.op_rows[index]) * block.head_dim * units
         gathered = float(F32_BYTES * units * block.rows * (block.head_dim + 2))
         transfers = [
             Transfer(old, per_key * old_keys),
@@ -107,13 +108,13 @@ class AttentionCosting:
         serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
         return TaskCost(compute_s - serial_s, serial_s, _moved(transfers))
 
-    def _combine(self, row: np.void, cluster: str, costs: CoreCosts) -> TaskCost:
-        op, index = self._program.ops[row["op"]], int(row["op"])
-        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
-        rows = units * int(op["tokens"]) * int(op["heads"]) // int(op["kv_heads"])
-        elements = rows * int(op["head_dim"])
-        read_bytes = float(F32_BYTES * int(row["end0"]) * (elements + 2 * rows))
-        compute_s = costs.combine_s(rows, int(row["end0"]) * elements)
+    def _combine(self, row: TaskRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        op, index = self._program.op_rows[row.op], row.op
+        units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
+        rows = units * op.tokens * op.heads // op.kv_heads
+        elements = rows * op.head_dim
+        read_bytes = float(F32_BYTES * row.end0 * (elements + 2 * rows))
+        compute_s = costs.combine_s(rows, row.end0 * elements)
         compute_s += costs.handed_over_s(self.foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
         written = self._places.write_factor * F32_BYTES * elements
         transfers = [
@@ -122,14 +123,11 @@ class AttentionCosting:
         ]
         return TaskCost(compute_s, 0.0, _moved(transfers))
 
-    def _op(self, row: np.void, name: str) -> int:
-        return int(self._program.ops[name][row["op"]])
-
-    def _key_levels(self, row: np.void, past: int, end: int, cluster: str, first: bool) -> tuple[str, str]:
+    def _key_levels(self, row: TaskRow, past: int, end: int, cluster: str, first: bool) -> tuple[str, str]:
         """Where new keys and values are, and old ones: these were last read a whole pass ago, and the first tasks in
         line, those of the last tokens, bring them in."""
-        op = self._program.ops[row["op"]]
-        near = self._places.level(cluster, 4.0 * cache_number_bytes(op) * self._op(row, "head_dim") * (past + end))
+        op = self._program.op_rows[row.op]
+        near = self._places.level(cluster, 4.0 * cache_number_bytes(op) * op.head_dim * (past + end))
         return near, self._places.old_keys_level(cluster, op) if first else near
 
 
@@ -142,6 +140,9 @@ def foreign_shares(program: Program) -> dict[TaskKind, Floats]:
 
     A task in a pool falls to any of its visitors, to each as likely as to the others.
     """
+    if not (program.ops["handover"] != NO_BUFFER).any():
+        nobody = np.zeros(len(program.ops))
+        return dict.fromkeys((TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_COMBINE), nobody)
     teams, team_of = _teams(program)
     apart = np.array([[1.0 - len(a & b) / (len(a) * len(b)) for b in teams] for a in teams])
     kind, op, n_ops = program.tasks["kind"], program.tasks["op"], len(program.ops)

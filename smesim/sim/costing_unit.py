@@ -6,15 +6,16 @@ nearest cache that it has a port to.
 
 from __future__ import annotations
 
-import numpy as np
-
 from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import OpRow, Program, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, cache_number_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
+
+UNIT_TASKS = (TaskKind.GEMM, TaskKind.EXPERT_GEMM, TaskKind.GEMV, TaskKind.ATTENTION, TaskKind.PACK_LHS)
+"""Tasks that `UnitCosting` may have a cost for."""
 
 
 class UnitCosting:
@@ -26,8 +27,8 @@ class UnitCosting:
         self._places = places
         self._cluster = cluster
 
-    def cost(self, row: np.void, op: np.void) -> TaskCost | None:
-        match TaskKind(row["kind"]):
+    def cost(self, row: TaskRow, op: OpRow) -> TaskCost | None:
+        match TaskKind(row.kind):
             case TaskKind.EXPERT_GEMM if _expert_rows(row, op) == 1:  # multiplied with as a vector
                 return self._gemv(row, op)
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
@@ -40,27 +41,27 @@ class UnitCosting:
                 return self._pack(row, op)
         return None
 
-    def _slot(self, row: np.void, slot: str) -> str:
-        return self._places.slot_level(self._cluster, int(row["op"]), slot)
+    def _slot(self, row: TaskRow, slot: str) -> str:
+        return self._places.slot_level(self._cluster, row.op, slot)
 
-    def _gemv(self, row: np.void, op: np.void) -> TaskCost | None:
-        numbers = format_of_number(int(op["rhs_dtype"]))
+    def _gemv(self, row: TaskRow, op: OpRow) -> TaskCost | None:
+        numbers = format_of_number(op.rhs_dtype)
         if not self.costs.multiplies_vectors(numbers.name):
             return None
-        columns = min(int(row["end1"]) * NR, int(op["n"])) - int(row["begin1"]) * NR
-        weights = Transfer(self._slot(row, "weight"), float(columns * int(op["k"]) * numbers.number.n_bytes))
-        return _task(self.costs.gemv(columns, int(op["k"]), numbers.name), self.costs.nearest, weights)
+        columns = min(row.end1 * NR, op.n) - row.begin1 * NR
+        weights = Transfer(self._slot(row, "weight"), float(columns * op.k * numbers.number.n_bytes))
+        return _task(self.costs.gemv(columns, op.k, numbers.name), self.costs.nearest, weights)
 
-    def _gemm(self, row: np.void, op: np.void) -> TaskCost | None:
-        numbers = format_of_number(int(op["rhs_dtype"]))
+    def _gemm(self, row: TaskRow, op: OpRow) -> TaskCost | None:
+        numbers = format_of_number(op.rhs_dtype)
         if not self.costs.multiplies(numbers.name):
             return None
-        m, k, mr = int(op["m"]), int(op["k"]), int(op["lhs_mr"])
-        if row["kind"] == TaskKind.EXPERT_GEMM:
+        m, k, mr = op.m, op.k, op.lhs_mr
+        if row.kind == TaskKind.EXPERT_GEMM:
             m = _expert_rows(row, op)
-        begin, end, count = int(row["begin0"]), int(row["end0"]), -(-m // mr)
+        begin, end, count = row.begin0, row.end0, -(-m // mr)
         rows = end * m // count - begin * m // count
-        columns = (int(row["end1"]) - int(row["begin1"])) * NR
+        columns = (row.end1 - row.begin1) * NR
         weight_bytes, lhs_bytes = float(columns * k * numbers.number.n_bytes), float(numbers.lhs_bytes(rows, k))
         first = begin == 0  # the tile of the first rows brings the weights in
         near = self._places.level(self._cluster, 2 * weight_bytes + lhs_bytes)
@@ -72,24 +73,24 @@ class UnitCosting:
             Transfer(self._slot(row, "output0"), float(rows * columns * F32_BYTES)),
         )
 
-    def _pack(self, row: np.void, op: np.void) -> TaskCost | None:
-        if not self.costs.packs(format_of_number(int(op["rhs_dtype"])).name):
+    def _pack(self, row: TaskRow, op: OpRow) -> TaskCost | None:
+        if not self.costs.packs(format_of_number(op.rhs_dtype).name):
             return None
-        m, count = int(op["m"]), -(-int(op["m"]) // int(op["lhs_mr"]))
-        rows = int(row["end0"]) * m // count - int(row["begin0"]) * m // count
-        n_bytes = float(rows * int(op["k"]) * F32_BYTES)
+        m, count = op.m, -(-op.m // op.lhs_mr)
+        rows = row.end0 * m // count - row.begin0 * m // count
+        n_bytes = float(rows * op.k * F32_BYTES)
         written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
-        work = self.costs.pack(rows * int(op["k"]))
+        work = self.costs.pack(rows * op.k)
         return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
 
-    def _attention(self, row: np.void, op: np.void) -> TaskCost:
-        begin, end, past, head_dim = (int(v) for v in (row["begin0"], row["end0"], op["past"], op["head_dim"]))
-        units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
-        group = int(op["heads"]) // int(op["kv_heads"])
+    def _attention(self, row: TaskRow, op: OpRow) -> TaskCost:
+        begin, end, past, head_dim = row.begin0, row.end0, op.past, op.head_dim
+        units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
+        group = op.heads // op.kv_heads
         work = self.costs.attention(AttentionShape(begin, end, past, group, head_dim))
         per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         near = self._places.level(self._cluster, 2 * per_key * (past + end))
-        old = self._places.old_keys_level(self._cluster, op) if end == int(op["tokens"]) else near
+        old = self._places.old_keys_level(self._cluster, op) if end == op.tokens else near
         query_bytes = float((end - begin) * group * units * head_dim * F32_BYTES)
         return _task(
             UnitWork(work.unit_s * units, work.core_s * units, work.operand_bytes * units),
@@ -101,8 +102,8 @@ class UnitCosting:
         )
 
 
-def _expert_rows(row: np.void, op: np.void) -> int:
-    return rows_of_expert(int(op["m"]), int(op["experts"]), int(row["begin2"]))
+def _expert_rows(row: TaskRow, op: OpRow) -> int:
+    return rows_of_expert(op.m, op.experts, row.begin2)
 
 
 def _task(work: UnitWork, nearest: str, *first_touch: Transfer) -> TaskCost:

@@ -1,5 +1,7 @@
 """Who waits for whom: the workers of one part of a program as SimPy processes.
 
+This is the engine that defines what is simulated. `compiled` is the same in C, equal to it bit for bit.
+
 Each worker is one process that walks its queue. It takes the next task (its own, or one drawn from a pool),
 waits until all that the task depends on has ended, pays for the dispatch, and runs the task: first what
 cannot overlap, then arithmetic and transfers side by side; the task ends when the last of them does. Joins
@@ -15,18 +17,20 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 import simpy
 
-from smesim.errors import ProgramError
 from smesim.hwmodel.sharing import Path
 from smesim.sim.clock import RELEASE_TASKS, WORKER_GOES_ON, PhaseEvent
 from smesim.sim.fluid import FluidNetwork
-from smesim.sim.part import Part
+from smesim.sim.part import Part, lists, refuse_stuck
 
 NOBODY = -1
 SEVERAL = -2
 
 Process = Generator[simpy.Event, None, None]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +76,21 @@ class PartResult:
     """What happened, seconds since the part started; one value a task, NaN and NOBODY for joins.
 
     `end_s` is when the last task or join of the part was known to all; `arrivals` are the workers in the
-    order in which they came to the end of their queues; `grants` are the changes of what the links carry, in
-    the order of the machine's links.
+    order in which they came to the end of their queues; `granted` (changes, links) is what the links carry from
+    `granted_at_s` on, in the order of the machine's links.
     """
 
-    ready_s: list[float]
-    start_s: list[float]
-    end_of_task_s: list[float]
-    compute_s: list[float]
-    transfer_s: list[float]
-    serial_s: list[float]
-    worker: list[int]
+    ready_s: Floats
+    start_s: Floats
+    end_of_task_s: Floats
+    compute_s: Floats
+    transfer_s: Floats
+    serial_s: Floats
+    worker: npt.NDArray[np.int32]
     end_s: float
     arrivals: tuple[int, ...]
-    grants: list[tuple[float, tuple[float, ...]]]
+    granted_at_s: Floats
+    granted: Floats
 
 
 def run_part(part: Part, machine: Machine, work: Callable[[int, int], Work], arrivals: Sequence[int]) -> PartResult:
@@ -117,9 +122,13 @@ class _Simulation:
             contention=machine.shared_units,
         )
         n_tasks = part.n_tasks
-        self._waiting_for = list(part.predecessor_count)
+        self._is_join = part.is_join.tolist()
+        self._successors = lists(part.successor_begin, part.successors)
+        self._queues = lists(part.queue_begin, part.queue)
+        self._pools = lists(part.pool_begin, part.pool_tasks)
+        self._waiting_for = part.predecessor_count.tolist()
         self._waiting_worker: dict[int, simpy.Event] = {}
-        self._drawn = [0] * len(part.pools)
+        self._drawn = [0] * len(self._pools)
         self._collects = [NOBODY] * n_tasks  # joins: the worker whose tasks it collects, or SEVERAL
         self._ended: list[int] = []  # tasks and joins whose end is not yet known to their successors
         self._released_s = 0.0
@@ -137,30 +146,33 @@ class _Simulation:
             self._env.process(self._walk(worker))
         self._become_ready([task for task, count in enumerate(self._waiting_for) if count == 0])
         self._env.run()
-        self._refuse_stuck()
+        end_s = np.array(self._end_s, np.float64)
+        refuse_stuck(self._part, end_s, np.array(self._waiting_for, np.int32))
+        granted = np.array([granted for _, granted in self._grants], np.float64)
         return PartResult(
-            ready_s=self._ready_s,
-            start_s=self._start_s,
-            end_of_task_s=self._end_s,
-            compute_s=self._compute_s,
-            transfer_s=self._transfer_s,
-            serial_s=self._serial_s,
-            worker=self._worker,
+            ready_s=np.array(self._ready_s, np.float64),
+            start_s=np.array(self._start_s, np.float64),
+            end_of_task_s=end_s,
+            compute_s=np.array(self._compute_s, np.float64),
+            transfer_s=np.array(self._transfer_s, np.float64),
+            serial_s=np.array(self._serial_s, np.float64),
+            worker=np.array(self._worker, np.int32),
             end_s=self._released_s,
             arrivals=tuple(self._arrivals),
-            grants=self._grants,
+            granted_at_s=np.array([at for at, _ in self._grants], np.float64),
+            granted=granted.reshape(-1, len(self._machine.links)),
         )
 
     # -- workers
 
     def _tasks_of(self, worker: int) -> Iterator[int]:
         """The tasks of one worker; from a pool, the next that nobody has drawn when the worker gets there."""
-        for entry in self._part.queues[worker]:
+        for entry in self._queues[worker]:
             if entry >= 0:
                 yield entry
                 continue
             pool = -1 - entry
-            tasks = self._part.pools[pool]
+            tasks = self._pools[pool]
             while self._drawn[pool] < len(tasks):
                 self._drawn[pool] += 1
                 yield tasks[self._drawn[pool] - 1]
@@ -218,7 +230,7 @@ class _Simulation:
         ready: list[int] = []
         for node in ended:
             worker = self._worker[node]
-            for successor in self._part.successors[node]:
+            for successor in self._successors[node]:
                 if worker != NOBODY and self._collects[successor] != worker:
                     known = self._collects[successor]
                     self._collects[successor] = worker if known == NOBODY else SEVERAL
@@ -229,7 +241,7 @@ class _Simulation:
 
     def _become_ready(self, nodes: list[int]) -> None:
         for node in nodes:
-            if self._part.is_join[node]:
+            if self._is_join[node]:
                 self._complete(node)
                 continue
             self._ready_s[node] = self._env.now
@@ -242,14 +254,3 @@ class _Simulation:
             PhaseEvent(self._env, RELEASE_TASKS, self._machine.barrier_s, callback=lambda _: self._end(join))
         else:
             self._end(join)
-
-    def _refuse_stuck(self) -> None:
-        part = self._part
-        for task in range(part.n_tasks):
-            if not part.is_join[task] and math.isnan(self._end_s[task]):
-                left = self._waiting_for[task]
-                why = f"{left} of its predecessors never end" if left else "no worker gets to it"
-                raise ProgramError(
-                    f"task {part.first_task + task} never runs: {why};"
-                    " accepted: each task in one queue or pool, and queues in the order of the tasks"
-                )

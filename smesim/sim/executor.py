@@ -11,7 +11,7 @@ them and makes the trace.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import numpy as np
@@ -28,26 +28,31 @@ from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
+from smesim.sim import compiled
 from smesim.sim.clock import whole_ticks
 from smesim.sim.costing import Costing
 from smesim.sim.effects import ALL_EFFECTS, check_effects
 from smesim.sim.engine import Flow, Machine, Work
-from smesim.sim.timeline import Timeline, simulate
+from smesim.sim.part import Part
+from smesim.sim.timeline import EngineName, Timeline, makespan_s, simulate
 from smesim.trace.schema import Trace, TraceMeta
 
 NO_UNIT = -1
 
-
 class SimExecutor:
     """Runs programs on a described chip, with the given effects on (all by default).
 
-    Raises SmesimError for an unknown effect.
+    Traces and timelines come from SimPy, `seconds` from the same engine in C where that was built; `engine` forces one
+    of them for both. Raises SmesimError for an unknown effect.
     """
 
-    def __init__(self, chip: Chip, effects: Collection[str] = ALL_EFFECTS) -> None:
+    def __init__(
+        self, chip: Chip, effects: Collection[str] = ALL_EFFECTS, engine: EngineName | None = None
+    ) -> None:
         self._chip = chip
         self._effects = check_effects(effects)
-        self._network = LinkNetwork(chip)
+        self._network = LinkNetwork.of(chip)
+        self._engine = engine
 
     def _machine(self, program: Program) -> Machine:
         sync = self._chip.sync
@@ -69,7 +74,16 @@ class SimExecutor:
         chip.
         """
         works = _Works(self._chip, self._network, program, self._effects)
-        return simulate(program, self._machine(program), works.of, by_segment=by_segment, repeat_equal=repeat_equal)
+        return simulate(
+            program, self._machine(program), works.of, table=works.table, by_segment=by_segment,
+            repeat_equal=repeat_equal, engine=self._engine or "simpy",
+        )  # fmt: skip
+
+    def seconds(self, program: Program) -> float:
+        """When the last task of a program ends: what most questions are about, and all that this works out."""
+        works = _Works(self._chip, self._network, program, self._effects)
+        engine = self._engine or ("compiled" if compiled.is_there() else "simpy")
+        return makespan_s(program, self._machine(program), works.of, table=works.table, engine=engine)
 
     def run(self, program: Program, plan: Plan) -> Trace:
         """The trace of a program; `plan` is what it was lowered from, perhaps for another chip.
@@ -145,6 +159,7 @@ class _Works:
 
     def __init__(self, chip: Chip, network: LinkNetwork, program: Program, effects: frozenset[str]) -> None:
         self._network = network
+        self._program = program
         self._capped = "agent_cap" in effects
         self._units = [_agent(network, i, *worker) for i, worker in enumerate(_places(program))]
         self._cores = [network.agent(core) for core, _ in _places(program)]
@@ -158,6 +173,31 @@ class _Works:
         if key not in self._known:
             self._known[key] = self._work(agent, cost)
         return self._known[key]
+
+    def table(self, part: Part) -> compiled.WorkTable:
+        """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
+        classes: dict[tuple[int, ...], int] = {}
+        class_of = np.array(
+            [
+                classes.setdefault(key, len(classes))
+                for key in self._costing.classes(part.first_task, part.first_task + part.n_tasks)
+            ]
+        )
+        workers: dict[Hashable, list[int]] = {}
+        for worker, (core, unit) in enumerate(zip(self._cores, self._units, strict=True)):
+            alike = (self._costing.alike(worker), core.cluster, unit.cluster, unit.unit)
+            workers.setdefault(alike, []).append(worker)
+        works: list[Work] = []
+        column_of = np.zeros(part.n_workers, np.int32)
+        work_of = np.full((part.n_tasks, len(workers)), compiled.NO_WORK, np.int32)
+        reached = part.reached()
+        for column, team in enumerate(workers.values()):
+            column_of[team] = column
+            tasks = np.flatnonzero(reached[team].any(axis=0))
+            _, firsts, place = np.unique(class_of[tasks], return_index=True, return_inverse=True)
+            work_of[tasks, column] = len(works) + place
+            works += [self.of(part.first_task + int(tasks[first]), team[0]) for first in firsts]
+        return compiled.WorkTable(works, column_of, work_of)
 
     def _work(self, agent: Agent, cost: TaskCost) -> Work:
         # An agent's cap is for all that it draws from a level, so a task has one flow a level.

@@ -36,6 +36,30 @@ REMEMBERED_SOLUTIONS = 65536
 RateObserver = Callable[[float, tuple[float, ...]], None]
 
 
+def check_links(links: Mapping[str, float]) -> None:
+    """ChipError for a link without a positive bandwidth."""
+    for name, bandwidth in links.items():
+        if not bandwidth > 0:
+            raise ChipError(f"link {name!r} has {bandwidth!r} bytes/s; accepted: a number above 0")
+
+
+def check_path(links: Mapping[str, float], path: Path, cap: float) -> None:
+    """ProgramError for an unknown link, a link named twice, or a cap that is not positive."""
+    for link in path:
+        if link not in links:
+            raise ProgramError(f"transfer over unknown link {link!r}; there are {', '.join(links)}")
+    if len(set(path)) != len(path):
+        raise ProgramError(f"transfer crosses a link twice: {' -> '.join(path)}; accepted: each link once")
+    if not cap > 0:
+        raise ProgramError(f"transfer with a cap of {cap!r} bytes/s; accepted: a number above 0")
+
+
+def check_amount(n_bytes: float) -> None:
+    """ProgramError for bytes that are not finite and non-negative."""
+    if not 0.0 <= n_bytes < math.inf:
+        raise ProgramError(f"transfer of {n_bytes!r} bytes; accepted: a finite number, 0 or more")
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """Flows of one kind take the same path with the same cap, so they always have the same rate."""
@@ -84,9 +108,7 @@ class FluidNetwork:
         contention: bool = True,
         observer: RateObserver | None = None,
     ) -> None:
-        for name, bandwidth in links.items():
-            if not bandwidth > 0:
-                raise ChipError(f"link {name!r} has {bandwidth!r} bytes/s; accepted: a number above 0")
+        check_links(links)
         self._env = env
         self._links = dict(links)
         self._contention = contention
@@ -124,11 +146,8 @@ class FluidNetwork:
         index = self._kind_index.get((path, cap_bytes_per_s))
         if index is None:
             index = self._add_kind(path, cap_bytes_per_s)
-        if not 0.0 < n_bytes < math.inf:
-            if n_bytes != 0:
-                raise ProgramError(f"transfer of {n_bytes!r} bytes; accepted: a finite number, 0 or more")
-            return done.succeed()
-        if self._kinds[index].alone == math.inf:
+        check_amount(n_bytes)
+        if n_bytes == 0 or self._kinds[index].alone == math.inf:
             return done.succeed()
         now = self._env.now
         self._flows.append(_Flow(index, n_bytes, now, done))
@@ -137,13 +156,7 @@ class FluidNetwork:
         return done
 
     def _add_kind(self, path: Path, cap: float) -> int:
-        for link in path:
-            if link not in self._links:
-                raise ProgramError(f"transfer over unknown link {link!r}; there are {', '.join(self._links)}")
-        if len(set(path)) != len(path):
-            raise ProgramError(f"transfer crosses a link twice: {' -> '.join(path)}; accepted: each link once")
-        if not cap > 0:
-            raise ProgramError(f"transfer with a cap of {cap!r} bytes/s; accepted: a number above 0")
+        check_path(self._links, path, cap)
         self._kinds.append(_Kind(path, cap, min([cap, *(self._links[link] for link in path)])))
         self._kind_index[path, cap] = len(self._kinds) - 1
         return len(self._kinds) - 1

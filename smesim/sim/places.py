@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import numpy as np
-
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
-from smesim.plan.program import Program
+from smesim.plan.program import OpRow, Program
 from smesim.plan.reuse import reuse_distances, touched_bytes
 
 
@@ -35,6 +33,11 @@ class Places:
         self.distances = reuse_distances(program)
         self.touched_bytes = touched_bytes(program)
         self._pass_bytes = float(self.touched_bytes.sum() + program.elsewhere_bytes)
+        # Between two touches of a byte lies all that was touched between, and the rest of its buffer.
+        self._far_bytes = {
+            slot: (far + self.touched_bytes[program.ops[slot]]).tolist() for slot, far in self.distances.items()
+        }
+        self._found: dict[tuple[str, int, str], str] = {}
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
     def level(self, cluster: str, footprint_bytes: float) -> str:
@@ -45,10 +48,12 @@ class Places:
         return DRAM
 
     def slot_level(self, cluster: str, op: int, slot: str) -> str:
-        """Where the operator finds (or puts) one of its buffers: between two touches of a byte lies the rest of it."""
-        buffer = int(self._program.ops[slot][op])
-        return self.level(cluster, float(self.distances[slot][op] + self.touched_bytes[buffer]))
+        """Where the operator finds (or puts) one of its buffers."""
+        key = (cluster, op, slot)
+        if key not in self._found:
+            self._found[key] = self.level(cluster, float(self._far_bytes[slot][op]))
+        return self._found[key]
 
-    def old_keys_level(self, cluster: str, op: np.void) -> str:
+    def old_keys_level(self, cluster: str, op: OpRow) -> str:
         """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
-        return self.level(cluster, self._pass_bytes + float(self._program.buffers["n_bytes"][op["input1"]]))
+        return self.level(cluster, self._pass_bytes + float(self._program.buffers["n_bytes"][op.input1]))

@@ -19,8 +19,6 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from smesim import __version__
 from smesim.errors import SmesimError, SweepError
 from smesim.hwmodel.chip import Chip
@@ -40,7 +38,9 @@ from smesim.workload.tensors import Role
 
 ORACLE = "oracle"
 DEFAULT_PLANNER = "roofline"
-GRAPHS_KEPT, CHIPS_KEPT, ANSWERS_KEPT = 64, 64, 50_000
+CHIPS_KEPT, ANSWERS_KEPT = 64, 50_000
+MODELS_KEPT, LAYERS_KEPT, OPERATORS_KEPT = 16, 2_000, 10_000
+"""Graphs: of all layers, of one, of one operator; the smaller the more."""
 _NAMES = {"name", "site", "layer", "inputs", "weights", "outputs"}
 """Fields of an operator that say what it is called and not what it computes."""
 
@@ -104,7 +104,9 @@ class Solver:
         self._inputs = inputs
         self._columns = columns or tuple(COLUMNS)
         self._chips: Memo[Hashable, tuple[Chip, str]] = Memo(CHIPS_KEPT)
-        self._graphs: Memo[Hashable, OperatorGraph] = Memo(GRAPHS_KEPT)
+        self._models: Memo[Hashable, OperatorGraph] = Memo(MODELS_KEPT)
+        self._layers: Memo[Hashable, OperatorGraph] = Memo(LAYERS_KEPT)
+        self._operators: Memo[Hashable, OperatorGraph] = Memo(OPERATORS_KEPT)
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
         self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
@@ -182,12 +184,12 @@ class Solver:
             return build_graph(model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=rows)
 
         def alone() -> OperatorGraph:
-            graph = self._graphs.get((*key, None), whole)
+            graph = (self._layers if layers == 1 else self._models).get(key, whole)
             if site not in graph.sites:
                 raise SweepError(f"site {site!r} asked for; accepted for {name}: {', '.join(graph.sites)}")
             return graph.alone(str(site))
 
-        return self._graphs.get((*key, site), whole if site is None else alone)
+        return self._models.get(key, whole) if site is None else self._operators.get((*key, site), alone)
 
     def _plan(self, asked: dict[str, Value], graph: OperatorGraph, chip: Chip, effects: frozenset[str]) -> Plan:
         name = str(asked.get("planner", DEFAULT_PLANNER))
@@ -210,7 +212,7 @@ class Solver:
 
 
 def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
-    return float(np.nanmax(SimExecutor(chip, effects).timeline(lower(plan, graph)).end_s))
+    return SimExecutor(chip, effects).seconds(lower(plan, graph))
 
 
 def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
@@ -220,7 +222,7 @@ def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
     return Answer(
         time_s=time_s,
         flop=float(graph.total_flop()),
-        moved_bytes=float(sum(graph.moved_bytes(operator) for operator in graph.operators)),
+        moved_bytes=float(graph.total_moved_bytes()),
         memory_bytes=float(graph.resident_bytes(Role.WEIGHT) + graph.resident_bytes(Role.KV)),
         rows=graph.phase.rows,
         workers=len(plan.workers),

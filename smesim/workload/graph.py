@@ -13,8 +13,9 @@ The order of operators, and what is computed for which rows, is `smesim.workload
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -32,6 +33,15 @@ __all__ = ["DTypes", "OperatorGraph", "Role", "TensorSpec", "build_graph"]
 Rows = Literal["all", "logits"]
 LmHeadRows = Literal["last", "all"]
 Routing = Sequence[npt.NDArray[np.integer]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Operators of one layer that follow one another, or of none. A block that `is_again` is the one before it once
+    more, but for the layer's number in the names."""
+
+    operators: tuple[Operator, ...]
+    is_again: bool
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,40 @@ class OperatorGraph:
             groups.setdefault(operator.site, []).append(operator)
         return {site: tuple(group) for site, group in groups.items()}
 
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The operators, cut where the layer changes."""
+        bounds = [0]
+        bounds += [i for i in range(1, len(self.operators)) if self.operators[i].layer != self.operators[i - 1].layer]
+        bounds.append(len(self.operators))
+        found: list[Block] = []
+        before: list[tuple[object, ...]] = []
+        for begin, end in pairwise(bounds):
+            operators = self.operators[begin:end]
+            content = [self._content(operator) for operator in operators]
+            is_again = operators[0].layer is not None and content == before
+            found.append(Block(operators, is_again))
+            before = content
+        return tuple(found)
+
+    def _content(self, operator: Operator) -> tuple[object, ...]:
+        """All that there is to know of an operator, layers counted from its own."""
+        layer = 0 if operator.layer is None else operator.layer
+
+        def tensors(names: tuple[str, ...]) -> list[tuple[object, ...]]:
+            specs = [self.tensors[name] for name in names]
+            return [(_as_seen_from(layer, spec.name), spec.shape, spec.dtype, spec.role) for spec in specs]
+
+        facts = {f.name: getattr(operator, f.name) for f in fields(operator) if f.name not in ("name", "layer")}
+        for port in ("inputs", "weights", "outputs"):
+            facts[port] = tensors(facts[port])
+        return (operator.kind, *facts.items())
+
     def alone(self, site: str) -> OperatorGraph:
         """The first operator of a site and nothing else: what it reads is there, as the prompt is."""
         operator = self.sites[site][0]
-        elsewhere = sum(self.moved_bytes(other) for other in self.operators if other is not operator)
+        moved = zip(self.operators, self._moved_bytes, strict=True)
+        elsewhere = sum(n_bytes for other, n_bytes in moved if other is not operator)
         names = (*operator.inputs, *operator.weights, *operator.outputs)
         tensors = {name: self.tensors[name] for name in names}
         return replace(
@@ -102,7 +142,19 @@ class OperatorGraph:
 
     def total_flop(self) -> int:
         """FLOP of all operators."""
+        return self._flop
+
+    def total_moved_bytes(self) -> float:
+        """Bytes that all operators read and write."""
+        return sum(self._moved_bytes)
+
+    @cached_property
+    def _flop(self) -> int:
         return sum(operator.flop for operator in self.operators)
+
+    @cached_property
+    def _moved_bytes(self) -> tuple[float, ...]:
+        return tuple(self.moved_bytes(operator) for operator in self.operators)
 
     def total_read_bytes(self, role: Role | None = None) -> float:
         """Bytes that all operators read."""
@@ -129,6 +181,14 @@ class OperatorGraph:
         if tensor.role is Role.ACTIVATION:
             return min(operator.activation_rows, tensor.rows) * tensor.row_bytes
         return tensor.bytes
+
+
+def _as_seen_from(layer: int, name: str) -> str:
+    """A tensor's name with the number of its layer counted from another one's."""
+    parts = name.split(".", 2)
+    if parts[0] != "layers":
+        return name
+    return f"{int(parts[1]) - layer}.{parts[2]}"
 
 
 def build_graph(

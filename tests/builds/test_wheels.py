@@ -16,6 +16,7 @@ from tests.builds import macho
 
 GLIBC = (2, 28)
 NATIVE_MODULE = "smesim/exec/_native.abi3.so"
+ENGINE_MODULE = "smesim/sim/_engine.abi3.so"
 ABI_ROUTINES = {"___arm_tpidr2_save", "___arm_get_current_vg"}
 
 
@@ -59,7 +60,7 @@ def test_a_wheel_has_the_files_of_its_package_and_no_others_machines(manylinux: 
     modules = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "smesim").rglob("*.py")}
     there = {str(path.relative_to(manylinux)) for path in manylinux.rglob("*") if "__pycache__" not in path.parts}
     assert modules <= there
-    assert {path for path in there if path.endswith(".so")} == {NATIVE_MODULE}
+    assert {path for path in there if path.endswith(".so")} == {NATIVE_MODULE, ENGINE_MODULE}
     assert "smesim/hwmodel/presets/apple-m4.toml" in there
 
 

@@ -14,7 +14,7 @@ BYTES = 4
 
 
 def _dram(question: Question, library: Library, unit: int | None) -> float:
-    network = LinkNetwork(chip_of(question.chip, library))
+    network = LinkNetwork.of(chip_of(question.chip, library))
     return network.route(network.agent(0, unit), "DRAM").cap_bytes_per_s
 
 
