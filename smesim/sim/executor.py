@@ -52,7 +52,7 @@ class SimExecutor:
         self._network = LinkNetwork.of(chip)
         if engine not in (None, *ENGINES):
             raise SmesimError(f"engine {engine!r} asked for; accepted: {', '.join(ENGINES)}")
-        self._engine: EngineName | None = engine  # type: ignore[assignment]
+        self._engine: EngineName | None = engine
 
     def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
         """When every task runs, and what every link carries.
