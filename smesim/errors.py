@@ -7,7 +7,8 @@
     ├── ProgramError    a program that breaks its own rules
     ├── TraceError      a trace, or two traces that do not belong together
     ├── DeviceError     this machine: missing kernels, memory, workers
-    └── SweepError      a sweep file, a point of a sweep, or a folder of results
+    ├── SweepError      a sweep file, a point of a sweep, or a folder of results
+    └── ScenarioError   a scenario's file, or its script
 
 A message says what was given, where (file, key, line), and what would be accepted. The command line prints it
 on one line and exits with code 2; anything else that escapes is a defect of smesim.
@@ -44,3 +45,7 @@ class DeviceError(SmesimError):
 
 class SweepError(SmesimError):
     """A sweep file, one of its points, or a folder of its results is wrong."""
+
+
+class ScenarioError(SmesimError):
+    """A scenario's file or its script is wrong, or there is no such scenario."""

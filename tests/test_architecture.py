@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "engines": {"workload", "hwmodel", "plan", "trace", "sim"},
     "validate": {"workload", "hwmodel", "plan", "trace", "sim", "engines"},
     "sweep": {"workload", "hwmodel", "plan", "sim"},
+    "scenarios": {"workload", "hwmodel", "plan", "sim", "engines", "sweep", "validate"},
 }
 """For each room, the other rooms it may import. Modules beside the rooms are for all of them, or for none."""
 

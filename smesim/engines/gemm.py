@@ -129,11 +129,16 @@ def on_units(
 ) -> Lowered:  # fmt: skip
     """A product whose columns are divided over units, equally or (with `panel` columns each) drawn from a counter.
 
-    Where several threads drive one unit (`crowded`) it loses the share `switch` of its rate.
+    A unit that is named several times is driven by as many threads, which share its rate. Where an engine's threads
+    take turns on a unit (`crowded`) it loses the share `switch` of it.
     """
     kernel = profile.matrix[kernel_name]
     kernels = [UnitKernel(kernel, chip, chip.unit_instances[unit], effects) for unit in units]
-    threads = [Thread(chip.unit_instances[u].cores[0], f"u{u}", u) for u in units]
+    turns = [list(units[:i]).count(u) for i, u in enumerate(units)]
+    threads = [
+        Thread(chip.unit_instances[u].cores[turn % len(chip.unit_instances[u].cores)], f"u{u}", u)
+        for u, turn in zip(units, turns, strict=True)
+    ]
     call_s = number(kernel.call_s) if "dispatch" in effects else 0.0
     pairs = list(zip(threads, kernels, strict=True))
     shape = (product.m, product.n, product.k)
@@ -155,7 +160,7 @@ def on_units(
             gemm.append(Chunk({t.kind: Cost(_inner_s(k, share, product.n), streamed[1], on_unit=True)}, i))
         stages = [Stage("call", TaskKind.PACK_LHS, call), Stage("gemm", TaskKind.GEMM, gemm, *shape)]
     rate = 1.0 - number(kernel.switch) if crowded and "oversubscription" in effects else 1.0
-    return lower_stages(chip, threads, stages, profile.name, rate)
+    return lower_stages(chip, threads, stages, profile.name, rate, "shared_unit" in effects)
 
 
 def _inner_s(kernel: UnitKernel, product: Product, stride: int) -> float:

@@ -91,10 +91,10 @@ class _Layer:
         )
         switch = number(self.matrix.switch) if self.matrix is not None else 0.0
         self.unit_rate = 1.0 - switch if crowded and "oversubscription" in run.effects else 1.0
-        units = {t.unit: t for t in self.threads if t.unit is not None}
+        # A unit may be driven from several clusters: a kernel for each kind of thread, not for each unit.
         self.unit_kernels = {
-            t.kind: UnitKernel(self.matrix, run.chip, run.chip.unit_instances[u], run.effects)
-            for u, t in units.items() if self.matrix is not None
+            kind: UnitKernel(self.matrix, run.chip, run.chip.unit_instances[t.unit], run.effects)
+            for kind, t in self.kinds.items() if self.matrix is not None and t.unit is not None
         }  # fmt: skip
 
     def _drivers(self) -> str:
@@ -265,7 +265,9 @@ class _Layer:
         return seconds + (meeting.stalled_s.value if len(self.threads) >= self.chip.core_count else 0.0)
 
     def lowered(self, operators: Iterable[Operator]) -> Lowered:
-        return lower_stages(self.chip, self.threads, self.stages(operators), self.run.profile.name, self.unit_rate)
+        shared = "shared_unit" in self.effects
+        name = self.run.profile.name
+        return lower_stages(self.chip, self.threads, self.stages(operators), name, self.unit_rate, shared)
 
 
 def phase_seconds(run: Run) -> float:

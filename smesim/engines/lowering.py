@@ -29,9 +29,12 @@ from smesim.plan.program import (
     Program,
     TaskKind,
 )
+from smesim.sim import compiled
 from smesim.sim.clock import whole_ticks
+from smesim.sim.compiled import NO_WORK, WorkTable
 from smesim.sim.engine import Flow, Machine, Work
-from smesim.sim.timeline import Timeline, simulate
+from smesim.sim.part import Part
+from smesim.sim.timeline import EngineName, Timeline, makespan_s, simulate
 
 CPU_ROLE, MATRIX_ROLE, NO_UNIT = 0, 1, -1
 
@@ -77,13 +80,15 @@ class Stage:
 
 @dataclass
 class Lowered:
-    """A program and what its tasks cost on a chip; `unit_rate` is what a driven unit keeps of its rate."""
+    """A program and what its tasks cost on a chip; `unit_rate` is what a driven unit keeps of its rate, and unless
+    `shared_units` every thread has a unit to itself."""
 
     program: Program
     chip: Chip
     threads: Sequence[Thread]
     costs: list[Mapping[str, Cost]]
     unit_rate: float = 1.0
+    shared_units: bool = True
     network: LinkNetwork = field(init=False)
     _works: dict[tuple[int, str, int], Work] = field(default_factory=dict)
 
@@ -107,25 +112,50 @@ class Lowered:
             self._works[key] = Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), flows, unit)
         return self._works[key]
 
-    def timeline(self, meeting_s: float, dispatch_s: float = 0.0) -> Timeline:
-        """The program's course in simulated time; threads that met learn of it `meeting_s` later."""
+    def table(self, part: Part) -> WorkTable:
+        """What the tasks of a part cost, a column for each kind of workers that reach memory alike."""
+        kinds = [(t.kind, agent.cluster, agent.unit) for t, agent in zip(self.threads, self._agents, strict=True)]
+        first_of = {kind: kinds.index(kind) for kind in kinds}
+        columns = {kind: column for column, kind in enumerate(first_of)}
+        works: list[Work] = []
+        rows: dict[int, list[int]] = {}  # chunks that cost the same share one mapping
+        tasks = range(part.first_task, part.first_task + part.n_tasks)
+        for task in tasks:
+            costs = self.costs[task]
+            if id(costs) not in rows:
+                row = rows[id(costs)] = [NO_WORK] * len(columns)
+                for kind, worker in first_of.items():
+                    if kind[0] in costs:
+                        row[columns[kind]] = len(works)
+                        works.append(self.work(task, worker))
+        work_of = np.array([rows[id(self.costs[task])] for task in tasks], np.int32)
+        return WorkTable(works, np.array([columns[kind] for kind in kinds], np.int32), work_of)
+
+    def _machine(self, meeting_s: float, dispatch_s: float) -> Machine:
         units = {agent.unit for agent in self._agents if agent.unit is not None}
-        machine = Machine(
+        return Machine(
             links={link.name: link.bandwidth_bytes_per_s for link in self.network.links},
             dispatch_s=whole_ticks(dispatch_s),
             barrier_s=whole_ticks(meeting_s),
             units=dict.fromkeys(sorted(units), (self.unit_rate, self.unit_rate)),
+            shared_units=self.shared_units,
         )
-        return simulate(self.program, machine, self.work)
+
+    def timeline(self, meeting_s: float, dispatch_s: float = 0.0) -> Timeline:
+        """The program's course in simulated time; threads that met learn of it `meeting_s` later."""
+        return simulate(self.program, self._machine(meeting_s, dispatch_s), self.work)
 
     def seconds(self, meeting_s: float, dispatch_s: float = 0.0) -> float:
-        """When the last task and the last meeting are over."""
-        return float(np.nanmax(self.timeline(meeting_s, dispatch_s).end_s))
+        """When the last task ends, from the compiled engine where there is one: the same to the last bit, and fast."""
+        engine: EngineName = "compiled" if compiled.is_there() else "simpy"
+        machine = self._machine(meeting_s, dispatch_s)
+        return makespan_s(self.program, machine, self.work, table=self.table, engine=engine)
 
 
 def lower_stages(
-    chip: Chip, threads: Sequence[Thread], stages: Sequence[Stage], name: str, unit_rate: float = 1.0
-) -> Lowered:
+    chip: Chip, threads: Sequence[Thread], stages: Sequence[Stage], name: str, unit_rate: float = 1.0,
+    shared_units: bool = True,
+) -> Lowered:  # fmt: skip
     """Stages as tasks with dependencies: every chunk waits for the join of the stage before its own."""
     tasks: list[tuple[int, ...]] = []
     successors: list[list[int]] = []
@@ -159,7 +189,7 @@ def lower_stages(
         costs.append({})
         last_join = join
     program = _program(stages, threads, tasks, successors, entries, pools, pool_tasks, name)
-    return Lowered(program, chip, threads, costs, unit_rate)
+    return Lowered(program, chip, threads, costs, unit_rate, shared_units)
 
 
 def _program(

@@ -206,9 +206,9 @@ def parse_sweep(text: str, where: str) -> Sweep:
         _check(sweep)
     except ValidationError as error:
         place = tuple(str(part) for part in error.errors()[0]["loc"])
-        raise SweepError(f"{where}{_line(text, place)}: {first_validation_problem(error)}") from None
+        raise SweepError(f"{where}{line_of(text, place)}: {first_validation_problem(error)}") from None
     except _EntryError as error:
-        raise SweepError(f"{where}{_line(text, error.place)}: {error}") from None
+        raise SweepError(f"{where}{line_of(text, error.place)}: {error}") from None
     return sweep
 
 
@@ -274,7 +274,7 @@ _HEADER = re.compile(r"^\s*\[\[?\s*([^\]]+?)\s*\]")
 _ENTRY = re.compile(r"""^\s*("[^"]*"|'[^']*'|[\w-]+)\s*=""")
 
 
-def _line(text: str, place: tuple[str, ...]) -> str:
+def line_of(text: str, place: tuple[str, ...]) -> str:
     """", line N" of the entry in a TOML text that holds a place, as far down as lines tell; "" if none does."""
     best, line = 0, 0
     table: tuple[str, ...] = ()

@@ -46,6 +46,12 @@ def test_chunks_are_dealt_or_drawn_and_stages_follow_each_other(shared: bool, fi
     assert lowered.seconds(meeting_s=0.0) == pytest.approx(first_s + 2e-3)
 
 
+@pytest.mark.parametrize(("engine", "threads"), [("llama-cpp-hybrid", 6), ("llama-cpp-sme", 12), ("llama-cpp-neon", 3)])
+def test_the_end_is_that_of_the_timeline_to_the_last_bit(engine: str, threads: int) -> None:
+    layer = layer_program(run(engine, Phase.prefill(128), threads))
+    assert layer.seconds(1e-6, 1e-7) == np.nanmax(layer.timeline(1e-6, 1e-7).end_s)
+
+
 def test_an_engine_has_what_its_base_has_unless_it_says_otherwise() -> None:
     neon, sme, hybrid = (profiles.load(f"llama-cpp-{name}") for name in ("neon", "sme", "hybrid"))
     assert hybrid.core == sme.core == neon.core
@@ -91,6 +97,25 @@ def test_neon_wins_at_one_row_and_amx_by_sixteen() -> None:
 
     assert [faster(m) for m in (1, 16, 64)] == [False, True, True]
     assert faster(1, {"edge_tiles"})  # tiles that would cost by their rows would win at once
+
+
+def test_accelerate_is_flat_over_threads_because_they_share_the_unit() -> None:
+    accelerate, m4 = profiles.load("accelerate"), library.load("apple-m4")
+    product = Product(4096, 4096, 4096)
+
+    def seconds_of(threads: int, without: set[str] | None = None) -> float:
+        effects = ALL_EFFECTS - (without or set())
+        return on_units(accelerate, "f64", m4, [0] * threads, product, effects).seconds(0.0)
+
+    assert [seconds_of(n) / seconds_of(1) for n in (2, 4)] == pytest.approx([1.0, 1.0], rel=0.02)
+    assert seconds_of(4, {"shared_unit"}) < 0.3 * seconds_of(1, {"shared_unit"})
+
+
+def test_a_unit_is_driven_from_every_cluster_that_may() -> None:
+    phone = library.load("phone-d9500")
+    asked = Run(profiles.load("llama-cpp-sme"), phone, SMALL, Phase.prefill(64), weight_format("f32"), 8, ALL_EFFECTS)
+    assert {thread.unit for thread in threads_on(phone, 8, "all")} == {0}
+    assert phase_seconds(asked) > 0.0
 
 
 def test_wide_panels_leave_the_slow_block_to_finish_alone() -> None:

@@ -242,9 +242,9 @@ def blas(question: Question, library: Library) -> float:
         family = "accelerate-amx-alone"
     # Accelerate puts small products on one unit, large ones on all of the big cores' units; on AMX, one a thread.
     whole = product.m >= 2048 and "one SME" not in words and family != "accelerate-amx-alone"
-    return in_unit(
-        question, unit_seconds(question, library, family, product, units=units if whole else units[:1]), product
-    )
+    on = units if whole else units[:1]
+    drivers = [on[i % len(on)] for i in range(max(len(on), question.threads or 1))]
+    return in_unit(question, unit_seconds(question, library, family, product, units=drivers), product)
 
 
 def rten(question: Question, library: Library) -> float:
