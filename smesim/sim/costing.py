@@ -13,6 +13,7 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
 from smesim.plan.reuse import (
@@ -61,7 +62,7 @@ class Costing:
         self._places = Places(chip, program, crew.clusters, effects)
         self._staged = AttentionCosting(program, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
-        self._op_keys = self._shape_keys()
+        self._op_keys = kept_with(program, "op keys", self._shape_keys)
         self._units = [
             None if costs is None else UnitCosting(costs, program, self._places, cluster.name)
             for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.program import NO_BUFFER, EntryKind, Program, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, cache_number_bytes
@@ -39,7 +40,7 @@ class AttentionCosting:
     def __init__(self, program: Program, places: Places) -> None:
         self._program = program
         self._places = places
-        self.foreign = foreign_shares(program)
+        self.foreign = kept_with(program, "foreign", lambda: foreign_shares(program))
 
     def cost(self, row: TaskRow, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
         """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
