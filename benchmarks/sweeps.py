@@ -1,7 +1,12 @@
 """How many points a second a sweep answers: operators, whole models, two processes against one, and Dask beside them.
 
-    python benchmarks/sweeps.py                    # about two minutes on two cores
+    python benchmarks/sweeps.py                    # about a minute on two cores
     python benchmarks/sweeps.py --points 100000    # of the sweep of operators: the whole way, files included
+
+What many machines would give is a projection. One process hands chunks out and writes what comes back, and one, Dask's
+scheduler, passes them on; either may be what limits a large cluster. So it is the least of three rates: of the workers,
+each as fast as one here; of the scheduler, which takes the time of an empty task for each chunk; and of the process
+that reads rows and writes files. Networks and disks are taken to be as quick as this machine with itself.
 
 Every sweep is run as `smesim sweep` runs it, into a folder that is thrown away. Points that ask the same of a process
 (`k_proj` and `v_proj`, planners that decide alike) are simulated once, so the rate depends on how much a sweep repeats.
@@ -9,12 +14,17 @@ Every sweep is run as `smesim sweep` runs it, into a folder that is thrown away.
 
 import argparse
 import json
+import pickle
 import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from smesim.sweep import Executor, Inputs, Points, Sweep, in_processes, on_cluster, parse_sweep, run
+from smesim.sweep import COLUMNS, Executor, Inputs, Points, Sweep, in_processes, on_cluster, parse_sweep, run
+from smesim.sweep.run import MOST_IN_CHUNK
+from smesim.sweep.store import Store
+from smesim.sweep.workers import Worker
 
 OPERATORS = """
 schema_version = 1
@@ -59,6 +69,48 @@ def dask_s(sweep: Sweep, workers: int) -> float:
         return timed(sweep, on_cluster(cluster.scheduler_address))
 
 
+EMPTY_TASKS = 2000
+MANY_WORKERS = 1000
+
+
+def scheduler_s(workers: int) -> float:
+    """Seconds that Dask's scheduler and its client take for a task in which nothing happens."""
+    from distributed import Client, LocalCluster, wait
+
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        wait(client.map(abs, range(100), pure=False))
+        begin = time.perf_counter()
+        wait(client.map(abs, range(EMPTY_TASKS), pure=False))
+        return (time.perf_counter() - begin) / EMPTY_TASKS
+
+
+def writer_s(sweep: Sweep) -> float:
+    """Seconds a point that the process which writes takes for the rows of a full chunk."""
+    worker = Worker(sweep, Inputs.of(sweep))
+    some = worker.rows((0, min(50, Points(sweep).count)))
+    rows: list[dict[str, Any]] = (some * MOST_IN_CHUNK)[:MOST_IN_CHUNK]
+    came = pickle.dumps(rows)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder), sweep, tuple(COLUMNS))
+        begin = time.perf_counter()
+        store.write("base", (0, len(rows)), pickle.loads(came))
+        return (time.perf_counter() - begin) / len(rows)
+
+
+def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, float]:
+    """Points a second of so many workers in full chunks, and what each of the serial stages could do."""
+    stages = {
+        "workers": MANY_WORKERS * points_per_s,
+        "scheduler": MOST_IN_CHUNK / task_s,
+        "writer": 1 / row_s,
+    }
+    found = {f"projected_points_per_s_of_{name}": rate for name, rate in stages.items()}
+    return {**found, f"projected_points_per_s_{MANY_WORKERS}_workers": min(stages.values())}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--points", type=int, default=4000, help="about so many points of single operators")
@@ -70,6 +122,7 @@ def main() -> None:
     count = Points(operators).count
     one_s, two_s, on_dask_s = timed(operators, in_processes(1)), timed(operators, in_processes(2)), dask_s(operators, 2)
     whole_s = timed(whole, in_processes(1))
+    task_s, row_s = scheduler_s(2), writer_s(operators)
     figures = {
         "operator_points": count,
         "operator_points_per_s_1_process": count / one_s,
@@ -77,6 +130,9 @@ def main() -> None:
         "speed_up_2_processes": one_s / two_s,
         "dask_against_processes": on_dask_s / two_s,
         "whole_model_points_per_s_1_process": Points(whole).count / whole_s,
+        "scheduler_s_per_task": task_s,
+        "writer_s_per_point": row_s,
+        **projected(count / one_s, task_s, row_s),
         "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "largest_child_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
     }

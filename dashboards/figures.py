@@ -6,6 +6,7 @@ No figure says what the background is, so each can be read in a dark and in a li
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,19 @@ from smesim.trace import figures as comparison_figures
 from smesim.trace.figures import plotly
 from smesim.workflow import Roofs
 
-_ROOM = {"l": 10, "r": 10, "t": 30, "b": 40}
-_LEGEND = {"orientation": "h", "y": 1.02, "yanchor": "bottom"}
+LAYOUT: dict[str, Any] = {
+    "margin": {"l": 10, "r": 44, "t": 30, "b": 40},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+    "modebar": {"orientation": "v", "bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": PREDICTED},
+}
+"""Of every picture: the legend above it, the buttons beside it."""
+
+_DECADES = {"type": "log", "dtick": 1}
 
 
-def _empty() -> Any:
+def _empty(height: int = 480) -> Any:
     figure = plotly("graph_objects").Figure()
-    figure.update_layout(margin=_ROOM, legend=_LEGEND, height=480)
+    figure.update_layout(**LAYOUT, height=height)
     return figure
 
 
@@ -62,9 +69,13 @@ def roofline(found: Roofs, table: pd.DataFrame) -> Any:
             hovertemplate="<b>%{customdata[0]}</b> x %{customdata[3]}<br>%{customdata[1]}<br>%{x:.4g} FLOP/B,"
             " at best %{y:.4g} GFLOP/s<br>bound by %{customdata[2]}<extra>" + mode + "</extra>",
         )  # fmt: skip
-    figure.update_xaxes(type="log", title="arithmetic intensity, FLOP/B")
-    figure.update_yaxes(type="log", title="attainable rate, GFLOP/s")
+    figure.update_xaxes(**_DECADES, title="arithmetic intensity, FLOP/B")
+    figure.update_yaxes(**_DECADES, title="attainable rate, GFLOP/s")
     return figure
+
+
+_NAMED_FROM_PERCENT = 10.0
+"""Sites that take less of their phase lie too close to each other to be named."""
 
 
 def scatter(table: pd.DataFrame) -> Any:
@@ -79,14 +90,19 @@ def scatter(table: pd.DataFrame) -> Any:
             mode="none", fillcolor=BANDS, opacity=opacity, name=f"within {width:.0%}", hoverinfo="skip",
         )  # fmt: skip
     figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": NEUTRAL}, showlegend=False, hoverinfo="skip")
-    figure.add_scatter(
-        x=known["measured, ms"], y=known["predicted, ms"], mode="markers+text", text=known["site"],
-        textposition="top left", marker={"color": PREDICTED, "size": 10, "line": {"width": 1, "color": NEUTRAL}},
-        error_x={"type": "data", "array": known["spread, ms"].fillna(0.0) / 2}, name="all layers of a site",
-        hovertemplate="%{text}<br>measured %{x:.4g} ms<br>predicted %{y:.4g} ms<extra></extra>",
-    )  # fmt: skip
-    figure.update_xaxes(type="log", title="measured, ms", range=np.log10(ends).tolist())
-    figure.update_yaxes(type="log", title="predicted, ms", range=np.log10(ends).tolist())
+    for mode, of_mode in known.groupby("mode", sort=False):
+        colour, symbol = MODES.get(str(mode), (PREDICTED, "circle-open"))
+        named = of_mode["share of its phase, %"] >= _NAMED_FROM_PERCENT
+        figure.add_scatter(
+            x=of_mode["measured, ms"], y=of_mode["predicted, ms"], mode="markers+text",
+            text=of_mode["site"].where(named, ""), textposition="top left", customdata=of_mode["site"],
+            marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 1, "color": NEUTRAL}},
+            error_x={"type": "data", "array": of_mode["spread, ms"].fillna(0.0) / 2, "color": NEUTRAL},
+            name=f"a site, {mode or 'no plan'}",
+            hovertemplate="%{customdata}<br>measured %{x:.4g} ms<br>predicted %{y:.4g} ms<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(**_DECADES, title="measured, ms", range=np.log10(ends).tolist())
+    figure.update_yaxes(**_DECADES, title="predicted, ms", range=np.log10(ends).tolist())
     return figure
 
 
@@ -105,10 +121,10 @@ def bars(table: pd.DataFrame) -> Any:
     return figure
 
 
-def error_budget(comparison: Comparison) -> Any:
-    """What the difference of each site is made of, on no background of its own."""
-    figure = comparison_figures.error_budget(comparison)
-    figure.update_layout(template=None, margin=_ROOM)
+def error_budget(comparison: Comparison, sites: pd.DataFrame) -> Any:
+    """What the difference of each of some sites is made of, on no background of its own."""
+    figure = comparison_figures.error_budget(replace(comparison, sites=sites.assign(site=sites["label"])))
+    figure.update_layout(template=None, **LAYOUT)
     return figure
 
 
@@ -161,6 +177,6 @@ def published(rows: pd.DataFrame, unit: str) -> Any:
         marker={"color": PREDICTED, "line": {"width": 1, "color": NEUTRAL}},
         hovertemplate="%{text}: published %{x:.4g}, predicted %{y:.4g} " + unit + "<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(type="log", title=f"published, {unit}")
-    figure.update_yaxes(type="log", title=f"predicted, {unit}")
+    figure.update_xaxes(type="log", title=f"published, {unit}", exponentformat="power", nticks=8)
+    figure.update_yaxes(type="log", title=f"predicted, {unit}", exponentformat="power", nticks=8)
     return figure

@@ -103,6 +103,15 @@ def studies_in(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in names if measured_beside(folder / name).is_file())
 
 
+def studies_by_folder(folder: Path) -> dict[str, dict[str, str]]:
+    """Of each folder with studies, by its name, the newest first, the predicted trace of each phase by that name."""
+    found: dict[str, dict[str, str]] = {}
+    for name in studies_in(folder):
+        path = Path(name)
+        found.setdefault(str(path.parent), {})[path.stem.removeprefix("predicted-")] = name
+    return found
+
+
 def measured_beside(predicted: Path) -> Path:
     """The measurement that belongs to a prediction of a study."""
     return predicted.with_name(predicted.name.replace("predicted-", "measured-", 1))

@@ -20,8 +20,16 @@ MODES: dict[str, tuple[str, str]] = {
 ROOFS = {"cores": ("cpu", "solid"), "matrix": ("matrix", "dash"), "both": ("cooperative", "dot")}
 """For each roof the mode that can reach it, and how its line is drawn."""
 
-KINDS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, YELLOW)
-"""Of operator kinds on a timeline, those that take longest first; the rest is grey."""
+KINDS: dict[str, str] = {
+    "linear": BLUE,
+    "grouped_linear": SKY,
+    "attention": ORANGE,
+    "rms_norm": GREEN,
+    "swiglu": PURPLE,
+    "rope": VERMILION,
+    "add": YELLOW,
+}
+"""Of operator kinds on a timeline; the others take little time and are grey."""
 
 PREDICTED, MEASURED = SKY, ORANGE
 BANDS = GREEN

@@ -17,6 +17,9 @@ from smesim.hwmodel import library
 from smesim.workload import Phase, catalog
 
 PLANNERS = ("roofline", "cpu_only", "matrix_only")
+SEARCHING_PLANNERS = ("search", "oracle")
+"""They simulate many plans before they have one: their work is asked for on the page of plans."""
+EVERY_PLANNER = (*PLANNERS, *SEARCHING_PLANNERS)
 WEIGHTS = ("f32", "bf16", "q8_0", "q4_0", "q4_1")
 MOST_TOKENS = 8192
 MOST_BATCH = 16
@@ -50,7 +53,7 @@ class Question:
 def from_parameters(parameters: Mapping[str, str], chips: tuple[str, ...] = ()) -> Question:
     """The question in an address; `chips` are known beside the presets. SmesimError for a value that is refused."""
     accepted = {
-        "model": catalog.names(), "phase": ("prefill", "decode"), "weights": WEIGHTS, "planner": PLANNERS,
+        "model": catalog.names(), "phase": ("prefill", "decode"), "weights": WEIGHTS, "planner": EVERY_PLANNER,
         "chip": (*library.names(), *chips),
     }  # fmt: skip
     ranges = {"tokens": (1, MOST_TOKENS), "batch": (1, MOST_BATCH), "layers": (0, 1000), "threads": (0, 65536)}

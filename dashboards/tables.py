@@ -123,27 +123,40 @@ def marks_of(chip: Chip) -> tuple[str, ...]:
     return tuple(map(mark, [*origins, "stand-in"] if chip.has_stand_in else origins))
 
 
-def sites_table(
-    comparison: Comparison, kinds: Sequence[str] = (), modes: Mapping[str, str] | None = None
-) -> pd.DataFrame:
-    """Predicted and measured of every site in ms, of some kinds only where they are named; `modes` are by site."""
-    sites = comparison.sites
-    chosen = sites[sites["op_kind"].isin(kinds)] if kinds else sites
-    frame = pd.DataFrame(
+def sites_of(comparisons: Sequence[Comparison], modes: Sequence[Mapping[str, str]] = ()) -> pd.DataFrame:
+    """The sites of some phases, one below the other, with their phase and mode, and a `label` that says which is which;
+    `modes` are by site, of each phase, "" where nobody knows."""
+    frames = []
+    for i, comparison in enumerate(comparisons):
+        sites = comparison.sites
+        names = sites["site"].astype(str)
+        known = modes[i] if i < len(modes) else {}
+        label = names if len(comparisons) == 1 else names + f" ({comparison.phase})"
+        frames.append(
+            sites.assign(
+                site=names, op_kind=sites["op_kind"].astype(str), bound=sites["bound"].astype(str),
+                phase=comparison.phase, mode=[known.get(name, "") for name in names], label=label,
+            )
+        )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)
+
+
+def sites_table(sites: pd.DataFrame) -> pd.DataFrame:
+    """Predicted and measured of sites as `sites_of` gives them, in ms."""
+    return pd.DataFrame(
         {
-            "site": chosen["site"].astype(str),
-            "kind": chosen["op_kind"].astype(str),
-            "predicted, ms": chosen["predicted_s"] * 1e3,
-            "measured, ms": chosen["measured_s"] * 1e3,
-            "spread, ms": chosen["spread_s"] * 1e3,
-            "error, %": chosen["error"] * 100,
-            "share, %": chosen["share"] * 100,
-            "bound": chosen["bound"].astype(str),
+            "site": sites["label"],
+            "phase": sites["phase"],
+            "kind": sites["op_kind"],
+            "mode": sites["mode"],
+            "predicted, ms": sites["predicted_s"] * 1e3,
+            "measured, ms": sites["measured_s"] * 1e3,
+            "spread, ms": sites["spread_s"] * 1e3,
+            "error, %": sites["error"] * 100,
+            "share of its phase, %": sites["share"] * 100,
+            "bound": sites["bound"],
         }
-    )
-    if modes is not None:
-        frame.insert(2, "mode", [modes.get(site, "") for site in frame["site"]])
-    return frame.reset_index(drop=True)
+    ).reset_index(drop=True)
 
 
 def steps_table(steps: Sequence[Step]) -> pd.DataFrame:

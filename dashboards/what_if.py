@@ -23,6 +23,7 @@ from smesim.workload import DType, ModelConfig, Phase
 
 Path = tuple[str | int, ...]
 _COUNT = "count"
+_PHASE = "phase"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,22 @@ def knobs(chip: Chip) -> tuple[Knob, ...]:
         for j, unit in enumerate(cluster.matrix_units):
             found += _unit_knobs(unit, (*at, "matrix_units", j), f"{name} {unit.name}")
     return tuple(found)
+
+
+def phase_knobs(phase: Phase) -> tuple[Knob, ...]:
+    """Numbers of the question that a map can go over as well."""
+    length = phase.tokens if phase.kind == "prefill" else phase.context
+    words = "Prompt, tokens" if phase.kind == "prefill" else "Context, tokens"
+    return (
+        Knob((_PHASE, "tokens"), words, length, "", "derived"),
+        Knob((_PHASE, "batch"), "Batch, sequences", phase.batch, "", "derived"),
+    )
+
+
+def asked_phase(phase: Phase, changes: Mapping[Path, float]) -> Phase:
+    """The phase with the length and batch that changes name."""
+    length, batch = (int(changes.get(knob.path, knob.value)) for knob in phase_knobs(phase))
+    return Phase.prefill(length, batch=batch) if phase.kind == "prefill" else Phase.decode(length, batch=batch)
 
 
 def _unit_knobs(unit: MatrixUnit, at: Path, name: str) -> list[Knob]:
@@ -161,21 +178,23 @@ class Map:
 
 def grid(
     chip: Chip, axes: tuple[Path, Path], values: tuple[Sequence[float], Sequence[float]], model: ModelConfig,
-    phase: Phase, planner: str, weights: DType, layers: int | None,
+    phase: Phase, planner: str, weights: DType, layers: int | None, threads: int | None = None,
     progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> Map:  # fmt: skip
-    """One phase on a chip for each pair of values of two knobs."""
+    """One phase on a chip for each pair of values of two knobs, of the chip or of the phase."""
     x_values, y_values = values
     seconds = np.full((len(y_values), len(x_values)), np.nan)
     for row, y in enumerate(y_values):
         for column, x in enumerate(x_values):
             done = row * len(x_values) + column
             progress(f"{done + 1} of {seconds.size}", done / seconds.size)
+            changes = dict(zip(axes, (x, y), strict=True))
             try:
-                other = edited(chip, {axes[0]: x, axes[1]: y})
+                other = edited(chip, {path: value for path, value in changes.items() if path[0] != _PHASE})
                 plan = workflow.make_plan(
-                    model, phase, other, planner_name=planner, weights=weights, layers=layers
-                )
+                    model, asked_phase(phase, changes), other, planner_name=planner, weights=weights, layers=layers,
+                    threads=threads,
+                )  # fmt: skip
             except SmesimError:
                 continue  # no such chip, or none that the phase could be planned on: its cell stays empty
             seconds[row, column] = workflow.simulated_s(plan, other)

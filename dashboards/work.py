@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dashboards import opening
-from dashboards.question import Question
+from dashboards.question import PLANNERS, SEARCHING_PLANNERS, Question
 from smesim import workflow
+from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.planners import parse_forced
@@ -60,13 +62,55 @@ def graph_of(question: Question) -> OperatorGraph:
     )  # fmt: skip
 
 
-@st.cache_resource(max_entries=KEPT, hash_funcs=BY_CONTENT)
+@st.cache_resource
+def results() -> dict[str, Any]:
+    """What long work gave, by what it was about."""
+    return {}
+
+
+def keep_result(key: str, result: Any) -> None:
+    """Keep what long work gave; of too many the oldest is dropped."""
+    kept = results()
+    kept[key] = result
+    for oldest in list(kept)[:-KEPT]:
+        kept.pop(oldest, None)
+
+
 def plan_of(question: Question, chip: Chip) -> Plan:
-    return workflow.make_plan(
-        catalog.load(question.model), question.as_phase(), chip, planner_name=question.planner,
+    """The question's plan. SmesimError where making it takes long, and nobody has asked for that yet."""
+    if question.planner not in SEARCHING_PLANNERS:
+        return _plan(question, chip)
+    made = results().get(f"{planning(question)}: {planning_content(question, chip)}")
+    if not isinstance(made, Plan):
+        raise SmesimError(
+            f"planner {question.planner} takes a while: have the page 'Plan' make its plan first; without that are"
+            f" accepted: {', '.join(PLANNERS)}"
+        )
+    return made
+
+
+def planning(question: Question) -> str:
+    """The name of the work that makes a plan."""
+    return f"plan by {question.planner}"
+
+
+def planning_content(question: Question, chip: Chip) -> str:
+    """What that work is about."""
+    return f"{library.fingerprint(chip)} {question}"
+
+
+def planner_call(question: Question) -> Callable[..., Plan]:
+    """What makes the question's plan of a chip; it can be handed to another process."""
+    return partial(
+        workflow.make_plan, catalog.load(question.model), question.as_phase(), planner_name=question.planner,
         threads=question.threads or None, layers=question.layers or None, weights=DType.parse(question.weights),
         forced=parse_forced(question.forced or None),
     )  # fmt: skip
+
+
+@st.cache_resource(max_entries=KEPT, hash_funcs=BY_CONTENT)
+def _plan(question: Question, chip: Chip) -> Plan:
+    return planner_call(question)(chip)
 
 
 @st.cache_resource(max_entries=KEPT, hash_funcs=BY_CONTENT)

@@ -148,6 +148,9 @@ def simulate(
         list[str] | None, typer.Option(help=f"Switch an effect off; may be repeated: {', '.join(EFFECT_NAMES)}.")
     ] = None,
     trace: TraceOption = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Who simulates: simpy (default), or the same compiled; the result is the same.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Predict a plan on a chip."""
@@ -162,7 +165,7 @@ def simulate(
         check_trace_path(trace)
     with show.progress() as report:
         described = workflow.resolve_chip(chip, report, loaded.weights_dtype)
-    result = workflow.predict(loaded, described, effects)
+    result = workflow.predict(loaded, described, effects, engine=engine)
     if trace is not None:
         write_trace(result, trace)
     show.run(result, loaded, json)

@@ -57,4 +57,4 @@ def server(port: int, address: str, files: Path) -> tuple[list[str], dict[str, s
     given = [word for name, value in options.items() for word in (f"--{name}", value)]
     path = os.pathsep.join(filter(None, [str(folder.parent), os.environ.get("PYTHONPATH")]))
     environment = {"PYTHONPATH": path, FILES_VARIABLE: str(files.resolve())}
-    return [sys.executable, "-m", "streamlit", "run", str(folder / "app.py"), *given], environment
+    return [sys.executable, str(folder / "app.py"), *given], environment

@@ -207,13 +207,15 @@ def roofs(graph: OperatorGraph, chip: Chip) -> Roofs:
 
 
 def predict(
-    plan: Plan, chip: Chip, effects: frozenset[str] = ALL_EFFECTS, program: Program | None = None, note: str = ""
-) -> Trace:
+    plan: Plan, chip: Chip, effects: frozenset[str] = ALL_EFFECTS, program: Program | None = None, note: str = "",
+    engine: str | None = None,
+) -> Trace:  # fmt: skip
     """Simulate a plan on a chip.
 
-    `program` is the plan lowered, if the caller has it already; `note` goes into the head of the trace.
+    `program` is the plan lowered, if the caller has it already; `note` goes into the head of the trace; `engine` forces
+    SimPy or what is compiled.
     """
-    trace = SimExecutor(chip, effects).run(program or lower(plan), plan)
+    trace = SimExecutor(chip, effects, engine).run(program or lower(plan), plan)
     if not note:
         return trace
     return replace(trace, meta=trace.meta.model_copy(update={"notes": (*trace.meta.notes, note)}))

@@ -8,17 +8,18 @@ import streamlit as st
 
 from dashboards import figures, tables, work
 from dashboards.question import Question
-from dashboards.views import parts
+from dashboards.views import address, parts
 from smesim.ablation import ablate
 from smesim.hwmodel import library
 from smesim.workload import DType, catalog
 
-_SHORTEST_S, _LONGEST_S = 1, 120
+_SHORTEST_S, _USUAL_S, _LONGEST_S = 1, 10, 120
 
 
 def page(question: Question) -> None:
     chip = work.chip_of(question)
-    budget_s = st.number_input("Time for the planner 'search', s", _SHORTEST_S, _LONGEST_S, 10, key="budget")
+    label = "Time for the planner 'search', s"
+    budget_s = address.number(st, label, _SHORTEST_S, _LONGEST_S, _USUAL_S, "budget")
     call = partial(
         ablate, threads=question.threads or None, layers=question.layers or None,
         weights=DType.parse(question.weights), budget_s=float(budget_s),

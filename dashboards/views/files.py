@@ -7,7 +7,7 @@ import streamlit as st
 from dashboards import opening, tables, work
 from dashboards.published import Published, blocks_table
 from dashboards.question import Question, files_folder
-from dashboards.views import parts
+from dashboards.views import address, parts
 from smesim.artefacts import chip_numbers
 from smesim.errors import SmesimError
 from smesim.hwmodel.chip import Chip
@@ -29,7 +29,7 @@ def page(question: Question) -> None:
     names = opening.files_in(folder)
     if names:
         chosen_at, open_at = st.columns([4, 1], vertical_alignment="bottom")
-        name = chosen_at.selectbox(f"Or a file in {folder}", names, key="on-disk")
+        name = address.choice(chosen_at, f"Or a file in {folder}", names, "file")
         if open_at.button("Open", key="open"):
             work.opened()[name] = work.file_in(folder, name)
     for name, content in work.opened().items():

@@ -28,17 +28,20 @@ def page(question: Question) -> None:
     parts.table(pd.DataFrame(facts.items(), columns=["this machine", "is"]), "machine")
     folder = files_folder()
     st.subheader("The newest comparison")
-    studies = opening.studies_in(folder)
+    studies = opening.studies_by_folder(folder)
     if studies:
-        total = work.comparison_in(folder, studies[0]).total
-        st.write(
-            f"{studies[0]}: predicted {format_seconds(total.predicted_s)}, measured"
-            f" {format_seconds(total.measured_s)}, error {total.error:+.1%}."
-        )
+        newest, of_phase = next(iter(studies.items()))
+        for phase, predicted in of_phase.items():
+            comparison = work.comparison_in(folder, predicted)
+            total, meta = comparison.total, comparison.measured.meta
+            st.write(
+                f"{newest}, {meta.model}, {phase}: {format_seconds(total.predicted_s)} ({palette.mark('simulated')}),"
+                f" {format_seconds(total.measured_s)} ({palette.trace_mark(meta.source, meta.stand_in)}),"
+                f" error {total.error:+.1%}."
+            )
     else:
         st.write(f"None in {folder} yet; 'smesim demo' makes one.")
     st.subheader("How far to trust it")
     if (found := validation.newest()) is not None:
-        for sentence in published.sentences(found):
-            st.write(sentence)
+        st.write(" ".join(published.sentences(found)))
     st.write("Marks of numbers: " + ", ".join(palette.MARKS.values()) + ".")

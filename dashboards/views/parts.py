@@ -11,7 +11,8 @@ import streamlit as st
 
 from dashboards import work
 from dashboards.jobs import Job
-from dashboards.question import MOST_BATCH, MOST_TOKENS, PLANNERS, WEIGHTS, Question, from_parameters
+from dashboards.question import EVERY_PLANNER, MOST_BATCH, MOST_TOKENS, WEIGHTS, Question, from_parameters
+from dashboards.views import address
 from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.workload import catalog
@@ -42,54 +43,60 @@ def ask() -> Question:
         label = "Prompt, tokens" if phase == "prefill" else "Context, tokens"
         tokens = st.select_slider(label, lengths, key="ask-tokens")
         batch = st.select_slider("Batch, sequences", range(1, MOST_BATCH + 1), key="ask-batch")
-        weights = st.selectbox("Format of the weights", WEIGHTS, key="ask-weights")
-        planner = st.selectbox("Planner", PLANNERS, key="ask-planner")
+        left, right = st.columns(2)
+        weights = left.selectbox("Weights", WEIGHTS, key="ask-weights")
+        planner = right.selectbox("Planner", EVERY_PLANNER, key="ask-planner")
         most_layers = catalog.load(model).layers
         state["ask-layers"] = min(state["ask-layers"], most_layers)
-        layers = st.number_input("Layers (0: all)", 0, most_layers, key="ask-layers")
-        threads = st.number_input("Threads (0: all cores)", 0, 65536, key="ask-threads")
+        left, right = st.columns(2)
+        layers = left.number_input("Layers (0: all)", 0, most_layers, key="ask-layers")
+        threads = right.number_input("Threads (0: all)", 0, 65536, key="ask-threads")
     question = Question(
         model, phase, tokens, batch, weights, chip, planner, layers, threads, state["ask-forced"]
     )  # fmt: skip
     state["asked"] = question
-    show_in_address({field.name: None for field in fields(question)} | dict(question.parameters()))
+    address.show({field.name: None for field in fields(question)} | dict(question.parameters()))
     return question
 
 
-def show_in_address(values: dict[str, str | None]) -> None:
-    """Put values into the address bar; None takes one out."""
-    for name, value in values.items():
-        if value is None:
-            st.query_params.pop(name, None)
-        elif st.query_params.get(name) != value:
-            st.query_params[name] = value
+def config(name: str) -> dict[str, Any]:
+    """How figures are handled in the browser: the camera in the corner saves one as PNG under that name."""
+    camera = {"format": "png", "filename": name, "scale": 2}
+    return {"displaylogo": False, "displayModeBar": True, "scrollZoom": True, "toImageButtonOptions": camera}
 
 
 def picture(figure: Any, name: str) -> None:
     """A figure; the camera in its corner saves it as PNG under that name."""
-    config = {"displaylogo": False, "scrollZoom": True, "toImageButtonOptions": {"format": "png", "filename": name}}
-    st.plotly_chart(figure, width="stretch", config=config, key=f"picture-{name}")
+    st.plotly_chart(figure, width="stretch", config=config(name), key=f"picture-{name}")
 
 
 def table(frame: pd.DataFrame, name: str) -> None:
-    """A table, and the same as CSV."""
-    st.dataframe(frame, width="stretch", hide_index=True)
+    """A table, and the same as CSV, with all digits."""
+    numbers = list(frame.select_dtypes("floating").columns)
+    st.dataframe(frame.style.format(_number, subset=numbers), width="stretch", hide_index=True)
     st.download_button("CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv-{name}")
+
+
+def _number(value: float) -> str:
+    if pd.isna(value):
+        return "-"
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def long_work(name: str, content: str, function: Callable[..., Any], *arguments: Any) -> Any:
     """The result of work in a process of its own, or None while there is none.
 
-    `content` says what the work is about; its results are kept by it. The button starts it, and then cancels it.
+    `content` says what the work is about; its result is kept by it, for whoever asks the same. The button starts it,
+    and then cancels it.
     """
-    jobs: dict[str, Job] = st.session_state.setdefault("jobs", {})
     key = f"{name}: {content}"
+    if (result := work.results().get(key)) is not None:
+        return result
+    jobs: dict[str, Job] = st.session_state.setdefault("jobs", {})
     job = jobs.get(key)
     if job is not None and job.status == "running":
-        _watch(key)
+        _watch(name, key)
         return None
-    if job is not None and job.status == "done":
-        return job.result
     if job is not None:
         st.warning(job.error or f"{name}: cancelled")
     if st.button(f"Run: {name}", key=f"run-{name}", type="primary"):
@@ -101,13 +108,15 @@ def long_work(name: str, content: str, function: Callable[..., Any], *arguments:
 
 
 @st.fragment(run_every=_POLL_S)
-def _watch(key: str) -> None:
+def _watch(name: str, key: str) -> None:
     job: Job = st.session_state["jobs"][key]
     job.poll()
     if job.status == "running":
-        st.progress(min(max(job.share, 0.0), 1.0), job.what)
+        st.progress(min(max(job.share, 0.0), 1.0), f"{name}: {job.what}")
         if st.button("Cancel", key=f"cancel-{key}"):
             job.cancel()
+    if job.status == "done":
+        work.keep_result(key, job.result)
     if job.status != "running":
         st.rerun()
 

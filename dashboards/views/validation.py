@@ -9,7 +9,7 @@ import streamlit as st
 from dashboards import figures, opening, published, work
 from dashboards.published import Published
 from dashboards.question import Question
-from dashboards.views import parts
+from dashboards.views import address, parts
 from smesim.validate import records
 
 KEPT = Path("validation/published/validation.json")
@@ -20,17 +20,16 @@ def page(question: Question) -> None:
     found = _chosen()
     if found is None:
         return
-    for sentence in published.sentences(found):
-        st.write(sentence)
+    st.write(" ".join(published.sentences(found)))
     parts.table(published.blocks_table(found), "validation")
     answered = [str(block["block"]) for block in found.blocks if block["median_error"] is not None]
     if not answered:
         st.info("No block of these has an answer.")
         return
-    block = st.selectbox("Block", answered, key="validation-block")
+    block = address.choice(st, "Block", answered, "block")
     rows = published.rows_table(found, block)
-    units = rows.loc[rows["predicted"].notna(), "unit"].unique()
-    unit = st.selectbox("Unit", units, key=f"unit-{block}") if len(units) > 1 else units[0]
+    units = [str(unit) for unit in rows.loc[rows["predicted"].notna(), "unit"].unique()]
+    unit = address.choice(st, "Unit", units, "unit") if len(units) > 1 else units[0]
     parts.picture(figures.published(rows[rows["unit"] == unit], unit), "published")
     parts.table(rows, "records")
 
@@ -41,7 +40,8 @@ def _chosen() -> Published | None:
     if KEPT.is_file() and isinstance(kept := work.file_at(KEPT, KEPT.stat().st_mtime_ns), Published):
         results[str(KEPT)] = kept
     blocks = sorted({record.block for record in records.load()})
-    source = st.selectbox("Result", [*results, *(f"block {block}, predicted now" for block in blocks)], key="result")
+    names = [*results, *(f"block {block}, predicted now" for block in blocks)]
+    source = address.choice(st, "Result", names, "result")
     if source in results:
         return results[source]
     block = source.removeprefix("block ").removesuffix(", predicted now")

@@ -11,8 +11,9 @@ import streamlit as st
 
 from dashboards import figures, tables, what_if, work
 from dashboards.palette import mark
-from dashboards.question import Question
-from dashboards.views import parts
+from dashboards.question import PLANNERS, SEARCHING_PLANNERS, Question
+from dashboards.views import address, parts
+from smesim.errors import SmesimError
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.units import format_seconds
@@ -27,12 +28,20 @@ _COUNTS = (1, 2, 3, 4, 6)
 def page(question: Question) -> None:
     chip = work.chip_of(question)
     knobs = {knob.label: knob for knob in what_if.knobs(chip)}
-    # Another page has an address without them, so they are remembered as well; those of another chip are not its own.
+    # Those of another chip are not this one's, so they are remembered by chip.
     remembered = st.session_state.get(f"edits-{chip.name}", "")
-    changes = what_if.from_text(st.query_params.get("edits", remembered), chip)
+    try:
+        changes = what_if.from_text(st.query_params.get("edits", remembered), chip)
+    except SmesimError as error:
+        st.warning(str(error))
+        changes = {}
     picked = [knob.label for knob in knobs.values() if knob.path in changes]
+    labels_at, reset_at = st.columns([6, 1], vertical_alignment="bottom")
     # A chip of its own for the widgets: another chip's numbers are other widgets.
-    labels = st.multiselect("Numbers to change", list(knobs), picked, key=f"edit-{chip.name}")
+    key = f"edit-{chip.name}"
+    st.session_state.setdefault(key, picked)
+    labels = labels_at.multiselect("Numbers to change", list(knobs), key=key)
+    reset_at.button("Reset", key="edit-reset", on_click=_reset, args=(key,), disabled=not labels, width="stretch")
     values: dict[what_if.Path, float] = {}
     columns = st.columns(3)
     for position, label in enumerate(labels):
@@ -48,7 +57,7 @@ def page(question: Question) -> None:
             step = knob.value / 10 or _SMALLEST_STEP
             values[knob.path] = column.number_input(words, 0.0, None, float(first), step, format="%.4g", key=key)
     st.session_state[f"edits-{chip.name}"] = what_if.as_text(values)
-    parts.show_in_address({"edits": what_if.as_text(values) or None})
+    address.show({"edits": what_if.as_text(values) or None})
     edited = what_if.edited(chip, values)
     if edited == chip:
         st.info("The chip is the preset so far.")
@@ -56,23 +65,32 @@ def page(question: Question) -> None:
         st.caption(f"What was edited is {mark('guessed')}.")
         st.download_button("Chip file", library.dumps(edited), f"{edited.name}.toml", "application/toml")
     _effects(question, (chip, edited))
-    _map(question, chip, list(knobs.values()))
+    _map(question, chip, [*knobs.values(), *what_if.phase_knobs(question.as_phase())])
+
+
+def _reset(key: str) -> None:
+    """The preset again: no number is changed, and what they were changed to is forgotten."""
+    for name in [name for name in st.session_state if str(name).startswith(f"{key}-")]:
+        del st.session_state[name]
+    st.session_state[key] = []
 
 
 def _effects(question: Question, chips: tuple[Chip, Chip]) -> None:
     """Prefill and decode on both chips, and the modes that change."""
     other = replace(question, phase="decode" if question.phase == "prefill" else "prefill")
+    changed = chips[0] != chips[1]
     effects = [_effect(asked, chips) for asked in (question, other)]
     for column, found in zip(st.columns(2), effects, strict=True):
         column.metric(
-            found.phase, format_seconds(found.edited_s), f"{found.speed_up:.2f} x {format_seconds(found.preset_s)}",
-            delta_color="off",
+            f"{found.phase}, {mark('simulated')}", format_seconds(found.edited_s),
+            f"{found.speed_up:.2f} times as fast as the preset's {format_seconds(found.preset_s)}" if changed else None,
+            delta_color="off", delta_arrow="off",
         )  # fmt: skip
     parts.origin(tables.marks_of(chips[1]))
-    rows = [(found.phase, *changed) for found in effects for changed in found.modes]
+    rows = [(found.phase, *modes) for found in effects for modes in found.modes]
     if rows:
         parts.table(pd.DataFrame(rows, columns=["phase", "site", "mode on the preset", "mode as edited"]), "modes")
-    elif chips[0] != chips[1]:
+    elif changed:
         st.write("No operator changes its mode.")
 
 
@@ -84,10 +102,11 @@ def _effect(question: Question, chips: tuple[Chip, Chip]) -> what_if.Effect:
 def _map(question: Question, chip: Chip, knobs: Sequence[what_if.Knob]) -> None:
     """A heat map of the asked phase over any two numbers."""
     st.subheader("Over two numbers")
-    labels = [knob.label for knob in knobs]
+    by_label = {knob.label: knob for knob in knobs}
+    labels = list(by_label)
     x_at, y_at = st.columns(2)
     chosen = [
-        knobs[labels.index(at.selectbox(words, labels, index, key=f"map-{words}-{chip.name}"))]
+        by_label[address.choice(at, words, labels, words.lower(), default=labels[index])]
         for at, words, index in ((x_at, "Across", 0), (y_at, "Up", 1))
     ]
     if chosen[0] == chosen[1]:
@@ -98,8 +117,11 @@ def _map(question: Question, chip: Chip, knobs: Sequence[what_if.Knob]) -> None:
     call = partial(what_if.grid, chip, axes, values, catalog.load(question.model), question.as_phase())
     layers = question.layers or None
     content = f"{library.fingerprint(chip)} {axes} {question}"
+    if question.planner in SEARCHING_PLANNERS:
+        st.info(f"A map makes many plans: choose one of {', '.join(PLANNERS)} beside.")
+        return
     found = parts.long_work(
-        "map", content, call, question.planner, DType.parse(question.weights), layers
+        "map", content, call, question.planner, DType.parse(question.weights), layers, question.threads or None
     )  # fmt: skip
     if found is not None:
         titles = [f"{knob.label}{f', {knob.unit}' if knob.unit else ''}" for knob in chosen]

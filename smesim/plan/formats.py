@@ -109,6 +109,8 @@ FORMATS = {
 }
 """The formats of weights that there are plans for."""
 
+_BY_NUMBER = {int(numbers.number): numbers for numbers in FORMATS.values()}
+
 LHS_NUMBERS = tuple(dict.fromkeys(numbers.lhs for numbers in FORMATS.values()))
 """The formats of packed left operands."""
 
@@ -155,7 +157,7 @@ def operator_format(graph: OperatorGraph, operator: Operator) -> ProductFormat:
 
 def format_of_number(number: int) -> ProductFormat:
     """The format of weights by its number in a program."""
-    return next(numbers for numbers in FORMATS.values() if numbers.number == number)
+    return _BY_NUMBER[number]
 
 
 def format_of_kernel(kernel: str) -> ProductFormat:

@@ -6,17 +6,13 @@ Where bytes are found `places` says; what a matrix unit and attention in stages 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
 
 from smesim.errors import ProgramError
-from smesim.hwmodel.chip import DRAM, Chip, Cluster
+from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
-from smesim.hwmodel.known_costs import core_costs, unit_costs
-from smesim.hwmodel.stand_in import computing_core
-from smesim.plan.assemble import CPU_ROLE
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
 from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
@@ -24,6 +20,7 @@ from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
 from smesim.plan.work import strip_row
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UNIT_TASKS, UnitCosting
+from smesim.sim.crew import crew_of
 from smesim.sim.places import Places
 
 UNIT_KINDS = frozenset({*STAGED_KINDS, *UNIT_TASKS})
@@ -51,58 +48,30 @@ class Costing:
     """
 
     def __init__(self, chip: Chip, program: Program, effects: Collection[str]) -> None:
-        self._chip = chip
         self._program = program
-        self._instances = [chip.instance_of(int(worker["core"])) for worker in program.workers]
-        busy = self._busy = Counter(instance.name for instance in self._instances)
-        cores = [_computing_core(chip, worker) for worker in program.workers]
-        self._core_names = [name for name, _ in cores]
-        self._costs = {
-            name: core_costs(chip, name, cluster, effects, busy[instance.name])
-            for (name, cluster), instance in zip(cores, self._instances, strict=True)
-        }
-        self._places = Places(chip, program, self._instances, effects)
+        self._crew = crew = crew_of(chip, program, frozenset(effects))
+        self._places = Places(chip, program, crew.clusters, effects)
         self._staged = AttentionCosting(program, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = self._shape_keys()
-        self._units = [self._unit_costing(worker, effects) for worker in program.workers]
-        units = program.workers["unit"].tolist()
-        self._alike = [
-            (core, -1 if costing is None else unit)
-            for core, costing, unit in zip(self._core_names, self._units, units, strict=True)
+        self._units = [
+            None if costs is None else UnitCosting(costs, program, self._places, cluster.name)
+            for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)
         ]
-
-    def _unit_costing(self, worker: np.void, effects: Collection[str]) -> UnitCosting | None:
-        """For a worker that drives a matrix unit, no stand-in; every unit has its own entry, so equal units are costed
-        alike."""
-        if worker["role"] == CPU_ROLE:
-            return None
-        cluster = self._chip.instance_of(int(worker["core"])).name
-        unit = self._chip.unit_instances[int(worker["unit"])]
-        if unit.unit.is_stand_in:
-            return None
-        if "f32" not in unit.unit.flop_per_s:
-            raise ProgramError(f"a worker drives {unit.name}, which has no rate for f32; accepted: a unit that has one")
-        costs = unit_costs(self._chip, unit, self._costs[cluster], effects)
-        return UnitCosting(costs, self._program, self._places, cluster)
 
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
         row = self._program.task_row(task)
-        core, unit = self._alike[worker]
+        core, unit = self._crew.alike[worker]
         key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
             op, costing = self._program.op_rows[row.op], self._units[worker]
-            cluster, costs = self._instances[worker].name, self._costs[self._core_names[worker]]
+            cluster, costs = self._crew.clusters[worker].name, self._crew.costs[core]
             on_unit = None if costing is None else costing.cost(row, op)
             if costing is not None and row.kind in STAGED_KINDS:
                 on_unit = self._staged.cost(row, cluster, costs, costing.costs)
             self._memo[key] = on_unit or self._cost(task, row, op, cluster, costs)
         return self._memo[key]
-
-    def alike(self, worker: int) -> tuple[str, int]:
-        """The worker's core and the unit that it drives, -1 for none: tasks cost equal ones the same."""
-        return self._alike[worker]
 
     def classes(self, begin: int, end: int) -> list[tuple[int, ...]]:
         """For each of the tasks begin .. end - 1 its class: tasks of one class cost the same on the same worker.
@@ -249,10 +218,5 @@ class Costing:
             transfers.append(Transfer(level, n_bytes))
         kernel = row_kernel(self._program, task)
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
-        compute_s += costs.shared_s(kernel, shared_bytes(operands, self._busy[cluster]))
+        compute_s += costs.shared_s(kernel, shared_bytes(operands, self._crew.busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))
-
-
-def _computing_core(chip: Chip, worker: np.void) -> tuple[str, Cluster]:
-    unit = None if worker["role"] == CPU_ROLE else int(worker["unit"])
-    return computing_core(chip, int(worker["core"]), unit)

@@ -10,8 +10,7 @@ them and makes the trace.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,25 +18,24 @@ import numpy.typing as npt
 import pandas as pd
 
 from smesim import __version__
-from smesim.errors import ProgramError
+from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.library import fingerprint
 from smesim.hwmodel.links import Agent, LinkNetwork
-from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.sim import compiled
 from smesim.sim.clock import whole_ticks
 from smesim.sim.costing import Costing
+from smesim.sim.crew import column_of, crew_of
 from smesim.sim.effects import ALL_EFFECTS, check_effects
-from smesim.sim.engine import Flow, Machine, Work
+from smesim.sim.engine import Flow, Work
 from smesim.sim.part import Part
-from smesim.sim.timeline import EngineName, Timeline, makespan_s, simulate
+from smesim.sim.timeline import ENGINES, EngineName, Timeline, makespan_s, simulate
 from smesim.trace.schema import Trace, TraceMeta
 
-NO_UNIT = -1
 
 class SimExecutor:
     """Runs programs on a described chip, with the given effects on (all by default).
@@ -47,24 +45,14 @@ class SimExecutor:
     """
 
     def __init__(
-        self, chip: Chip, effects: Collection[str] = ALL_EFFECTS, engine: EngineName | None = None
+        self, chip: Chip, effects: Collection[str] = ALL_EFFECTS, engine: str | None = None
     ) -> None:
         self._chip = chip
         self._effects = check_effects(effects)
         self._network = LinkNetwork.of(chip)
-        self._engine = engine
-
-    def _machine(self, program: Program) -> Machine:
-        sync = self._chip.sync
-        drivers = Counter(int(unit) for unit in program.workers["unit"] if unit != NO_UNIT)
-        return Machine(
-            links={link.name: link.bandwidth_bytes_per_s for link in self._network.links},
-            dispatch_s=whole_ticks(sync.dispatch_s.value) if "dispatch" in self._effects else 0.0,
-            barrier_s=whole_ticks(sync.barrier_s.value) if "barrier" in self._effects else 0.0,
-            contention="contention" in self._effects,
-            units=unit_rates(self._chip, drivers, "oversubscription" in self._effects),
-            shared_units="shared_unit" in self._effects,
-        )
+        if engine not in (None, *ENGINES):
+            raise SmesimError(f"engine {engine!r} asked for; accepted: {', '.join(ENGINES)}")
+        self._engine: EngineName | None = engine  # type: ignore[assignment]
 
     def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
         """When every task runs, and what every link carries.
@@ -73,17 +61,17 @@ class SimExecutor:
         save time: the result is the same. Raises ProgramError for a program that cannot run, or not on this
         chip.
         """
-        works = _Works(self._chip, self._network, program, self._effects)
+        works = _Works(self._chip, program, self._effects)
         return simulate(
-            program, self._machine(program), works.of, table=works.table, by_segment=by_segment,
+            program, works.crew.machine, works.of, table=works.table, by_segment=by_segment,
             repeat_equal=repeat_equal, engine=self._engine or "simpy",
         )  # fmt: skip
 
     def seconds(self, program: Program) -> float:
         """When the last task of a program ends: what most questions are about, and all that this works out."""
-        works = _Works(self._chip, self._network, program, self._effects)
+        works = _Works(self._chip, program, self._effects)
         engine = self._engine or ("compiled" if compiled.is_there() else "simpy")
-        return makespan_s(program, self._machine(program), works.of, table=works.table, engine=engine)
+        return makespan_s(program, works.crew.machine, works.of, table=works.table, engine=engine)
 
     def run(self, program: Program, plan: Plan) -> Trace:
         """The trace of a program; `plan` is what it was lowered from, perhaps for another chip.
@@ -157,18 +145,16 @@ def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, An
 class _Works:
     """What each task costs on each worker of a program, with its transfers laid over the chip's links."""
 
-    def __init__(self, chip: Chip, network: LinkNetwork, program: Program, effects: frozenset[str]) -> None:
-        self._network = network
-        self._program = program
+    def __init__(self, chip: Chip, program: Program, effects: frozenset[str]) -> None:
+        self.crew = crew_of(chip, program, effects)
+        self._network = LinkNetwork.of(chip)
         self._capped = "agent_cap" in effects
-        self._units = [_agent(network, i, *worker) for i, worker in enumerate(_places(program))]
-        self._cores = [network.agent(core) for core, _ in _places(program)]
         self._costing = Costing(chip, program, effects)
         self._known: dict[tuple[str, str | None, TaskCost], Work] = {}
 
     def of(self, task: int, worker: int) -> Work:
         cost = self._costing.cost(task, worker)
-        agent = (self._units if cost.on_unit else self._cores)[worker]
+        agent = (self.crew.units if cost.on_unit else self.crew.cores)[worker]
         key = (agent.cluster, agent.unit, cost)
         if key not in self._known:
             self._known[key] = self._work(agent, cost)
@@ -176,28 +162,18 @@ class _Works:
 
     def table(self, part: Part) -> compiled.WorkTable:
         """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
-        classes: dict[tuple[int, ...], int] = {}
-        class_of = np.array(
-            [
-                classes.setdefault(key, len(classes))
-                for key in self._costing.classes(part.first_task, part.first_task + part.n_tasks)
-            ]
-        )
-        workers: dict[Hashable, list[int]] = {}
-        for worker, (core, unit) in enumerate(zip(self._cores, self._units, strict=True)):
-            alike = (self._costing.alike(worker), core.cluster, unit.cluster, unit.unit)
-            workers.setdefault(alike, []).append(worker)
+        first, end = part.first_task, part.first_task + part.n_tasks
+        numbers: dict[tuple[int, ...], int] = {}
+        classes = np.array([numbers.setdefault(key, len(numbers)) for key in self._costing.classes(first, end)])
         works: list[Work] = []
-        column_of = np.zeros(part.n_workers, np.int32)
-        work_of = np.full((part.n_tasks, len(workers)), compiled.NO_WORK, np.int32)
+        work_of = np.full((part.n_tasks, len(self.crew.teams)), compiled.NO_WORK, np.int32)
         reached = part.reached()
-        for column, team in enumerate(workers.values()):
-            column_of[team] = column
-            tasks = np.flatnonzero(reached[team].any(axis=0))
-            _, firsts, place = np.unique(class_of[tasks], return_index=True, return_inverse=True)
+        for column, team in enumerate(self.crew.teams):
+            tasks = np.flatnonzero(reached[list(team)].any(axis=0))
+            _, firsts, place = np.unique(classes[tasks], return_index=True, return_inverse=True)
             work_of[tasks, column] = len(works) + place
-            works += [self.of(part.first_task + int(tasks[first]), team[0]) for first in firsts]
-        return compiled.WorkTable(works, column_of, work_of)
+            works += [self.of(first + task, team[0]) for task in tasks[firsts].tolist()]
+        return compiled.WorkTable(works, column_of(self.crew), work_of)
 
     def _work(self, agent: Agent, cost: TaskCost) -> Work:
         # An agent's cap is for all that it draws from a level, so a task has one flow a level.
@@ -210,14 +186,3 @@ class _Works:
             flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
             flows.append(flow if self._capped else Flow(route.links, n_bytes))
         return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows), agent.unit)
-
-
-def _places(program: Program) -> list[tuple[int, int]]:
-    return [(int(worker["core"]), int(worker["unit"])) for worker in program.workers]
-
-
-def _agent(network: LinkNetwork, worker: int, core: int, unit: int) -> Agent:
-    try:
-        return network.agent(core, None if unit == NO_UNIT else unit)
-    except (IndexError, ValueError) as error:
-        raise ProgramError(f"worker {worker} of the program: {error.args[0]}") from None

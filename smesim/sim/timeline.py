@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from smesim.sim.part import Cutter, Part
 Floats = npt.NDArray[np.float64]
 
 EngineName = Literal["simpy", "compiled"]
+ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 """Who simulates a part: SimPy processes, or the same in C. What comes out is the same, bit for bit."""
 
 

@@ -17,6 +17,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 from smesim import __version__
@@ -27,6 +28,7 @@ from smesim.plan.formats import product_format
 from smesim.plan.lower import lower
 from smesim.plan.oracle import oracle
 from smesim.plan.planners import PLANNERS, parse_forced
+from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.sim import SimExecutor, without
 from smesim.sweep.inputs import Inputs, changed_chip, changed_model
@@ -39,6 +41,8 @@ from smesim.workload.tensors import Role
 ORACLE = "oracle"
 DEFAULT_PLANNER = "roofline"
 CHIPS_KEPT, ANSWERS_KEPT = 64, 50_000
+PROGRAMS_KEPT, SINGLE_PROGRAMS_KEPT = 32, 1000
+"""Programs of whole phases, a megabyte each and more, and of single operators."""
 MODELS_KEPT, LAYERS_KEPT, OPERATORS_KEPT = 16, 2_000, 10_000
 """Graphs: of all layers, of one, of one operator; the smaller the more."""
 _NAMES = {"name", "site", "layer", "inputs", "weights", "outputs"}
@@ -107,8 +111,13 @@ class Solver:
         self._models: Memo[Hashable, OperatorGraph] = Memo(MODELS_KEPT)
         self._layers: Memo[Hashable, OperatorGraph] = Memo(LAYERS_KEPT)
         self._operators: Memo[Hashable, OperatorGraph] = Memo(OPERATORS_KEPT)
+        self._shapes: Memo[tuple[Hashable, ...], int] = Memo(OPERATORS_KEPT)
+        self._numbers = count()
+        self._shape_of: Memo[int, tuple[OperatorGraph, int]] = Memo(OPERATORS_KEPT)
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
+        self._programs: Memo[Hashable, tuple[OperatorGraph, Program]] = Memo(PROGRAMS_KEPT)
+        self._single_programs: Memo[Hashable, tuple[OperatorGraph, Program]] = Memo(SINGLE_PROGRAMS_KEPT)
         self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
         self._remember = remember
 
@@ -120,6 +129,7 @@ class Solver:
             row["inputs"] = self._inputs_hash(point)
             if not self._remember:
                 self._answers, self._times = Memo(ANSWERS_KEPT), Memo(ANSWERS_KEPT)
+                self._programs, self._single_programs = Memo(PROGRAMS_KEPT), Memo(SINGLE_PROGRAMS_KEPT)
             answer = self.answer(point)
             row |= {name: COLUMNS[name][1](answer) for name in self._columns}
         except SmesimError as error:
@@ -139,16 +149,33 @@ class Solver:
         effects = without(asked.get("without", ()))  # type: ignore[arg-type]
         if site is None:
             plan = self._plan(asked, graph, chip, effects)
-            return _answer(plan, graph, _simulated_s(plan, chip, graph, effects))
-        shape = (chip_key, *_shape(graph), effects)
+            return _answer(plan, graph, self._seconds(plan, chip, graph, effects))
+        shape = (chip_key, self._shape(graph), effects)
 
         def work_out() -> Answer:
             plan = self._plan(asked, graph, chip, effects)
             entry = plan.operators[0].model_copy(update={"site": "", "reason": None})
             key = (shape, plan.workers, plan.layout_reuse, entry)
-            return _answer(plan, graph, self._times.get(key, lambda: _simulated_s(plan, chip, graph, effects)))
+            return _answer(plan, graph, self._times.get(key, lambda: self._seconds(plan, chip, graph, effects)))
 
         return self._answers.get((shape, how), work_out)
+
+    def _seconds(self, plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
+        """Simulated seconds of a plan. Points that differ in a chip's numbers are often planned alike, and what a plan
+        is lowered to does not depend on the chip."""
+        entries = tuple(entry.model_copy(update={"reason": None}) for entry in plan.operators)
+        key = (id(graph), plan.workers, plan.layout_reuse, entries)
+        programs = self._programs if len(entries) > 1 else self._single_programs
+        _, program = programs.get(key, lambda: (graph, lower(plan, graph)))
+        return SimExecutor(chip, effects).seconds(program)
+
+    def _shape(self, alone: OperatorGraph) -> int:
+        """A number for all that the time of a single operator depends on, but for chip and plan."""
+        # By the graph's identity: what is kept holds the graph, so no other can come to lie where it was.
+        def number() -> int:
+            return self._shapes.get(_shape(alone), lambda: next(self._numbers))
+
+        return self._shape_of.get(id(alone), lambda: (alone, number()))[1]
 
     def _inputs_hash(self, point: Point) -> str:
         """SHA-256 (32 hex digits) of the question, the chip, the model and the version of smesim."""

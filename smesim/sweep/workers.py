@@ -9,6 +9,7 @@ coming back in between, the sweep ends and can be resumed.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -69,6 +70,7 @@ _of_process: list[Worker] = []
 
 def _start(sweep: Sweep, inputs: Inputs) -> None:
     _of_process[:] = [Worker(sweep, inputs)]
+    gc.freeze()  # what was imported stays; there is no need to look through it again and again
 
 
 def _rows(chunk: Chunk) -> Rows:

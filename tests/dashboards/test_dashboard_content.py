@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboards import figures, gantt, jobs, opening, palette, published, tables, what_if
+from dashboards import figures, gantt, jobs, one_task, opening, palette, published, tables, what_if
 from dashboards.question import Question, from_parameters
 from smesim import workflow
 from smesim.ablation import Step
@@ -97,15 +97,32 @@ def test_the_plan_says_why_and_what_was_not_taken(plan: Plan) -> None:
 
 def test_a_window_shows_its_tasks_and_merges_them_where_there_are_too_many(trace: Trace) -> None:
     end_s = float(trace.makespans_s()[0])
-    every, singly = gantt.drawn_tasks(trace, (0.0, end_s))
-    assert (len(every), singly) == (trace.tasks_per_run, True)
-    middle, _ = gantt.drawn_tasks(trace, (end_s / 4, end_s / 2))
+    every = gantt.drawn({"predicted": trace})
+    assert (len(every.slices), every.singly, every.window_s) == (trace.tasks_per_run, True, (0.0, end_s))
+    middle = gantt.drawn({"predicted": trace}, (end_s / 4, end_s / 2))
     rows = trace.tasks
-    assert set(middle["task"]) == set(rows[(rows["end_s"] > end_s / 4) & (rows["start_s"] < end_s / 2)]["task"])
-    fewer, singly = gantt.drawn_tasks(trace, (0.0, end_s), most=50)
-    assert not singly
-    assert len(fewer) < len(every)
-    assert fewer["end_s"].max() == every["end_s"].max()
+    assert set(middle.slices["task"]) == set(rows[(rows["end_s"] > end_s / 4) & (rows["start_s"] < end_s / 2)]["task"])
+    fewer = gantt.drawn({"predicted": trace}, most=50)
+    assert not fewer.singly
+    assert len(fewer.slices) < len(every.slices)
+    assert fewer.slices["end_s"].max() == every.slices["end_s"].max()
+
+
+def test_one_points_at_the_task_that_lies_there(trace: Trace) -> None:
+    shown = gantt.drawn({"predicted": trace, "again": trace})
+    places = gantt.spots(shown)
+    assert (places["start_s"] <= places["at_s"]).all()
+    assert (places["at_s"] <= places["end_s"]).all()
+    assert set(places["lane"]) == set(shown.slices["lane"])
+    assert len(shown.slices) > gantt.MOST_SPOTS or len(places.groupby(["side", "task"])) == len(shown.slices)
+    drawing = gantt.figure({"predicted": trace, "again": trace}, shown)
+    (pointed,) = (line for line in drawing.data if line.mode == "markers")
+    assert len(pointed.x) == len(places)
+    assert pointed.marker.opacity == 0
+    clicked = {"points": [{"customdata": pointed.customdata[0]}], "box": []}
+    assert gantt.looked(clicked) == gantt.Looked(task=places["task"].iloc[0])
+    assert gantt.looked({"points": [{"customdata": [7]}], "box": [{"x": [5.0, -1.0]}]}).window_ms == (0.0, 5.0)
+    assert gantt.looked({"points": [], "box": [{"x": [5.0, 5.0]}]}) == gantt.Looked()
 
 
 def test_the_mean_bandwidth_of_stretches_keeps_the_bytes() -> None:
@@ -114,34 +131,62 @@ def test_the_mean_bandwidth_of_stretches_keeps_the_bytes() -> None:
     assert gantt.mean_granted(links, "a", (0.0, 4.0), 1).tolist() == [(2 * 8.0 + 2.0) / 4]
 
 
-def test_the_timeline_has_prediction_above_measurement_and_frames_a_task(trace: Trace) -> None:
-    predicted, measured = examples.predicted(), examples.measured()
-    figure = gantt.figure({"predicted": predicted, "measured": measured}, selected=2)
+def test_the_timeline_has_prediction_above_measurement_and_frames_tasks() -> None:
+    traces = {"predicted": examples.predicted(), "measured": examples.measured()}
+    figure = gantt.figure(traces, gantt.drawn(traces), framed={"predicted": (2, 0), "measured": (2,)})
     lanes = figure.layout.yaxis.ticktext
     assert lanes == ("predicted cpu0", "predicted cpu1", "measured cpu0", "measured cpu1")
-    assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first lane is at the top
-    webgl = [line for line in figure.data if line.type == "scattergl"]
-    assert sum(len(line.x) for line in webgl) == 3 * (predicted.tasks_per_run + measured.tasks_per_run)
+    assert list(figure.layout.yaxis.tickvals) == [0, -1, -2, -3]  # the first lane is at the top
+    assert {y for line in figure.data if line.mode == "lines" and line.type == "scattergl" for y in line.y[::3]} == {
+        0, -1, -2, -3
+    }  # fmt: skip
+    lines = [line for line in figure.data if line.type == "scattergl" and line.mode == "lines"]
+    assert sum(len(line.x) for line in lines) == 3 * 2 * traces["predicted"].tasks_per_run
+    assert {line.name: line.line.color for line in lines} == {
+        "linear": palette.KINDS["linear"], "rms_norm": palette.KINDS["rms_norm"]
+    }  # fmt: skip
     frames = [shape for shape in figure.layout.shapes if shape.type == "rect"]
-    assert [(shape.x0, shape.x1) for shape in frames] == [(2e3, 7e3), (3e3, 8e3)]
+    assert [(shape.x0, shape.x1, shape.line.dash) for shape in frames] == [
+        (2e3, 7e3, "solid"), (0, 2e3, "dot"), (3e3, 8e3, "solid")
+    ]  # fmt: skip
     assert figure.layout.xaxis3.title.text.endswith("ms")
-    facts = gantt.task_facts(predicted, 3)
+
+
+def test_a_task_says_what_it_waited_for_and_what_its_error_is_made_of() -> None:
+    predicted, measured = examples.predicted(), examples.measured()
+    facts = one_task.facts(predicted, 3)
     assert (facts["worker"], facts["duration, µs"]) == ("cpu1", 3e6)
     assert facts["waited for"] == "task 2, layers.0.q_proj"
-    assert gantt.task_facts(predicted, 0)["waited for"] is None
-    assert len(gantt.figure({"predicted": trace}).data) >= 3
+    assert one_task.facts(predicted, 0)["waited for"] is None
+    # If the first product needed nothing, it would wait for its worker only, which is busy until 3 s.
+    columns = examples.measured_columns() | {"ready_s": [0.0, 0.0, 3.0, 9.0]}
+    needed = {"predecessor": [0, 1, 2], "successor": [2, 3, 3]}
+    wait = one_task.last_wait(Trace.build(examples.meta("measured"), columns, dependencies=needed), 1)
+    assert wait
+    assert (wait.task, wait.words) == (0, "its worker, busy with task 0, layers.0.attn_norm")
+    comparison = compare(predicted, measured)
+    split = one_task.error_split(comparison, 1)
+    difference = split.pop("measured minus predicted")
+    assert list(split) == ["compute", "transfer", "overhead", "wait"]
+    assert sum(split.values()) == pytest.approx(difference)
+    # Predicted 4 s, of them 0.5 s overhead; measured 5 s, and 1 s from being ready to its start.
+    assert split["compute"] == pytest.approx((5 - 3.5) * 1e6)
+    assert split["overhead"] == pytest.approx((1 - 0.5) * 1e6)
 
 
 def test_a_comparison_is_shown_by_site_kind_and_mode() -> None:
     comparison = compare(examples.predicted(), examples.measured())
-    table = tables.sites_table(comparison, modes={"q_proj": "matrix"})
+    sites = tables.sites_of([comparison], [{"q_proj": "matrix"}])
+    table = tables.sites_table(sites)
     assert dict(zip(table["site"], table["mode"], strict=True)) == {"attn_norm": "", "q_proj": "matrix", "lm_head": ""}
-    kind = str(table["kind"].iloc[0])
-    assert set(tables.sites_table(comparison, [kind])["kind"]) == {kind}
-    for figure in (figures.scatter(table), figures.bars(table), figures.error_budget(comparison)):
+    for figure in (figures.scatter(table), figures.bars(table), figures.error_budget(comparison, sites)):
         assert "ms" in figure.layout.xaxis.title.text
     bands = [line.name for line in figures.scatter(table).data if line.fill == "toself"]
     assert bands == ["within 20%", "within 10%"]
+    both = tables.sites_of([comparison, comparison])
+    assert both["label"].tolist() == [f"{site} (prefill:16)" for site in table["site"]] * 2
+    budget = figures.error_budget(comparison, both[both["op_kind"] == "rms_norm"])
+    assert list(budget.data[0].y) == ["attn_norm (prefill:16)"] * 2 + ["total"]
 
 
 def test_the_waterfall_falls_from_the_first_step_to_the_last(plan: Plan) -> None:
@@ -197,6 +242,12 @@ def test_a_map_has_a_time_for_each_pair_and_none_where_no_such_chip_can_be() -> 
     assert found.seconds[1, 0] > found.seconds[1, 1] > 0
     figure = figures.heat_map(found.seconds * 1e3, found.x, found.y, "DRAM, B/s", "cores")
     assert figure.layout.xaxis.title.text == "DRAM, B/s"
+    tokens, batch = what_if.phase_knobs(PHASE)
+    assert (tokens.value, batch.value) == (16, 1)
+    longer = what_if.grid(
+        CHIP, (tokens.path, batch.path), ((8.0, 16.0), (1.0, 2.0)), MODEL, PHASE, "cpu_only", DType.F32, 1
+    ).seconds  # fmt: skip
+    assert longer[0, 0] < longer[0, 1] < longer[1, 1]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +278,7 @@ def test_what_was_written_is_opened(plan: Plan, tmp_path: Path, monkeypatch: pyt
     (tmp_path / "outside.json").write_text("{}")
     (study / "link.json").symlink_to(tmp_path / "outside.json")
     assert opening.studies_in(study) == ("predicted-prefill-16.json",)
+    assert opening.studies_by_folder(tmp_path) == {"study": {"prefill-16": "study/predicted-prefill-16.json"}}
     assert opening.open_file(opening.inside(study, "predicted-prefill-16.json")) == examples.predicted()
     for name in ("../outside.json", "link.json", "/etc/passwd"):
         with pytest.raises(SmesimError, match="accepted: files in that folder"):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dashboards import palette, work
 from dashboards.app import PAGES
+from dashboards.question import Question
 from smesim import cli_dashboard
 from smesim.cli_dashboard import FILES_VARIABLE
 from smesim.hwmodel import library
@@ -39,6 +41,13 @@ def opened(name: str, **asked: str) -> AppTest:
     return sound(page.run())
 
 
+def refusal(name: str, **asked: str) -> str:
+    page = AppTest.from_string(SCRIPT.format(name), default_timeout=ADDRESS_S)
+    for key, value in (SMALL | asked).items():
+        page.query_params[key] = value
+    return str(page.run().error[0].value)
+
+
 def address(page: AppTest, name: str) -> str:
     """A value in the address bar, which some versions of Streamlit give as a list of one."""
     return "".join(page.query_params[name])
@@ -62,17 +71,14 @@ def test_the_address_holds_what_is_asked_and_a_wrong_one_is_refused() -> None:
     sound(page.select_slider("ask-tokens").set_value(64).run())
     assert address(page, "tokens") == "64"
     assert page.metric[0].value != least
-    refused = AppTest.from_string(SCRIPT.format("roofline"), default_timeout=ADDRESS_S)
-    refused.query_params["chip"] = "no-such-chip"
-    refused.query_params["model"] = "smollm2-135m"
-    assert "accepted: apple-m1" in refused.run().error[0].value
+    assert "accepted: apple-m1" in refusal("roofline", chip="no-such-chip")
 
 
 def test_a_mode_is_forced_and_given_free_again() -> None:
     page = opened("plan", tokens="64")
     free = page.dataframe[0].value.set_index("site")["mode"]
     assert free["down_proj"] != "cpu"
-    page.selectbox("force-site").select("down_proj").run()
+    page.selectbox("at-site").select("down_proj").run()
     sound(page.button("force").click().run())
     forced = page.dataframe[0].value.set_index("site")["mode"]
     assert forced["down_proj"] == "cpu"
@@ -88,22 +94,60 @@ def test_a_mode_is_forced_and_given_free_again() -> None:
 def test_the_timeline_shows_predictions_and_studies_and_a_task() -> None:
     page = opened("timeline")
     assert "△ predicted" in page.caption[0].value
-    page.selectbox("timeline-source").select("study/predicted-prefill-16.json").run()
+    sound(page.selectbox("at-look").select("study/predicted-prefill-16.json").run())
     assert "● measured" in page.caption[0].value
+    assert address(page, "look") == "study/predicted-prefill-16.json"
     task = next(field for field in page.number_input if field.label.startswith("Task"))
     sound(task.set_value(3).run())
-    facts = page.dataframe[0].value.set_index("what")
-    assert list(facts.columns) == ["predicted", "measured"]
-    assert facts.loc["waited for", "predicted"] == "task 2, layers.0.q_proj"
+    facts, split = (table.value for table in page.dataframe)
+    assert list(facts.columns) == ["what", "predicted", "measured"]
+    assert facts.set_index("what").loc["waited for", "predicted"] == "task 2, layers.0.q_proj"
+    parts = split.set_index("error of this task")["µs of its worker"]
+    assert parts.iloc[1:].sum() == pytest.approx(parts.iloc[0])
+    shared = opened("timeline", look="study/predicted-prefill-16.json", task="3", **{"from-ms": "3000.0"})
+    assert [field.value for field in shared.number_input if field.label.endswith("ms")] == [3000.0, 12000.0]
+    assert shared.dataframe[0].value.equals(facts)
+    sound(shared.button("whole").click().run())
+    assert "from-ms" not in shared.query_params
 
 
 def test_a_comparison_is_shown_with_its_error() -> None:
     page = opened("predicted-measured")
-    shown = {metric.label.split(" ")[0]: metric.value for metric in page.metric}
-    assert shown == {"Predicted": "10.0 s", "Measured": "12.0 s", "Error": "-16.7%"}
+    (shown,) = page.metric
+    assert (shown.label, shown.value, shown.delta) == (
+        "prefill:16, △ predicted", "10.0 s", "-16.7% of 12.0 s (● measured)"
+    )  # fmt: skip
     kind = page.dataframe[0].value["kind"].iloc[0]
-    sound(page.multiselect("kinds").select(kind).run())
+    sound(page.multiselect("at-kinds").select(kind).run())
     assert set(page.dataframe[0].value["kind"]) == {kind}
+    assert address(page, "kinds") == kind
+    shared = opened("predicted-measured", kinds=kind)
+    assert shared.dataframe[0].value.equals(page.dataframe[0].value)
+
+
+def test_what_an_address_asks_of_a_page_is_checked() -> None:
+    refused = opened("predicted-measured", study="no-such", kinds="linear,no-such-kind")
+    assert [warning.value.partition("; accepted: ")[0] for warning in refused.warning] == [
+        "address: study='no-such'", "address: kinds='no-such-kind'"
+    ]  # fmt: skip
+    assert "whole numbers from 1 to 120" in opened("ablation", budget="1e9").warning[0].value
+
+
+def test_a_plan_that_is_searched_for_is_made_in_a_process_and_then_kept() -> None:
+    assert "have the page 'Plan' make its plan first" in refusal("timeline", planner="oracle")
+    page = opened("plan", planner="oracle")
+    page.button("run-plan by oracle").click().run()
+    ((key, job),) = page.session_state["jobs"].items()
+    while (job.status, job.share) == ("running", 0.0):
+        job.poll(wait_s=60)
+    assert job.status == "running"  # it has simulated plans, and would take some seconds more
+    job.cancel()
+    question = Question(planner="roofline", **{name: page.session_state[f"ask-{name}"] for name in SMALL})
+    work.keep_result(key, work.plan_of(question, library.load("apple-m4")))
+    assert set(sound(page.run()).dataframe[0].value["mode"]) <= set(palette.MODES)
+    assert opened("timeline", planner="oracle").caption[0].value.startswith("predicted: smollm2-135m")
+    same = sound(page.selectbox("at-other").select("roofline").run())
+    assert same.markdown[-1].value == "They make the same plan."
 
 
 def test_a_chip_is_edited_by_the_page_and_by_its_address() -> None:
@@ -120,6 +164,10 @@ def test_a_chip_is_edited_by_the_page_and_by_its_address() -> None:
     assert edits == "memory.bandwidth_bytes_per_s=2000000000.0"
     shared = opened("what-if", edits=edits)
     assert [metric.value for metric in shared.metric] == [metric.value for metric in page.metric]
+    sound(page.button("edit-reset").click().run())
+    assert "preset so far" in page.info[0].value
+    assert page.metric[0].value == before
+    assert "edits" not in page.query_params
 
 
 def test_long_work_is_cancelled_from_its_page() -> None:
@@ -138,11 +186,11 @@ def test_files_are_opened_and_bad_ones_refused_in_one_line(folder: Path) -> None
     library.save(library.load("apple-m1"), folder / "mine.toml")
     (folder / "bad.json").write_text("{")
     page = opened("files")
-    page.selectbox("on-disk").select("mine.toml").run()
+    page.selectbox("at-file").select("mine.toml").run()
     sound(page.button("open").click().run())
     assert page.subheader[0].value == "mine.toml"
     assert "? guessed" in set(page.dataframe[0].value["provenance"])
-    page.selectbox("on-disk").select("bad.json").run()
+    page.selectbox("at-file").select("bad.json").run()
     page.button("open").click().run()
     assert "bad.json: line 1: not JSON" in page.error[0].value
 
@@ -152,6 +200,6 @@ def test_the_command_starts_a_server_for_this_machine_only(smesim: CommandLine) 
     assert said["url"] == "http://127.0.0.1:8600"
     command = said["command"]
     assert command[command.index("--server.address") + 1] == cli_dashboard.LOCAL
-    assert Path(command[4]).name == "app.py"
+    assert Path(command[1]).name == "app.py"
     assert said["environment"][FILES_VARIABLE] == str(smesim.folder / "results")
     assert "--port" in smesim("dashboard", "--port", "0").refusal()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -225,6 +226,16 @@ def test_equal_layers_have_equal_signatures_and_nothing_else_has(phase: str, mod
     embed, first, *layers, head = signatures
     assert layers == [first] * 4
     assert len({embed, first, head}) == 3
+
+
+@pytest.mark.parametrize("phase", ["prefill:20,past=4", "decode:9"])
+@pytest.mark.parametrize("model", [tiny(layers=5), tiny_moe(layers=5)], ids=["dense", "experts"])
+def test_a_layer_that_comes_again_is_what_it_would_be_if_it_were_lowered(phase: str, model) -> None:
+    plan = small_plan(phase, model, layers=5)
+    graph, each = plan.graph(), plan.graph()
+    assert [block.is_again for block in graph.blocks] == [False] * 3 + [True] * 3 + [False]
+    each.__dict__["blocks"] = tuple(dataclasses.replace(block, is_again=False) for block in graph.blocks)
+    assert lower(plan, graph).fingerprint() == lower(plan, each).fingerprint()
 
 
 def layer_signature(plan: Plan) -> int:

@@ -18,7 +18,11 @@ from smesim.plan.program import (
     EntryKind,
     Layout,
     Number,
+    OpRow,
     TaskKind,
+    TaskRow,
+    joined,
+    words,
 )
 from smesim.plan.tiles import NR
 
@@ -43,6 +47,16 @@ def test_each_array_has_the_layout_of_its_struct(name: str) -> None:
     in_c = {field: (fact.offset, C_TYPES[fact.type.cname]) for field, fact in ctype.fields}
     in_numpy = {field: (dtype.fields[field][1], dtype.fields[field][0].str) for field in dtype.names or ()}
     assert in_numpy == in_c
+
+
+@pytest.mark.parametrize(("dtype", "row"), [(OP_DTYPE, OpRow), (TASK_DTYPE, TaskRow)])
+def test_a_row_has_the_fields_of_its_array_and_the_array_no_gaps(dtype: np.dtype[np.void], row: type) -> None:
+    assert row._fields == dtype.names
+    assert sum(dtype.fields[name][0].itemsize for name in dtype.names) == dtype.itemsize
+    array = np.zeros(3, dtype)
+    words(array)[1] = 7
+    assert [line.tolist() != array[0].tolist() for line in array] == [False, True, False]
+    assert joined([array, array[:1]]).tolist() == [*array.tolist(), array[0].tolist()]
 
 
 ENUMS = [

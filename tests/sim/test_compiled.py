@@ -1,4 +1,7 @@
-"""The engine in C against the one on SimPy: the same times, the same grants, the same refusals, to the last bit."""
+"""The engine in C against the one on SimPy: the same times, the same grants, the same refusals, to the last bit.
+
+`python -m pytest -p tests.fuzz tests/sim/test_compiled.py -k bits` draws 300,000 programs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smesim.errors import ProgramError
+from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel import library
 from smesim.plan.lower import lower
 from smesim.plan.planners import roofline
@@ -124,6 +127,19 @@ def test_both_engines_see_the_same_in_a_whole_model(
         assert one.tobytes() == np.asarray(getattr(other, field.name)).tobytes(), field.name
     assert in_c.seconds(program) == SimExecutor(described, effects, "simpy").seconds(program)
     assert in_c.seconds(program) == float(np.nanmax(by_simpy.end_s))
+
+
+def test_an_engine_that_there_is_not_is_refused_and_one_that_was_not_built_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    chip = library.load("apple-m4")
+    with pytest.raises(SmesimError, match="engine 'quantum' asked for; accepted: simpy, compiled"):
+        SimExecutor(chip, engine="quantum")
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.decode(9), layers=1)
+    program = lower(roofline(graph, chip), graph)
+    expected = SimExecutor(chip, engine="simpy").seconds(program)
+    monkeypatch.setattr(compiled, "_native", lambda: None)
+    assert SimExecutor(chip).seconds(program) == expected
+    with pytest.raises(SmesimError, match="the compiled engine is not there"):
+        SimExecutor(chip, engine="compiled").seconds(program)
 
 
 FREE = Machine(links={"dram": 2.0**30}, dispatch_s=0.0, barrier_s=0.0)
