@@ -34,10 +34,12 @@ def last_wait(trace: Trace, task: int) -> Wait | None:
     before = on_worker["end_s"].idxmax() if len(on_worker) else None
     ready_s = float(row["ready_s"])
     if before is not None and not tasks.loc[before, "end_s"] <= ready_s:  # also where nobody knows when it was ready
-        return Wait(int(before), f"its worker, busy with task {before}, {tasks.loc[before, 'op_name']}")
-    if needed is None:
-        return None
-    return Wait(needed, f"task {needed}, {tasks.loc[needed, 'op_name']}")
+        return Wait(int(before), f"its worker, busy with {_named(tasks, int(before))}")
+    return None if needed is None else Wait(needed, _named(tasks, needed))
+
+
+def _named(tasks: pd.DataFrame, task: int) -> str:
+    return f"task {task}, {tasks.loc[task, 'op_name']!s}"
 
 
 def _predecessors(trace: Trace, task: int) -> list[int]:

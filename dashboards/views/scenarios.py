@@ -7,7 +7,7 @@ import streamlit as st
 
 from dashboards import scenarios
 from dashboards.question import Question
-from dashboards.views import parts
+from dashboards.views import address, parts
 from smesim.scenarios import Findings, pages
 
 
@@ -17,7 +17,7 @@ def page(question: Question) -> None:
         st.info("No scenarios here: they are files of a checkout, under scenarios/.")
         return
     parts.table(scenarios.overview(known), "scenarios")
-    name = st.selectbox("Scenario", list(known), format_func=lambda name: known[name].title, key="scenario")
+    name = address.choice(st, "Scenario", list(known), "scenario", title=lambda name: known[name].title)
     st.markdown(known[name].question)
     kept = scenarios.kept(name)
     anew: Findings | None = parts.long_work("scenario", name, scenarios.run, name)

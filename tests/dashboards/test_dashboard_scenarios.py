@@ -25,7 +25,7 @@ def test_a_kept_result_is_shown_and_another_chosen() -> None:
     page = AppTest.from_string(SCRIPT, default_timeout=PAGE_S).run()
     assert [error.message for error in page.exception] == []
     assert list(page.dataframe[0].value["name"]) == list(known)
-    page.selectbox("scenario").select("lowbit-lookup").run()
+    page.selectbox("at-scenario").select("lowbit-lookup").run()
     found = scenarios.kept("lowbit-lookup")
     assert found is not None
     said = "\n".join(markdown.value for markdown in page.markdown)
