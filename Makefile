@@ -24,9 +24,9 @@ test: build ## lint, check types, run the tests
 	@$(MAKE) --no-print-directory -j2 lint types emulation
 	$(BIN)/python -m pytest -rs -n 2 --dist loadfile --no-loadscope-reorder
 
-oracle: build ## hold whole models against Hugging Face transformers (torch), and vocabularies against llama.cpp's
+oracle: emulation ## hold whole models against Hugging Face transformers (torch), and vocabularies against llama.cpp's
 	@$(SET_UP) --extras $(DEVELOPMENT),oracle --trained --vocabularies
-	SMESIM_ORACLE=1 $(BIN)/python -m pytest -rs tests/oracles tests/workload/test_tokenizer.py
+	SMESIM_ORACLE=1 $(BIN)/python -m pytest -rs tests/oracles tests/workload/test_tokenizer.py tests/emulated/test_emulated_session.py
 
 fuzz: build ## a minute of damaged model files
 	$(BIN)/python -m pytest -p tests.fuzz tests/workload/test_stored_files.py -k damage

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from itertools import product as every
 
-from smesim.scenarios import Changes, Chart, Compared, Findings, Scenario, Series, Times, judged, pull, ratios, tried
+from smesim.scenarios import (
+    Changes,
+    Chart,
+    Compared,
+    Findings,
+    Scenario,
+    Series,
+    Table,
+    Times,
+    Verdict,
+    judged,
+    noted,
+    number,
+    pull,
+    ratios,
+    tried,
+)
 from smesim.scenarios import table as compared_table
-from smesim.scenarios.findings import Table, Verdict
 from smesim.workload import Phase
 
 CORES, SME, ROWS = "cores (ggml)", "SME (Accelerate)", "cores, row by row (llama.cpp)"
@@ -80,16 +95,20 @@ def study(s: Scenario, times: Times) -> Findings:
     steps = [each for chip in s.chips for each in phases(s, times, chip, decode_phases(s))]
     whole = end_to_end(s, prompts, steps)
     claims = (
-        ("gemm-sme", products, SME), ("gemm-cpu", products, CORES), ("gemm-cpu", products, TUNED),
-        ("attention", attention, FLASH), ("attention", attention, ROWS), ("decode", steps, CORES),
-        ("end-to-end", whole, CORES),
+        ("gemm-sme", products, SME), ("gemm-cpu", products, CORES), ("attention", attention, FLASH),
+        ("decode", steps, CORES), ("end-to-end", whole, CORES),
     )  # fmt: skip
     verdicts = []
     for claim, compared, other in claims:
         for chip in s.chips:
-            here = [each for each in compared if each.point[0] == chip]
-            if figures := ratios(here, other):
+            if figures := ratios(at(compared, chip), other):
                 verdicts.append(judged(s.published[claim], figures, f"{chip}, against {other}"))
+    for what, compared, other in (("GEMM", products, TUNED), ("Attention", attention, ROWS)):
+        for chip in s.chips:
+            if figures := ratios(at(compared, chip), other):
+                least, most = number(min(figures)), number(max(figures))
+                verdicts.append(noted(f"{what} on {chip} over {other}: {least} to {most}x."))
+    verdicts += [one_thread(s, times, at(steps, chip)) for chip in s.chips]
     rows, needs = levers(s, times)
     point = ("chip", "model", "phase")
     tables = (
@@ -102,6 +121,16 @@ def study(s: Scenario, times: Times) -> Findings:
         Table("What would have to be true", ("lever", "chip", "factor", "x"), rows),
     )
     return Findings(tables, (*verdicts, *needs), (chart(s, whole),))
+
+
+def one_thread(s: Scenario, times: Times, steps: list[Compared]) -> Verdict:
+    """Decode against cores alone where only one of them works: thread counts of the publication are not known."""
+    alone = [times.engine(*map(str, each.point), s.engines[0], threads=1).seconds / each.ours_s for each in steps]
+    return noted(f"Decode on {steps[0].point[0]} over one core alone: {number(min(alone))} to {number(max(alone))}x.")
+
+
+def at(compared: list[Compared], chip: str) -> list[Compared]:
+    return [each for each in compared if each.point[0] == chip]
 
 
 def levers(s: Scenario, times: Times) -> tuple[tuple[tuple[str | float | int | None, ...], ...], tuple[Verdict, ...]]:

@@ -25,6 +25,7 @@ FileOption = Annotated[
 ComputedOption = Annotated[
     str | None, typer.Option("--weights", help="Format to compute in; default: the file's, or the next that is there.")
 ]
+KvOption = Annotated[str, typer.Option("--kv", help="Format of the KV cache: f32, f16 or q8_0.")]
 ContextOption = Annotated[int | None, typer.Option(min=1, help="Positions in the KV cache; default: up to 2048.")]
 
 
@@ -41,6 +42,7 @@ def generate(
     planner: PlannerOption = "cpu_only",
     threads: ThreadsOption = None,
     weights: ComputedOption = None,
+    kv: KvOption = "f32",
     context: ContextOption = None,
     kv_cache: Annotated[
         Path | None, typer.Option(help="Take what the prompt begins with from this file, and keep all in it.")
@@ -52,7 +54,7 @@ def generate(
     from smesim.exec.sampling import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    session, tokenizer = show_session.opened(model, chip, planner, threads, weights, context, json)
+    session, tokenizer = show_session.opened(model, chip, planner, threads, weights, kv, context, json)
     text = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else prompt
     tokens = tokenizer.encode(text, begin=not chat)
     if not tokens:
@@ -97,13 +99,17 @@ def bench(
     chip: ChipOption = "host",
     planner: PlannerOption = "cpu_only",
     weights: ComputedOption = None,
+    kv: KvOption = "f32",
+    restored: Annotated[
+        bool, typer.Option("--restored", help="Time each prompt again, its KV cache taken from a file.")
+    ] = False,
 ) -> None:
     """Time prompts and decode steps as llama-bench does, with its field names, beside what was predicted."""
     from smesim import show_session
 
     counts = [None] if threads is None else _numbers("-t", threads)
     lengths, steps = _numbers("-p", prompts), _numbers("-n", generated)
-    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, sys.stdout)
+    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, restored, sys.stdout)
 
 
 def _numbers(option: str, text: str) -> list[int]:

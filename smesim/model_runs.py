@@ -18,6 +18,7 @@ import numpy as np
 from smesim import __version__
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device
+from smesim.exec.kv_file import restore_kv, save_kv
 from smesim.exec.loading import computed_dtypes
 from smesim.exec.session import Session, Step
 from smesim.hwmodel.chip import Chip
@@ -52,6 +53,7 @@ class BenchRow:
     n_batch: int
     type_k: str
     type_v: str
+    restored_tokens: int
     cpu_info: str
     plans: list[str]
     predicted_ns: int
@@ -78,17 +80,25 @@ def _deviation(values: Sequence[float]) -> float:
 
 
 def bench(
-    session: Session, prompts: Iterable[int], generated: Iterable[int], repeats: int, progress: Progress | None = None
-) -> list[BenchRow]:
-    """A row for each length of prompt and each number of decode steps, in that order. Each test runs once uncounted."""
+    session: Session, prompts: Iterable[int], generated: Iterable[int], repeats: int, progress: Progress | None = None,
+    restored: Path | None = None,
+) -> list[BenchRow]:  # fmt: skip
+    """A row for each length of prompt and each number of decode steps, in that order. Each test runs once uncounted.
+
+    With a file `restored`, which is written, a prompt has another row: all of it but the last token comes from there.
+    """
     rows = []
-    tests = [(tokens, 0) for tokens in prompts] + [(0, steps) for steps in generated]
-    for done, (n_prompt, n_gen) in enumerate(tests):
+    tests = [(tokens, 0, kept) for tokens in prompts for kept in ((False, True) if restored else (False,))]
+    tests += [(0, steps, False) for steps in generated]
+    for done, (n_prompt, n_gen, kept) in enumerate(tests):
+        file = restored if kept else None
+        if file is not None:
+            save_kv(session, file)  # of the test before, which is of the same prompt
         samples: list[int] = []
         before = CpuTime.now()
         for repeat in range(repeats + 1):
             session.record = []
-            ns = _timed(session, n_prompt, n_gen)
+            ns = _timed(session, n_prompt, n_gen, file)
             if repeat:
                 samples.append(ns)
             if progress is not None:
@@ -106,8 +116,9 @@ def bench(
                 n_prompt=n_prompt,
                 n_gen=n_gen,
                 n_batch=session.chunk,
-                type_k="f32",
-                type_v="f32",
+                type_k=str(session.dtypes.kv),
+                type_v=str(session.dtypes.kv),
+                restored_tokens=n_prompt - 1 if kept else 0,
                 cpu_info=session.executor.device.processor,
                 plans=sorted({step.moving.plan.fingerprint() for step in steps}),
                 predicted_ns=round(1e9 * predicted_s(steps, session.chip)),
@@ -119,14 +130,17 @@ def bench(
     return rows
 
 
-def _timed(session: Session, n_prompt: int, n_gen: int) -> int:
+def _timed(session: Session, n_prompt: int, n_gen: int, restored: Path | None) -> int:
     """Nanoseconds of one test; tokens are drawn, for what they are does not change the work."""
     tokens = np.random.default_rng(0).integers(0, session.checkpoint.model.vocab, (session.batch, n_prompt + n_gen))
     session.reset()
     before = session.timings.planning_s
     begin = CpuTime.now().wall_s
+    if restored is not None:
+        restore_kv(session, restored)
+        session.keep_common(tokens.astype(np.int32))
     if n_prompt:
-        session.prefill(tokens)
+        session.prefill(tokens[:, session.past :])
     for step in range(n_gen):
         session.decode(tokens[:, step])
     return round(1e9 * (CpuTime.now().wall_s - begin - (session.timings.planning_s - before)))
@@ -141,6 +155,13 @@ def predicted_s(steps: Sequence[Step], chip: Chip) -> float:
         at = [simulator.seconds(lower(alike[i].plan)) for i in chosen]
         total += float(np.interp(pasts, pasts[chosen], at).sum())
     return total
+
+
+def predicted_prefill_s(session: Session, past: int, tokens: int) -> float:
+    """What reading a prompt of so many tokens behind `past` ones is predicted to take."""
+    simulator = SimExecutor(session.chip)
+    plans = session.prefill_plans(past, tokens)
+    return sum(float(np.nanmax(simulator.timeline(lower(plan)).end_s)) for plan in plans)
 
 
 def grouped(steps: Sequence[Step]) -> list[list[Step]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json as json_module
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,8 +25,9 @@ from smesim.workload.tokenizer import Tokenizer
 
 
 def opened(
-    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, context: int | None, json: bool
-) -> tuple[Session, Tokenizer]:
+    model: Path, chip: str, planner: str, threads: int | None, weights: str | None, kv: str, context: int | None,
+    json: bool,
+) -> tuple[Session, Tokenizer]:  # fmt: skip
     """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
     checkpoint = Checkpoint.open(model)
     tokenizer = Tokenizer.of(checkpoint)
@@ -34,7 +36,7 @@ def opened(
         described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
         session = Session.open(
             checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
-            progress=report,
+            kv=DType.parse(kv), progress=report,
         )  # fmt: skip
     notices = Console(stderr=True, highlight=False)
     for conversion in () if json else session.conversions:
@@ -52,6 +54,7 @@ def generation(
     """
     text, made, interrupted = "", [], False
     stream = tokenizer.stream()
+    restored = session.past
     try:
         for token in session.generate(tokens, most, sampling, tokenizer.stop):
             made.append(token)
@@ -66,17 +69,30 @@ def generation(
     if json:
         facts = {
             "model": session.checkpoint.model.name, "weights": str(session.dtypes.weights),
-            "head": str(session.dtypes.last_product), "prompt": prompt, "text": text,
+            "head": str(session.dtypes.last_product), "kv": str(session.dtypes.kv), "prompt": prompt, "text": text,
             "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
             "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
-            "timings": asdict(times),
+            "timings": asdict(times), "restored_tokens": restored,
         }  # fmt: skip
+        if made:
+            facts["first_token"] = _first_token(session, len(tokens))
         out.write(json_module.dumps(facts, indent=1) + "\n")
     else:
         out.write("\n")
         Console(stderr=True, highlight=False).print(account(session), markup=False)
     if interrupted:
         raise KeyboardInterrupt
+
+
+def _first_token(session: Session, n_prompt: int) -> dict[str, float]:
+    """Seconds to the first token, measured and predicted; and predicted without what the KV cache began with."""
+    read = session.timings.prefill_tokens
+    whole_s = model_runs.predicted_prefill_s(session, 0, n_prompt)
+    read_s = whole_s if read == n_prompt else model_runs.predicted_prefill_s(session, n_prompt - read, read)
+    return {
+        "measured_s": session.timings.first_token_s, "restoring_s": session.timings.restoring_s,
+        "predicted_s": read_s, "predicted_without_cache_s": whole_s,
+    }  # fmt: skip
 
 
 def account(session: Session) -> str:
@@ -111,7 +127,8 @@ OUTPUTS = ("md", "json", "jsonl", "csv")
 
 def bench(
     model: Path, prompts: Sequence[int], generated: Sequence[int], threads: Sequence[int | None], repeats: int,
-    output: str, chip: str, planner: str, weights: str | None, out: TextIO,
+    output: str, chip: str, planner: str, weights: str | None, kv: str,
+    restored: bool, out: TextIO,
 ) -> None:  # fmt: skip
     """Run a bench for each number of threads, and write all its rows in one form."""
     if output not in OUTPUTS:
@@ -127,9 +144,12 @@ def bench(
             described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
             session = Session.open(
                 checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
-                progress=report,
+                kv=DType.parse(kv), progress=report,
             )  # fmt: skip
-            rows += [row.as_dict() for row in model_runs.bench(session, prompts, generated, repeats, report)]
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "cache.safetensors" if restored else None
+                found = model_runs.bench(session, prompts, generated, repeats, report, file)
+            rows += [row.as_dict() for row in found]
         del session  # its weights go before those of the next are loaded
     match output:
         case "json":
@@ -148,6 +168,7 @@ def _markdown(rows: Sequence[dict[str, object]]) -> list[str]:
     lines = ["| model | size | threads | test | t/s | predicted t/s |", "| --- | --: | --: | --: | --: | --: |"]
     for row in rows:
         test = f"pp{row['n_prompt']}" if row["n_prompt"] else f"tg{row['n_gen']}"
+        test += " restored" if row["restored_tokens"] else ""
         lines.append(
             f"| {row['model_type']} | {format_bytes(int(str(row['model_size'])))} | {row['n_threads']} | {test}"
             f" | {row['avg_ts']:.2f} ± {row['stddev_ts']:.2f} | {row['predicted_ts']:.2f} |"

@@ -49,6 +49,27 @@ def test_generate_says_what_it_did_and_repeats_itself(smesim: CommandLine, made:
     assert conversions[0].startswith("8 weights in Q4_0")
 
 
+def test_a_kv_cache_that_is_kept_saves_reading_and_the_first_token_says_what_that_is_worth(
+    smesim: CommandLine, made: Path
+) -> None:
+    def run(*more: str | Path) -> dict[str, Any]:
+        prompt = "a b " * 12
+        arguments = ("generate", "--model", made, "--prompt", prompt, "--max-tokens", "3", *HERE, "--json")
+        return smesim(*arguments, "--kv", "f16", "--kv-cache", smesim.folder / "kept", *more).json()
+
+    first, again = run(), run()
+    assert first["kv"] == "f16"
+    assert first["tokens"] == again["tokens"]
+    assert (first["restored_tokens"], first["timings"]["prefill_tokens"]) == (0, len(first["prompt_tokens"]))
+    assert (again["restored_tokens"], again["timings"]["prefill_tokens"]) == (len(first["prompt_tokens"]) + 2, 1)
+    for facts in (first, again):
+        assert facts["first_token"]["measured_s"] > 0
+    assert first["first_token"]["predicted_s"] == first["first_token"]["predicted_without_cache_s"] > 0
+    assert again["first_token"]["predicted_without_cache_s"] == first["first_token"]["predicted_s"]
+    assert again["first_token"]["predicted_s"] < first["first_token"]["predicted_s"]
+    assert again["first_token"]["restoring_s"] > 0
+
+
 def test_text_comes_on_standard_output_and_the_account_beside_it(smesim: CommandLine, made: Path) -> None:
     ended = smesim("generate", "--model", made, "--prompt", "a", "--max-tokens", "3", "--weights", "bf16", *HERE)
     assert ended.code == 0
@@ -90,6 +111,9 @@ def test_bench_has_the_fields_of_llama_bench_in_every_form(smesim: CommandLine, 
     assert json.loads(smesim(*arguments, "jsonl").out.splitlines()[1])["n_gen"] == 2
     assert [row["n_prompt"] for row in csv.DictReader(io.StringIO(smesim(*arguments, "csv").out))] == ["5", "0"]
     assert "pp5" in smesim(*arguments, "md").out
+    restored = json.loads(smesim(*arguments, "json", "--restored", "--kv", "f16").out)
+    assert [(row["n_prompt"], row["restored_tokens"]) for row in restored] == [(5, 0), (5, 4), (0, 0)]
+    assert {row["type_k"] for row in restored} == {"f16"}
 
 
 def test_a_whole_run_is_compared_with_its_prediction(smesim: CommandLine, made: Path) -> None:

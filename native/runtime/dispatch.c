@@ -5,6 +5,7 @@
 #include "dispatch_attention.h"
 #include "embed_bf16.h"
 #include "experts.h"
+#include "narrow_cache.h"
 #include "smesim/runtime.h"
 
 /* What a leaf needs to know of an operand: where the operator's row 0 is, and how far apart its rows are. */
@@ -141,8 +142,13 @@ static void run_rope(const struct sms_run *run, const struct sms_kernels *k, con
     }
 }
 
-static void run_kv_append(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
+static void run_kv_append(const struct sms_run *run, int32_t worker, const struct sms_op *op,
                           const struct sms_task *t) {
+    const struct sms_kernels *k = run->kernels[worker];
+    if (op->rhs_dtype != SMS_NUMBER_F32) {
+        sms_narrow_append(run, worker, op, t);
+        return;
+    }
     int64_t ld = (int64_t)op->kv_heads * op->head_dim;
     for (int64_t sequence = t->begin2; sequence < t->end2; sequence++) {
         int64_t row = sequence * op->tokens + t->begin0;
@@ -175,13 +181,13 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_GEMM: run_gemm(run, worker, op, t); return 0;
     case SMS_GEMV: run_gemv(run, worker, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;
-    case SMS_KV_APPEND: run_kv_append(run, k, op, t); return 0;
+    case SMS_KV_APPEND: run_kv_append(run, worker, op, t); return 0;
     case SMS_ATTENTION:
     case SMS_ATTENTION_QK:
     case SMS_ATTENTION_SOFTMAX:
     case SMS_ATTENTION_PV:
     case SMS_ATTENTION_PART:
-    case SMS_ATTENTION_COMBINE: sms_run_attention(run, k, op, t, run->scratch[worker]); return 0;
+    case SMS_ATTENTION_COMBINE: sms_run_attention(run, worker, op, t); return 0;
     case SMS_ARGMAX: run_argmax(run, k, op, t); return 0;
     case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_EXPERT_ROUTE: sms_run_expert_route(run, op, run->scratch[worker]); return 0;
@@ -198,9 +204,8 @@ int64_t sms_scratch_bytes(const struct sms_kernels *kernels, const struct sms_op
     int64_t most = 0;
     for (int32_t i = 0; i < n_tasks; i++) {
         const struct sms_op *op = &ops[tasks[i].op];
-        int64_t need = tasks[i].kind == SMS_ATTENTION || tasks[i].kind == SMS_ATTENTION_PART
-                           ? kernels->attention_scratch(op->heads / op->kv_heads, op->head_dim)
-                           : sms_expert_scratch(op, tasks[i].kind);
+        const int64_t of_attention = sms_attention_task_scratch(kernels, op, tasks[i].kind);
+        const int64_t need = of_attention ? of_attention : sms_expert_scratch(op, tasks[i].kind);
         most = need > most ? need : most;
     }
     return most * (int64_t)sizeof(float);

@@ -19,13 +19,15 @@ import numpy.typing as npt
 
 from smesim import __version__
 from smesim.errors import DeviceError
+from smesim.exec.allocation import allocate
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device, KernelTable, native
+from smesim.exec.finite import check_finite
 from smesim.exec.lowp_tables import blocks_beside, lowp_beside, table_beside
 from smesim.exec.memory import MemoryBill, check_fits, memory_bill
-from smesim.exec.tensors import Tensors, allocate
+from smesim.exec.tensors import Tensors
 from smesim.plan.assemble import CPU_ROLE
-from smesim.plan.program import ANY_WORKER, NO_BUFFER, BufferRole, Number, Program, TaskKind
+from smesim.plan.program import ANY_WORKER, Number, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.trace.schema import Trace, TraceMeta
@@ -139,7 +141,7 @@ class NativeExecutor:
                 if times.seconds < SHORT_RUN_S and i + 1 < warmup + repeats:
                     run.execute(team)
         foreign_load = before.foreign_share(CpuTime.now())
-        _check_finite(program, tensors)
+        check_finite(program, tensors)
         notes = [] if self._forced is None else _notes_of_forced(self._forced.isa, self.device.isa)
         stand_in = any(r != CPU_ROLE and not t.matrix for r, t in zip(program.workers["role"], tables, strict=True))
         if stand_in:
@@ -366,28 +368,3 @@ def _ready_ns(program: Program, times: RunTimes) -> npt.NDArray[np.int64]:
     ready = np.full(program.n_tasks, times.begin_ns, np.int64)
     np.maximum.at(ready, program.successors, times.end_ns[sources])
     return ready
-
-
-Q8_SCALE_SHARE = 9
-"""Of quantised activations one byte in nine is of a scale."""
-
-
-def _check_finite(program: Program, tensors: Tensors) -> None:
-    """A NaN would make every time that we report a time of nonsense, so all that was computed is looked at."""
-    outputs = ("output0", "output1", "packed_out")
-    last_writer = {int(row[slot]): op for op, row in enumerate(program.ops) for slot in outputs}
-    last_writer = {
-        buffer: op
-        for buffer, op in last_writer.items()
-        if buffer != NO_BUFFER and program.buffers["role"][buffer] != BufferRole.INDEX
-    }
-    for output, op in sorted(last_writer.items(), key=lambda item: item[1]):
-        values = tensors.arrays[output].view(np.float32)
-        if program.buffers["dtype"][output] == Number.Q8:  # the scales, behind the numbers
-            values = values[-len(values) // Q8_SCALE_SHARE :]
-        if not np.isfinite(values).all():
-            bad = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise DeviceError(
-                f"{program.op_names[op]} computed {values[bad]} at element {bad} of {program.buffer_names[output]!r};"
-                " expected finite numbers"
-            )

@@ -1,15 +1,16 @@
 """A session's KV cache on disk, so that a prefix that was read once need not be read again.
 
-The file is safetensors: keys and values of each layer as f16, [sequence x KV head][position][element], and in its
-metadata what it is of: the form's version, the hash of the model's numbers and weights, the formats that they were
-computed in, the tokens, and a hash of all the bytes. A file of another model, or one that is damaged, is refused before
-anything is restored.
+The file is safetensors: keys and values of each layer as f16, [sequence x KV head][position][element], or of a session
+that keeps them in Q8_0 as GGUF's blocks, [sequence x KV head][position][byte]; and in its metadata what it is of: the
+form's version, the hash of the model's numbers and weights, the formats that they were computed in, the tokens, and a
+hash of all the bytes. A file of another model, or one that is damaged, is refused before anything is restored.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,15 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import WorkloadError
+from smesim.exec.blocks import dequantized, quantized
 from smesim.exec.session import Session
 from smesim.files import write_pieces_atomically
+from smesim.plan.program import Number
+from smesim.workload.dtypes import DType
 from smesim.workload.safetensors_file import read_with_metadata
+from smesim.workload.stored import BYTES, FORMATS, StoredFormat
 
-FORM, VERSION = "smesim KV cache", 1
+FORM, VERSION = "smesim KV cache", 2
 _KINDS = ("k_cache", "v_cache")
 
 
@@ -34,7 +39,8 @@ def save_kv(session: Session, path: Path) -> None:
     for name in names:
         cache = _stored(session, name)
         digest.update(cache.tobytes())
-        header[name] = {"dtype": "F16", "shape": list(cache.shape), "data_offsets": [end, end + cache.nbytes]}
+        offsets = [end, end + cache.nbytes]
+        header[name] = {"dtype": _form(session).name, "shape": list(cache.shape), "data_offsets": offsets}
         end += cache.nbytes
     header["__metadata__"] = {
         "form": FORM, "version": str(VERSION), "model": _model_of(session), "sha256": digest.hexdigest(),
@@ -55,7 +61,8 @@ def restore_kv(session: Session, path: Path) -> int:
 
     WorkloadError if the file is damaged, of another version or model, or longer than the session's context.
     """
-    tensors, about = read_with_metadata(path)
+    begin = time.perf_counter()
+    tensors, about = read_with_metadata(path, {stored.name: stored for stored in (FORMATS["F16"], BYTES)})
     if about.get("form") != FORM or about.get("version") != str(VERSION):
         given = f"form {about.get('form')!r}, version {about.get('version')!r}"
         raise WorkloadError(f"{path}: has {given}; accepted: {FORM!r}, version {VERSION}")
@@ -63,30 +70,43 @@ def restore_kv(session: Session, path: Path) -> int:
         raise WorkloadError(f"{path}: was saved from another model, or with it in other formats; accepted: the same")
     history = _history(about.get("tokens"), session, path)
     model, positions = session.checkpoint.model, history.shape[1]
-    shape = (session.batch * model.kv_heads, positions, model.head_dim)
+    in_blocks, form = session.dtypes.kv is DType.Q8_0, _form(session)
+    width = session.dtypes.kv.bytes_for(model.head_dim) if in_blocks else model.head_dim
+    shape = (session.batch * model.kv_heads, positions, width)
     digest = hashlib.sha256()
     for layer in range(model.layers):
         for kind in _KINDS:
             stored = tensors.get(f"layers.{layer}.{kind}")
-            if stored is None or stored.shape != shape or stored.format.name != "F16":
+            if stored is None or stored.shape != shape or stored.format != form:
                 given = "nothing" if stored is None else f"{stored.format.name} {stored.shape}"
-                raise WorkloadError(f"{path}: layers.{layer}.{kind} is {given}; accepted: F16 {shape}")
+                raise WorkloadError(f"{path}: layers.{layer}.{kind} is {given}; accepted: {form.name} {shape}")
             digest.update(stored.raw.data)
     if about.get("sha256") != digest.hexdigest():
         raise WorkloadError(f"{path}: its bytes are not those that were saved; accepted: the file as it was written")
     for name, stored in tensors.items():
-        session.kv.write(name, stored.floats().reshape(shape))
+        values = dequantized(Number.Q8_0, stored.rows, stored.n_rows, model.head_dim) if in_blocks else stored.floats()
+        session.kv.write(name, values.reshape(*shape[:2], model.head_dim))
     session.past, session.history = positions, history
+    session.timings.restoring_s += time.perf_counter() - begin
     return int(positions)
 
 
-def _stored(session: Session, name: str) -> npt.NDArray[np.float16]:
-    """One cache as far as it is filled."""
-    return np.ascontiguousarray(session.kv.read(name)[:, : session.past], np.float16)
+def _form(session: Session) -> StoredFormat:
+    return BYTES if session.dtypes.kv is DType.Q8_0 else FORMATS["F16"]
+
+
+def _stored(session: Session, name: str) -> npt.NDArray[np.float16 | np.uint8]:
+    """One cache as far as it is filled. Numbers that were in blocks give the same blocks again."""
+    values = np.ascontiguousarray(session.kv.read(name)[:, : session.past])
+    if session.dtypes.kv is not DType.Q8_0:
+        return values.astype(np.float16)
+    heads, positions, head_dim = values.shape
+    return quantized(Number.Q8_0, values.reshape(-1, head_dim)).reshape(heads, positions, -1)
 
 
 def _model_of(session: Session) -> str:
-    return f"{session.checkpoint.fingerprint()} {session.dtypes.weights} {session.dtypes.last_product}"
+    dtypes = session.dtypes
+    return f"{session.checkpoint.fingerprint()} {dtypes.weights} {dtypes.last_product} {_form(session).name}"
 
 
 def _history(text: object, session: Session, path: Path) -> npt.NDArray[np.int32]:

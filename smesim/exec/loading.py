@@ -133,7 +133,15 @@ def _jobs(
     for matrix, place in enumerate(np.split(array, weight.n_rows // n)):
         for begin in range(0, n, step):
             rows = slice(begin, min(begin + step, n))
-            yield partial(fill, place, weight, matrix * n, rows, n, k, number, packed, device.isa)
+            filling = partial(fill, place, weight, matrix * n, rows, n, k, number, packed, device.isa)
+            yield partial(_released, filling, weight, matrix * n + begin, matrix * n + rows.stop)
+
+
+def _released(fill: Callable[[], int], weight: Weight, begin: int, end: int) -> int:
+    """Fill a part of a buffer, and give back the pages of the file that it was read from."""
+    n_bytes = fill()
+    weight.release(begin, end)
+    return n_bytes
 
 
 def _fill_blocks(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError, WorkloadError
+from smesim.exec.arena import Arena
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
 from smesim.exec.loading import Conversion, computed_dtypes, load_weights
@@ -75,6 +76,10 @@ class Timings:
     decode_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    restoring_s: float = 0.0
+    """Taking a KV cache from a file."""
+    first_token_s: float = 0.0
+    """From asking `generate` for tokens to the first one, planning included."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +126,21 @@ class Session:
     _ready: dict[tuple[int, ...], _Ready] = field(default_factory=dict)
     _team: Any = None
     _first: Tensors | None = None
+    _arena: Arena = field(default_factory=Arena)
 
     @classmethod
     def open(
         cls, path: Path | str | Checkpoint, chip: Chip, *, device: Device | None = None, isa: str | None = None,
         context: int | None = None, batch: int = 1, chunk: int = CHUNKS[-1], threads: int | None = None,
-        planner_name: str = "cpu_only", weights: DType | None = None, progress: Progress | None = None,
+        planner_name: str = "cpu_only", weights: DType | None = None, kv: DType = DType.F32,
+        progress: Progress | None = None,
     ) -> Session:  # fmt: skip
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
-        is less); `weights` the format that they are computed in (default: `computed_dtypes`). Raises WorkloadError for
-        a file that is not right, DeviceError where memory or kernels lack.
+        is less); `weights` the format that they are computed in (default: `computed_dtypes`), `kv` that of the KV
+        cache: f32, f16 or q8_0. Raises WorkloadError for a file that is not right, PlanError for formats without
+        plans, DeviceError where memory or kernels lack.
         """
         begin = time.perf_counter()
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
@@ -142,7 +150,7 @@ class Session:
             raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
         if chunk not in CHUNKS:
             raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
-        dtypes = computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights)
+        dtypes = replace(computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights), kv=kv)
         if threads is None:
             threads = min(chip.core_count, len((device or Device.here()).cores))
         executor = NativeExecutor(device or Device.here(), isa)
@@ -159,12 +167,15 @@ class Session:
     ) -> Iterator[int]:
         """Tokens behind a prompt, one by one, of the one sequence; ends behind `most`, at the end of the context, or
         before a token of `stop`. As much of the prompt as the KV cache begins with is not read again."""
+        begin = time.perf_counter()
         sampler = Sampler(sampling or Sampling())
         tokens = np.asarray(prompt, np.int32)[None, :]
         self.keep_common(tokens)
         logits = self.prefill(tokens[:, self.past :])
         for produced in range(most):
             token = int(sampler.draw(logits)[0])
+            if not produced:
+                self.timings.first_token_s = time.perf_counter() - begin
             if token in stop:
                 return
             yield token
@@ -178,14 +189,18 @@ class Session:
         It continues what is in the KV cache; `reset` forgets that.
         """
         tokens = self._checked(tokens)
-        logits, length = None, tokens.shape[1]
-        for begin in range(0, length, self.chunk):
+        logits = None
+        for begin in range(0, tokens.shape[1], self.chunk):
             piece = tokens[:, begin : begin + self.chunk]
-            size = next(c for c in CHUNKS if c >= piece.shape[1])
-            logits = self._step(self._prefill_program(size), piece)
+            logits = self._step(self._prefill_program(piece.shape[1], self.past), piece)
             self.timings.prefill_tokens += piece.size
         assert logits is not None
         return logits
+
+    def prefill_plans(self, past: int, tokens: int) -> list[Plan]:
+        """The plans by which a prompt of so many tokens would be read behind `past` ones, piece by piece."""
+        places = [(past + begin, min(self.chunk, tokens - begin)) for begin in range(0, tokens, self.chunk)]
+        return [self._prefill_program(size, at).moving.plan_at(at) for at, size in places]
 
     def decode(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """One more token of each sequence, shape (batch,); returns the logits behind it (batch, vocab)."""
@@ -251,13 +266,15 @@ class Session:
             self.timings.prefill_s += spent
         return ready.logits.copy()
 
-    def _prefill_program(self, size: int) -> _Ready:
+    def _prefill_program(self, tokens: int, past: int) -> _Ready:
+        """What reads a piece of a prompt; of the next size that there are plans for."""
+        size = next(chunk for chunk in CHUNKS if chunk >= tokens)
         if size == 1:
-            return self._decode_program(self.past + 1)
+            return self._decode_program(past + 1)
         size = min(size, self.checkpoint.model.max_position)
         ready = self._program(Phase.prefill(size, 0, self.batch), (size,))
-        if ready.moving.is_fixed and self.past:
-            return self._program(Phase.prefill(size, self.past, self.batch), (size, self.past))
+        if ready.moving.is_fixed and past:
+            return self._program(Phase.prefill(size, past, self.batch), (size, past))
         return ready
 
     def _decode_program(self, context: int) -> _Ready:
@@ -270,7 +287,7 @@ class Session:
             begin = time.perf_counter()
             moving = self._planned(phase)
             self._ready[key] = self._made_ready(
-                moving, Tensors(moving.program, self.executor.device, self._first, _SHARED)
+                moving, Tensors(moving.program, self.executor.device, self._first, _SHARED, self._arena)
             )
             self.timings.planning_s += time.perf_counter() - begin
         return self._ready[key]

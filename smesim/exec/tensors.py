@@ -8,10 +8,8 @@ which only what the plan leaves open is drawn (`routing.py`).
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import DeviceError
-from smesim.exec import bf16, blocks
+from smesim.exec import bf16, blocks, kv_cache
+from smesim.exec.allocation import allocate
+from smesim.exec.arena import Arena
 from smesim.exec.device import Device, native
 from smesim.exec.routing import balanced_routing, routing_table
 from smesim.plan.buffers import ROPE_TABLES, is_routing
@@ -30,22 +30,9 @@ from smesim.workload.rope import inverse_frequencies
 
 Progress = Callable[[int], None]
 
-HUGE_PAGE_BYTES = 2 << 20
 FILL_CHUNK_BYTES = 16 << 20
 PACK_PANELS = 64
 """Panels of weights that a thread brings into the kernels' layout at a time."""
-
-
-def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
-    """Zeroed bytes on a 2 MiB boundary, on huge pages where the system gives them: a cold weight stream touches a new
-    4 KiB page every 150 ns otherwise."""
-    block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES)
-    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE_BYTES:
-        with suppress(OSError):  # a system built without huge pages refuses the advice, an emulator any
-            block.madvise(mmap.MADV_HUGEPAGE)
-    array = np.frombuffer(block, np.uint8)
-    skip = -array.ctypes.data % HUGE_PAGE_BYTES
-    return array[skip : skip + n_bytes]
 
 
 class Tensors:
@@ -53,17 +40,22 @@ class Tensors:
 
     def __init__(
         self, program: Program, device: Device, share: Tensors | None = None,
-        roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,),
+        roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,), arena: Arena | None = None,
     ) -> None:  # fmt: skip
-        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout."""
+        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout.
+
+        Activations lie in the arena, if there is one; what is in them then is left from other programs.
+        """
         self.seed: int | None = None
         """Of the random numbers, None where they were given."""
         self._program = program
         self._device = device
         self._shared = {} if share is None else share._taken_over(program, roles)
-        self._arrays = [
-            self._shared[i] if i in self._shared else allocate(int(n)) for i, n in enumerate(program.buffers["n_bytes"])
-        ]
+        there, sizes = dict(self._shared), program.buffers["n_bytes"].tolist()
+        if arena is not None:
+            activations = np.flatnonzero(program.buffers["role"] == BufferRole.ACTIVATION).tolist()
+            there |= zip(activations, arena.placed([sizes[i] for i in activations]), strict=True)
+        self._arrays = [there[i] if i in there else allocate(size) for i, size in enumerate(sizes)]
 
     @classmethod
     def random(
@@ -160,6 +152,9 @@ class Tensors:
         rows, columns = int(facts["rows"]), int(facts["columns"])
         if facts["role"] == BufferRole.INDEX:
             return self._arrays[index].view(np.int32).copy()
+        if facts["layout"] in kv_cache.LAYOUTS:
+            number, layout = Number(int(facts["dtype"])), Layout(int(facts["layout"]))
+            return kv_cache.unpacked(self._arrays[index], number, layout, rows, columns)
         if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
             bits = self._arrays[index].view(np.uint16)
             if facts["layout"] == Layout.RHS_PACKED:
@@ -178,12 +173,6 @@ class Tensors:
                 panels = flat.reshape(-1, -(-rows // 16), columns, 16)
                 matrices = panels.transpose(0, 1, 3, 2).reshape(len(panels), -1, columns)[:, :rows]
                 return matrices.copy() if len(matrices) > 1 else matrices[0].copy()
-            case Layout.K_PACKED:
-                parts = flat.reshape(-1, rows // 16, columns, 16)
-                return parts.transpose(0, 1, 3, 2).reshape(-1, rows, columns).copy()
-            case Layout.V_PACKED:
-                parts = flat.reshape(-1, -(-columns // 16), rows, 16)
-                return parts.transpose(0, 2, 1, 3).reshape(len(parts), rows, -1)[:, :, :columns].copy()
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is not for reading")
 
@@ -193,7 +182,10 @@ class Tensors:
         facts = self._program.buffers[index]
         rows, columns = int(facts["rows"]), int(facts["columns"])
         size = rows * columns * self._matrices(index)
-        if facts["layout"] not in (Layout.K_PACKED, Layout.V_PACKED) and np.size(array) != size:
+        if facts["layout"] in kv_cache.LAYOUTS:
+            self._write_cache(index, name, np.asarray(array, np.float32))
+            return
+        if np.size(array) != size:
             raise DeviceError(f"array for {name!r} has shape {np.shape(array)}; accepted: {size} elements")
         if facts["role"] == BufferRole.INDEX:
             self._arrays[index].view(np.int32)[:] = np.asarray(array, np.int32).ravel()
@@ -218,8 +210,6 @@ class Tensors:
                 padded = np.zeros((size // (rows * columns), -(-rows // 16) * 16, columns), np.float32)
                 padded[:, :rows] = values.reshape(-1, rows, columns)
                 flat[:] = padded.reshape(-1, 16, columns).transpose(0, 2, 1).ravel()
-            case Layout.K_PACKED | Layout.V_PACKED as layout:
-                self._write_cache(flat, layout, name, values, rows, columns)
             case layout:
                 raise DeviceError(f"buffer {name!r} has layout {layout.name}, which is written by tasks only")
 
@@ -249,24 +239,20 @@ class Tensors:
         with ThreadPoolExecutor(len(self._device.cores)) as pool:
             list(pool.map(lambda job: job(), jobs))  # taking the results raises what failed
 
-    def _write_cache(
-        self, flat: npt.NDArray[np.float32], layout: Layout, name: str, values: npt.NDArray[np.float32], rows: int,
-        columns: int,
-    ) -> None:  # fmt: skip
-        width = columns if layout is Layout.K_PACKED else -(-columns // 16) * 16
-        heads, positions = len(flat) // (rows * width), values.shape[-2]
+    def _write_cache(self, index: int, name: str, values: npt.NDArray[np.float32]) -> None:
+        """Fill a cache from keys or values (..., positions, elements) of all its heads; zeros behind them."""
+        facts, array = self._program.buffers[index], self._arrays[index]
+        rows, columns, number = int(facts["rows"]), int(facts["columns"]), Number(int(facts["dtype"]))
+        panels = columns if facts["layout"] == Layout.K_PACKED else -(-columns // NR) * NR
+        heads, positions = len(array) // int(rows * panels * number.n_bytes), values.shape[-2]
         if values.size != heads * positions * columns or positions > rows:
             raise DeviceError(
                 f"array for {name!r} has shape {values.shape};"
                 f" accepted: {heads} heads in all, at most {rows} positions, {columns} elements"
             )
-        values = values.reshape(heads, positions, columns)
-        full = np.zeros((heads, rows, width), np.float32)
-        full[:, :positions, :columns] = values
-        if layout is Layout.K_PACKED:
-            flat[:] = full.reshape(heads, rows // 16, 16, width).transpose(0, 1, 3, 2).ravel()
-        else:
-            flat[:] = full.reshape(heads, rows, width // 16, 16).transpose(0, 2, 1, 3).ravel()
+        full = np.zeros((heads, rows, columns), np.float32)
+        full[:, :positions] = values.reshape(heads, positions, columns)
+        array[:] = kv_cache.packed(full, number, Layout(int(facts["layout"])))
 
     def _fill_jobs(self, index: int, model: ModelConfig, seed: int) -> list[Callable[[], int]]:
         facts = self._program.buffers[index]
@@ -291,7 +277,9 @@ class Tensors:
             array.view(np.float32)[:] = _gains(name, k, own_seed)
             return []
         scale = (3.0 / k) ** 0.5 if role is BufferRole.WEIGHT else 1.0
-        if facts["layout"] in (Layout.K_PACKED, Layout.V_PACKED):
+        if role is BufferRole.KV and facts["dtype"] != Number.F32:
+            return [partial(self._fill_cache, index, own_seed)]
+        if role is BufferRole.KV:
             n = len(array) // 4 // k
         matrices = np.split(array, self._matrices(index))
         seeds = [(own_seed + i) % 2**64 for i in range(len(matrices))]
@@ -300,6 +288,15 @@ class Tensors:
             for matrix, matrix_seed in zip(matrices, seeds, strict=True)
             for job in self._matrix_jobs(index, matrix, n, k, matrix_seed, scale)
         ]
+
+    def _fill_cache(self, index: int, seed: int) -> int:
+        """Draw keys or values of fewer bits than f32, uniformly between -1 and 1."""
+        facts, array = self._program.buffers[index], self._arrays[index]
+        rows, columns = int(facts["rows"]), int(facts["columns"])
+        heads = kv_cache.unpacked(array, Number(int(facts["dtype"])), Layout(int(facts["layout"])), rows, columns)
+        drawn = np.random.default_rng(seed).uniform(-1, 1, heads.shape)
+        self._write_cache(index, self._program.buffer_names[index], drawn.astype(np.float32))
+        return len(array)
 
     def _matrices(self, index: int) -> int:
         """How many matrices of the same size a buffer of weights holds: one, or that of each expert."""

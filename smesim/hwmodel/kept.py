@@ -1,7 +1,7 @@
-"""What is worked out from a chip's numbers and needed again and again: made once, and kept as long as the chip.
+"""What is worked out from a chip, or a program, and needed again and again: made once, and kept as long as that.
 
-A chip never changes, so what follows from its numbers, and from a key, need not be worked out twice. It is kept where a
-chip keeps what it has worked out itself; a changed copy of the chip begins without it.
+Neither changes once it is made, so what follows from it, and from a key, need not be worked out twice. It is kept where
+they keep what they have worked out themselves; a changed copy begins without it.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TypeVar
 
-from smesim.hwmodel.chip import Chip
-
 V = TypeVar("V")
 
 
-def kept_with(chip: Chip, key: Hashable, make: Callable[[], V]) -> V:
+def kept_with(owner: object, key: Hashable, make: Callable[[], V]) -> V:
     """What `make` makes for that key, the same object whenever it is asked for. Keys must be few."""
-    kept: dict[Hashable, V] = chip.__dict__.setdefault("kept", {})
+    kept: dict[Hashable, V] = owner.__dict__.setdefault("kept", {})
     if key not in kept:
         kept[key] = make()
     return kept[key]

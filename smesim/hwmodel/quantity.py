@@ -48,9 +48,10 @@ class Record(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, dict):
+            accepted = cls.model_fields
             for key in data:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}; accepted: {', '.join(cls.model_fields)}")
+                if key not in accepted:
+                    raise ValueError(f"unknown key {key!r}; accepted: {', '.join(accepted)}")
         return data
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

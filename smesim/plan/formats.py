@@ -111,6 +111,9 @@ FORMATS = {
 
 _BY_NUMBER = {int(numbers.number): numbers for numbers in FORMATS.values()}
 
+CACHES = {DType.F32: Number.F32, DType.F16: Number.F16, DType.Q8_0: Number.Q8_0}
+"""The formats of keys and values that there are plans for."""
+
 LHS_NUMBERS = tuple(dict.fromkeys(numbers.lhs for numbers in FORMATS.values()))
 """The formats of packed left operands."""
 
@@ -136,6 +139,14 @@ def product_format(weights: DType) -> ProductFormat:
     except KeyError:
         known = ", ".join(FORMATS)
         raise PlanError(f"weights of {weights!s} asked for; accepted: {known}, which there are kernels for") from None
+
+
+def cache_number(kv: DType) -> Number:
+    """How caches of keys and values lie in a program; PlanError names the formats that there are plans for."""
+    try:
+        return CACHES[kv]
+    except KeyError:
+        raise PlanError(f"a KV cache of {kv!s} asked for; accepted: {', '.join(CACHES)}") from None
 
 
 def weights_format(graph: OperatorGraph) -> ProductFormat:

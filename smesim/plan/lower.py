@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from smesim.errors import PlanError
 from smesim.plan.assemble import Segment, assembled
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
+from smesim.plan.formats import cache_number
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.pipeline import block_facts, combine_tiles, handover_shape, is_staged, part_tiles, pipeline_tasks
 from smesim.plan.program import (
@@ -40,7 +41,7 @@ from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
 from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
 from smesim.workload.graph import Block, OperatorGraph
 from smesim.workload.graph import Role as TensorRole
-from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, Linear, Operator, Rope, Router
+from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Rope, Router
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
@@ -141,6 +142,8 @@ class _Lowering:
         if key not in self.known:
             facts = operator_facts(operator, entry)
             facts.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+            if isinstance(operator, Attention | KvAppend):
+                facts["rhs_dtype"] = cache_number(self.graph.dtypes.kv)
             staged = isinstance(operator, Attention) and is_staged(entry)
             self.known[key] = _Alike(facts, [] if staged else operator_tiles(operator, entry))
         return self.known[key]

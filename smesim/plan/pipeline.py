@@ -161,7 +161,7 @@ def pipeline_tasks(
     return _listed(shape, fitted(operator, pipeline), frozenset(workers.items()))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)  # a long prompt has tens of thousands of tasks
 def _listed(
     shape: _Shape, pipeline: PipelinePlan, workers: frozenset[tuple[Role, int]]
 ) -> tuple[StageTask, ...]:  # fmt: skip

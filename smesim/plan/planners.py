@@ -16,6 +16,7 @@ from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.choices import Choice, Choices
+from smesim.plan.formats import cache_number
 from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
 from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
@@ -126,10 +127,9 @@ class Planning:
         overlap: bool, options: dict[str, Any],
     ) -> None:  # fmt: skip
         dtypes = graph.dtypes
-        if (dtypes.activations, dtypes.kv) != (DType.F32,) * 2:
-            raise PlanError(
-                f"dtypes {dtypes.activations}/{dtypes.kv} (activations/KV) asked for; planners make plans for f32"
-            )
+        if dtypes.activations is not DType.F32:
+            raise PlanError(f"activations of {dtypes.activations} asked for; planners make plans for f32")
+        cache_number(dtypes.kv)
         self.forced = forced = dict(forced or {})
         for site in forced:
             if site not in graph.sites:
@@ -164,6 +164,7 @@ class Planning:
             phase=str(self.graph.phase),
             weights_dtype=self.graph.dtypes.weights,
             head_dtype=self.graph.dtypes.head,
+            kv_dtype=self.graph.dtypes.kv,
             routed=self.graph.routed,
             layers=self.graph.layers,
             chip=self.chip.name,

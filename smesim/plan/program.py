@@ -175,7 +175,7 @@ OP_DTYPE = np.dtype(
         ("normalised", "<i4"),  # 1: the shares of a token's experts add up to 1
         ("routed", "<i4"),  # 1: the rows of the experts are those that the router chooses, in the run
         ("lhs_mr", "<i4"),  # strip height of the packed LHS that it reads or writes
-        ("rhs_dtype", "<i4"),  # Number of the weights of products and look-ups; of what a QUANTIZE writes
+        ("rhs_dtype", "<i4"),  # Number of weights, of keys and values; of what a QUANTIZE writes
         ("query_block", "<i4"),  # query tokens and keys in a block of an attention pipeline
         ("key_block", "<i4"),
         ("eps", "<f4"),

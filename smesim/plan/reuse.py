@@ -55,12 +55,19 @@ def row_kernel(program: Program, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
     row = program.task_row(task)
     number = Number(program.op_rows[row.op].rhs_dtype)
+    if row.kind == TaskKind.KV_APPEND:
+        number = Number.F32  # of what is read; what is written narrower is written as often
     number = number.lhs if TaskKind(row.kind) in PACKING else number
     return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
 
 
 _IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
 _IS_KEPT = np.array([role in (BufferRole.WEIGHT, BufferRole.KV) for role in BufferRole])
+
+
+def cache_number_bytes(op: OpRow) -> float:
+    """Bytes of a number of the keys and values that an operator reads or writes, a row of `Program.ops`."""
+    return Number(op.rhs_dtype).n_bytes
 
 
 def reuse_distances(program: Program) -> dict[str, Int64s]:
@@ -209,10 +216,10 @@ def _appended(row: TaskRow, op: OpRow, rows: int) -> tuple[Operand, ...]:
     first, last = op.past + row.begin0, op.past + row.end0
     positions = -(-last // NR) * NR - first // NR * NR
     sequences = row.end2 - row.begin2
-    n_bytes = float(F32_BYTES * rows * width)
+    n_bytes, number_bytes = float(F32_BYTES * rows * width), cache_number_bytes(op)
     return (
         Operand("input0", n_bytes, False),
         Operand("input1", n_bytes, False),
-        Operand("output0", float(F32_BYTES * sequences * positions * width), True),
-        Operand("output1", n_bytes, True),
+        Operand("output0", number_bytes * sequences * positions * width, True),
+        Operand("output1", number_bytes * rows * width, True),
     )

@@ -25,6 +25,7 @@ from smesim.plan.formats import (
     QUANTIZED_ROWS,
     RHS_PATTERN,
     ProductFormat,
+    cache_number,
     operator_format,
     weights_format,
 )
@@ -213,9 +214,12 @@ def check_plan(plan: Plan, graph: OperatorGraph, where: str = "plan") -> None:
         weights_format(graph)
     except PlanError as error:
         raise PlanError(f"{where}: weights_dtype: {error}") from None
-    for key in ("activations_dtype", "kv_dtype"):
-        if getattr(plan, key) is not DType.F32:
-            raise PlanError(f"{where}: {key} is {getattr(plan, key)!s}; accepted: f32, which there are kernels for")
+    if plan.activations_dtype is not DType.F32:
+        raise PlanError(f"{where}: activations_dtype is {plan.activations_dtype!s}; accepted: f32")
+    try:
+        cache_number(plan.kv_dtype)
+    except PlanError as error:
+        raise PlanError(f"{where}: kv_dtype: {error}") from None
     cores = [worker.core for worker in plan.workers]
     for core in cores:
         if cores.count(core) > 1:

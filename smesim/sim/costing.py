@@ -13,9 +13,18 @@ import numpy as np
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, row_kernel, row_operands, rows_of, shared_bytes
+from smesim.plan.reuse import (
+    F32_BYTES,
+    ROW_KERNELS,
+    cache_number_bytes,
+    row_kernel,
+    row_operands,
+    rows_of,
+    shared_bytes,
+)
 from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
 from smesim.plan.work import strip_row
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
@@ -53,7 +62,7 @@ class Costing:
         self._places = Places(chip, program, crew.clusters, effects)
         self._staged = AttentionCosting(program, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
-        self._op_keys = self._shape_keys()
+        self._op_keys = kept_with(program, "op keys", self._shape_keys)
         self._units = [
             None if costs is None else UnitCosting(costs, program, self._places, cluster.name)
             for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)
@@ -186,7 +195,7 @@ class Costing:
         group = op.heads // op.kv_heads
         rows = (end - begin) * group * units
         compute_s = units * costs.attention_s(AttentionShape(begin, end, past, group, head_dim))
-        per_key = 2.0 * head_dim * F32_BYTES * units
+        per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         # Old keys were last read a whole pass ago; the first tasks in line (those of the last tokens) bring them in.
         near = self._places.level(cluster, 2 * per_key * (past + end))
         first = end == op.tokens

@@ -13,9 +13,10 @@ import numpy.typing as npt
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
+from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.program import NO_BUFFER, EntryKind, Program, TaskKind, TaskRow
-from smesim.plan.reuse import F32_BYTES
+from smesim.plan.reuse import F32_BYTES, cache_number_bytes
 from smesim.sim.places import Places
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +40,7 @@ class AttentionCosting:
     def __init__(self, program: Program, places: Places) -> None:
         self._program = program
         self._places = places
-        self.foreign = foreign_shares(program)
+        self.foreign = kept_with(program, "foreign", lambda: foreign_shares(program))
 
     def cost(self, row: TaskRow, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
         """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
@@ -69,7 +70,7 @@ class AttentionCosting:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
         is_last = block.end == self._program.op_rows[row.op].tokens
         near, old = self._key_levels(row, block.past, block.end, cluster, is_last)
-        per_key = float(F32_BYTES * block.head_dim)
+        per_key = cache_number_bytes(self._program.op_rows[row.op]) * block.head_dim
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
         transfers = [
             Transfer(ring, score_bytes),
@@ -97,7 +98,7 @@ class AttentionCosting:
         compute_s = units * costs.part_s(block)
         near, old = self._key_levels(row, block.past, block.end, cluster, True)
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
-        per_key = 2.0 * F32_BYTES * block.head_dim * units
+        per_key = 2.0 * cache_number_bytes(self._program.op_rows[index]) * block.head_dim * units
         gathered = float(F32_BYTES * units * block.rows * (block.head_dim + 2))
         transfers = [
             Transfer(old, per_key * old_keys),
@@ -127,7 +128,7 @@ class AttentionCosting:
         """Where new keys and values are, and old ones: these were last read a whole pass ago, and the first tasks in
         line, those of the last tokens, bring them in."""
         op = self._program.op_rows[row.op]
-        near = self._places.level(cluster, 4.0 * F32_BYTES * op.head_dim * (past + end))
+        near = self._places.level(cluster, 4.0 * cache_number_bytes(op) * op.head_dim * (past + end))
         return near, self._places.old_keys_level(cluster, op) if first else near
 
 

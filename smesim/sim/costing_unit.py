@@ -10,7 +10,7 @@ from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import OpRow, Program, TaskKind, TaskRow
-from smesim.plan.reuse import F32_BYTES
+from smesim.plan.reuse import F32_BYTES, cache_number_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
 
@@ -88,7 +88,7 @@ class UnitCosting:
         units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
         group = op.heads // op.kv_heads
         work = self.costs.attention(AttentionShape(begin, end, past, group, head_dim))
-        per_key = 2.0 * head_dim * F32_BYTES * units
+        per_key = 2.0 * head_dim * cache_number_bytes(op) * units
         near = self._places.level(self._cluster, 2 * per_key * (past + end))
         old = self._places.old_keys_level(self._cluster, op) if end == op.tokens else near
         query_bytes = float((end - begin) * group * units * head_dim * F32_BYTES)

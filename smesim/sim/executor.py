@@ -21,6 +21,7 @@ from smesim import __version__
 from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
+from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.library import fingerprint
 from smesim.hwmodel.links import Agent, LinkNetwork
 from smesim.plan.program import Program
@@ -52,7 +53,7 @@ class SimExecutor:
         self._network = LinkNetwork.of(chip)
         if engine not in (None, *ENGINES):
             raise SmesimError(f"engine {engine!r} asked for; accepted: {', '.join(ENGINES)}")
-        self._engine: EngineName | None = engine  # type: ignore[assignment]
+        self._engine: EngineName | None = engine
 
     def timeline(self, program: Program, *, by_segment: bool = True, repeat_equal: bool = True) -> Timeline:
         """When every task runs, and what every link carries.
@@ -146,6 +147,7 @@ class _Works:
     """What each task costs on each worker of a program, with its transfers laid over the chip's links."""
 
     def __init__(self, chip: Chip, program: Program, effects: frozenset[str]) -> None:
+        self._program = program
         self.crew = crew_of(chip, program, effects)
         self._network = LinkNetwork.of(chip)
         self._capped = "agent_cap" in effects
@@ -163,8 +165,7 @@ class _Works:
     def table(self, part: Part) -> compiled.WorkTable:
         """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
         first, end = part.first_task, part.first_task + part.n_tasks
-        numbers: dict[tuple[int, ...], int] = {}
-        classes = np.array([numbers.setdefault(key, len(numbers)) for key in self._costing.classes(first, end)])
+        classes = kept_with(self._program, ("classes", first, end), lambda: self._classes(first, end))
         works: list[Work] = []
         work_of = np.full((part.n_tasks, len(self.crew.teams)), compiled.NO_WORK, np.int32)
         reached = part.reached()
@@ -174,6 +175,11 @@ class _Works:
             work_of[tasks, column] = len(works) + place
             works += [self.of(first + task, team[0]) for task in tasks[firsts].tolist()]
         return compiled.WorkTable(works, column_of(self.crew), work_of)
+
+    def _classes(self, first: int, end: int) -> npt.NDArray[np.int64]:
+        """A number for the class of each task."""
+        numbers: dict[tuple[int, ...], int] = {}
+        return np.array([numbers.setdefault(key, len(numbers)) for key in self._costing.classes(first, end)])
 
     def _work(self, agent: Agent, cost: TaskCost) -> Work:
         # An agent's cap is for all that it draws from a level, so a task has one flow a level.

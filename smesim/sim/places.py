@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.program import OpRow, Program
 from smesim.plan.reuse import reuse_distances, touched_bytes
 
@@ -30,13 +31,17 @@ class Places:
             ]
             for instance in clusters
         }
-        self.distances = reuse_distances(program)
-        self.touched_bytes = touched_bytes(program)
+        self.distances = kept_with(program, "distances", lambda: reuse_distances(program))
+        self.touched_bytes = kept_with(program, "touched bytes", lambda: touched_bytes(program))
         self._pass_bytes = float(self.touched_bytes.sum() + program.elsewhere_bytes)
         # Between two touches of a byte lies all that was touched between, and the rest of its buffer.
-        self._far_bytes = {
-            slot: (far + self.touched_bytes[program.ops[slot]]).tolist() for slot, far in self.distances.items()
-        }
+        self._far_bytes = kept_with(
+            program,
+            "far bytes",
+            lambda: {
+                slot: (far + self.touched_bytes[program.ops[slot]]).tolist() for slot, far in self.distances.items()
+            },
+        )
         self._found: dict[tuple[str, int, str], str] = {}
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 

@@ -20,6 +20,7 @@ from smesim.errors import SweepError
 from smesim.files import first_validation_problem
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.kept import kept_with
 from smesim.sweep.points import Points
 from smesim.sweep.schema import Sweep, Value
 from smesim.workload import ModelConfig, catalog
@@ -56,7 +57,8 @@ class Inputs:
 
 def changed_chip(chip: Chip, changes: tuple[tuple[str, Value], ...]) -> Chip:
     """A chip with some of its numbers replaced, marked as guessed; SweepError for a way that leads nowhere."""
-    content = chip.model_dump(mode="json", exclude_none=True)
+    text = kept_with(chip, "content", lambda: json.dumps(chip.model_dump(mode="json", exclude_none=True)))
+    content = json.loads(text)
     for path, value in changes:
         _replace(content, path, value, f"chip {chip.name}")
     try:

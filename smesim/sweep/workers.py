@@ -1,18 +1,20 @@
 """Who answers a sweep's points: a worker has the sweep, its chips and models, and is handed chunks of numbers.
 
 An executor hands out chunks and gives back their rows as they are done. `in_processes` is the one for a machine: each
-process gets chips and models once and then only pairs of numbers. Whoever is done takes the next chunk, so slow points
-hold nobody up, and no more chunks are handed out than keep all busy, so memory does not grow with the sweep. A process
-that dies (out of memory, kill -9) loses its chunk, which is done again; if that happens again and again without a chunk
-coming back in between, the sweep ends and can be resumed.
+process gets chips and models once and then only pairs of numbers, from a stretch of its own. Whoever is through with
+that helps the others, so slow points hold nobody up, and no more chunks are handed out than keep all busy, so memory
+does not grow with the sweep. A process that dies (out of memory, kill -9) loses its chunks, which are done again; if
+that happens to a chunk again and again, the sweep ends and can be resumed.
 """
 
 from __future__ import annotations
 
 import gc
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
 
@@ -30,7 +32,7 @@ Executor = Callable[[Sweep, Inputs, list[Chunk]], Iterator[tuple[Chunk, Rows]]]
 CHUNKS_AHEAD = 2
 """Chunks under way for each process: one that it works at, one that waits."""
 MOST_LOSSES = 3
-"""Times that processes may die without a chunk coming back."""
+"""Times that processes may die with a chunk."""
 
 
 class Worker:
@@ -78,29 +80,81 @@ def _rows(chunk: Chunk) -> Rows:
 
 
 def _by_pool(sweep: Sweep, inputs: Inputs, chunks: list[Chunk], workers: int) -> Iterator[tuple[Chunk, Rows]]:
-    left = list(reversed(chunks))
-    losses = 0
-    while left and losses < MOST_LOSSES:
-        under_way: dict[Future[Rows], Chunk] = {}
+    team = _Team(sweep, inputs, chunks, workers)
+    try:
+        while team.hand_out():
+            yield from team.done()
+    finally:
+        team.stop()
+
+
+class _Team:
+    """Processes, each with a stretch of the chunks to itself: neighbours often ask for the same operators, and what one
+    process has worked out no other knows. Whoever is through with its own takes from the end of the longest."""
+
+    def __init__(self, sweep: Sweep, inputs: Inputs, chunks: list[Chunk], workers: int) -> None:
+        self._task = (sweep, inputs)
+        bounds = [len(chunks) * i // workers for i in range(workers + 1)]
+        self._left = [deque(chunks[first:end]) for first, end in pairwise(bounds)]
+        self._processes = [self._process() for _ in range(workers)]
+        self._under_way: dict[Future[Rows], tuple[int, Chunk]] = {}
+        self._losses: Counter[Chunk] = Counter()
+
+    def _process(self) -> ProcessPoolExecutor:
         # Threads of pyarrow and numpy do not survive a fork, so processes start afresh.
-        with ProcessPoolExecutor(workers, get_context("spawn"), _start, (sweep, inputs)) as pool:
+        return ProcessPoolExecutor(1, get_context("spawn"), _start, self._task)
+
+    def hand_out(self) -> bool:
+        """Keeps every process busy; False when all is done."""
+        for number in range(len(self._processes)):
+            ahead = sum(who == number for who, _ in self._under_way.values())
+            for _ in range(CHUNKS_AHEAD - ahead):
+                chunk = self._next(number)
+                if chunk is None:
+                    break
+                try:
+                    self._under_way[self._processes[number].submit(_rows, chunk)] = (number, chunk)
+                except BrokenProcessPool:
+                    self._left[number].appendleft(chunk)
+                    self._replace(number)
+        return bool(self._under_way) or any(self._left)
+
+    def _next(self, number: int) -> Chunk | None:
+        if self._left[number]:
+            return self._left[number].popleft()
+        longest = max(self._left, key=len)
+        return longest.pop() if longest else None
+
+    def done(self) -> Iterator[tuple[Chunk, Rows]]:
+        """The chunks that are done, at least one unless a process died."""
+        for future in wait(self._under_way, return_when=FIRST_COMPLETED).done:
+            if future not in self._under_way:
+                continue  # it went with its process
+            number, chunk = self._under_way[future]
             try:
-                while left or under_way:
-                    while left and len(under_way) < CHUNKS_AHEAD * workers:
-                        under_way[pool.submit(_rows, left[-1])] = left[-1]
-                        left.pop()
-                    for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                        rows = future.result()
-                        losses = 0
-                        yield under_way.pop(future), rows
+                rows = future.result()
             except BrokenProcessPool:
-                losses += 1
-                left += sorted(under_way.values(), reverse=True)
-            finally:
-                pool.shutdown(cancel_futures=True)
-    if left:
-        first, end = left[-1]
-        raise SweepError(
-            f"processes died {MOST_LOSSES} times at the points {first}..{end - 1} (out of memory?);"
-            " accepted: --resume, with fewer --workers"
-        )
+                self._replace(number)
+                continue
+            del self._under_way[future]
+            yield chunk, rows
+
+    def _replace(self, number: int) -> None:
+        """A new process for one that died; its chunks are done again, unless that has happened too often."""
+        lost = {future: chunk for future, (who, chunk) in self._under_way.items() if who == number}
+        for future, chunk in sorted(lost.items(), key=lambda item: item[1], reverse=True):
+            del self._under_way[future]
+            self._left[number].appendleft(chunk)
+            self._losses[chunk] += 1
+            if self._losses[chunk] == MOST_LOSSES:
+                first, end = chunk
+                raise SweepError(
+                    f"processes died {MOST_LOSSES} times at the points {first}..{end - 1} (out of memory?);"
+                    " accepted: --resume, with fewer --workers"
+                )
+        self._processes[number].shutdown(wait=False)
+        self._processes[number] = self._process()
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.shutdown(cancel_futures=True)

@@ -76,6 +76,12 @@ class Weight:
         """The same rows as f32."""
         return self._at(begin)[0].floats(self.rows(begin, end))
 
+    def release(self, begin: int, end: int) -> None:
+        """Give back the memory of some rows that were read from the file; of rows in a new order, later with all."""
+        if self.order is None:
+            tensor, first = self._at(begin)
+            tensor.release(begin - first, end - first)
+
     def _at(self, row: int) -> tuple[StoredTensor, int]:
         each = self.tensors[0].n_rows
         return self.tensors[row // each], row // each * each

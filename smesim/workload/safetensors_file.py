@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import numpy as np
 
 from smesim.errors import WorkloadError
 from smesim.files import read_text
-from smesim.workload.stored import FORMATS, StoredTensor, mapped, stored_bytes
+from smesim.workload.stored import FORMATS, StoredFormat, StoredTensor, mapped, stored_bytes
 
 LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the format's own reader."""
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-DTYPES = ("F32", "F16", "BF16")
+WEIGHTS = {name: FORMATS[name] for name in ("F32", "F16", "BF16")}
+"""Formats of weights, by the names that safetensors has for them."""
 
 
 def read_folder(folder: Path) -> dict[str, StoredTensor]:
@@ -51,8 +53,10 @@ def read_safetensors(path: Path) -> dict[str, StoredTensor]:
     return read_with_metadata(path)[0]
 
 
-def read_with_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
-    """The tensors of one file by name, and what it says about itself."""
+def read_with_metadata(
+    path: Path, accepted: Mapping[str, StoredFormat] = WEIGHTS
+) -> tuple[dict[str, StoredTensor], dict[str, Any]]:
+    """The tensors of one file by name, in formats that are accepted, and what it says about itself."""
     data = mapped(path, "safetensors")
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(LARGEST_HEADER, len(data) - 8):
@@ -63,27 +67,31 @@ def read_with_metadata(path: Path) -> tuple[dict[str, StoredTensor], dict[str, A
         raise WorkloadError(f"{path}: the header is not UTF-8; expected a safetensors file") from None
     header = _object(_parsed(text, str(path)), str(path))
     about = _object(header.pop("__metadata__", {}), f"{path}: __metadata__")
-    tensors = {name: _tensor(f"{path}: tensor {name!r}", facts, data, 8 + length) for name, facts in header.items()}
+    tensors = {
+        name: _tensor(f"{path}: tensor {name!r}", facts, data, 8 + length, accepted) for name, facts in header.items()
+    }
     return tensors, about
 
 
-def _tensor(where: str, facts: object, data: mmap.mmap, start: int) -> StoredTensor:
+def _tensor(
+    where: str, facts: object, data: mmap.mmap, start: int, accepted: Mapping[str, StoredFormat]
+) -> StoredTensor:
     keys = _object(facts, where)
     dtype, shape, offsets = (keys.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if dtype not in DTYPES:
-        raise WorkloadError(f"{where} has dtype {dtype!r}; accepted: {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or dtype not in accepted:
+        raise WorkloadError(f"{where} has dtype {dtype!r}; accepted: {', '.join(accepted)}")
+    stored = accepted[dtype]
     if not isinstance(shape, list) or not shape or not all(type(axis) is int and axis > 0 for axis in shape):
         raise WorkloadError(f"{where} has shape {shape!r}; accepted: a list of whole numbers from 1")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(offset) is int for offset in offsets):
         raise WorkloadError(f"{where} has data_offsets {offsets!r}; accepted: two whole numbers")
     begin, end = offsets
-    n_bytes = math.prod(shape) * FORMATS[dtype].n_bytes
+    n_bytes = math.prod(shape) * stored.n_bytes
     if begin < 0 or end - begin != n_bytes or start + end > len(data):
         raise WorkloadError(
             f"{where} takes {n_bytes} bytes and has data_offsets {offsets}; accepted: that many bytes, within the"
             f" {len(data) - start} behind the header"
         )
-    stored = FORMATS[dtype]
     raw = np.frombuffer(data, np.uint8, stored_bytes(tuple(shape), stored, where), start + begin)
     return StoredTensor(where, stored, tuple(shape), raw, data, start + begin)
 

@@ -64,6 +64,9 @@ FORMATS = {
 }
 """Numbers and blocks: ggml-org/llama.cpp, ggml/include/ggml.h (`ggml_type`) and ggml/src/ggml-common.h."""
 
+BYTES = StoredFormat("U8", 0, 1, 1)
+"""Bytes that only their owner understands; no weights are in it."""
+
 
 @dataclass(frozen=True)
 class StoredTensor:
@@ -92,12 +95,14 @@ class StoredTensor:
         """The bytes, a row of the tensor in each row."""
         return self.raw.reshape(self.n_rows, -1)
 
-    def release(self) -> None:
-        """Give back the memory that the tensor's pages take; what is read again comes from the file again."""
+    def release(self, first: int = 0, last: int | None = None) -> None:
+        """Give back the memory that the pages of some rows take, or of all; what is read again comes from the file."""
         if self.file is None or not hasattr(mmap, "MADV_DONTNEED"):
             return
-        begin = -(-self.begin // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, of this tensor alone
-        length = (self.begin + len(self.raw)) // mmap.PAGESIZE * mmap.PAGESIZE - begin
+        row_bytes = len(self.raw) // self.n_rows
+        end = self.begin + (self.n_rows if last is None else last) * row_bytes
+        begin = -(-(self.begin + first * row_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, of these alone
+        length = end // mmap.PAGESIZE * mmap.PAGESIZE - begin
         if length > 0:
             with suppress(OSError):  # an emulator may know no advice
                 self.file.madvise(mmap.MADV_DONTNEED, begin, length)

@@ -45,6 +45,8 @@ CASES = (
     ("prefill:45", DType.F32), ("decode:37", DType.F32), (EXPERTS, DType.F32), ("prefill:45", DType.BF16),
     ("prefill:45", DType.Q4_0), (EXPERTS, DType.Q8_0),
 )  # fmt: skip
+KV = {DType.BF16: DType.F16, DType.Q4_0: DType.Q8_0}
+"""Formats of keys and values, by those of the weights; else f32."""
 LARGEST_ERROR = {DType.F32: 1e-5, DType.BF16: 2e-2, DType.Q4_0: 5e-2, DType.Q8_0: 5e-2}
 """Of an output, as a share of its largest number: a machine may round a multiply-add once or twice, and with weights in
 bf16 or in blocks that decides to which side a number is rounded that is packed for the next product."""
@@ -65,7 +67,8 @@ def mixed(phase: str, weights: DType) -> Plan:
         return mixture_of_experts(phase, weights)
     d_ff, head_dim = (192, 64) if weights.is_quantized else (200, 40)  # whole blocks, or no powers of two
     model = tiny(d_model=160, d_ff=d_ff, heads=6, kv_heads=3, head_dim=head_dim, vocab=150)
-    graph = build_graph(model, Phase.parse(phase), DTypes(weights=weights), layers=2)
+    dtypes = DTypes(weights=weights, kv=KV.get(weights, DType.F32))
+    graph = build_graph(model, Phase.parse(phase), dtypes, layers=2)
     plan = matrix_only(graph, library.load("apple-m4"), threads=2)
     for site in COOPERATIVE:
         plan = with_entry(plan, site, mode="cooperative", workers=(0, 1), assignment="shared")

@@ -4,9 +4,6 @@ up to eight workers, of one kind of kernels or two."""
 from __future__ import annotations
 
 import dataclasses
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +21,11 @@ from smesim.plan.schema import Plan, Role
 from smesim.trace.schema import Trace
 from smesim.workload import ModelConfig, Phase, build_graph
 from tests.exec.native_models import DEVICE, ISAS, Case, Cut, little, logits, make_case
+from tests.exec.sanitized import driver_under, run_driver
 from tests.exec.test_native_executor import assert_equals_the_reference
 from tests.plan.plans import pipelines, with_drivers, with_entry
 from tests.sim.chips import two_core_chip
 
-ROOT = Path(__file__).resolve().parents[2]
 CHIP = two_core_chip(cores=8)
 # Threads beyond the cores share them; workers that drive a unit get kernels with other strips.
 WIDE = dataclasses.replace(DEVICE, cores=(DEVICE.cores * 8)[:8], forced_matrix_isa=ISAS[-1])
@@ -149,41 +146,9 @@ def test_traces_of_stages_obey_the_invariants_and_name_them() -> None:
 # -- under a sanitizer
 
 
-def dumped(case: Case, path: Path) -> Tensors:
-    """Writes what `tests/native/program_driver.c` reads; returns the buffers as they are before a run."""
-    tensors = Tensors.from_arrays(case.program, case.plan.model, WIDE, case.arrays)
-    program = case.program
-    arrays = [
-        program.ops, program.tasks, program.successors, program.workers, program.entries, program.pools,
-        program.pool_tasks, program.buffers, *tensors.arrays,
-    ]  # fmt: skip
-    with path.open("wb") as file:
-        for array in arrays:
-            file.write(np.int64(array.nbytes).tobytes() + np.ascontiguousarray(array).tobytes())
-    return tensors
-
-
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("driver")
-    compiler = shutil.which(os.environ.get("CC", "cc"))
-    if compiler is None:
-        pytest.skip("there is no C compiler")
-    flags = ["-fsanitize=thread", "-fno-sanitize-recover=all", "-std=c11", "-O1", "-g", "-pthread"]
-    empty = folder / "empty.c"
-    empty.write_text("int main(void) { return 0; }\n")
-    probe = subprocess.run(
-        [compiler, *flags, str(empty), "-o", str(folder / "empty")], capture_output=True, check=False
-    )
-    if probe.returncode or subprocess.run([folder / "empty"], capture_output=True, check=False).returncode:
-        pytest.skip(f"{compiler} has no working thread sanitizer")
-    native = ROOT / "native"
-    sources = [ROOT / "tests" / "native" / "program_driver.c", native / "kernels" / "portable" / "portable.c"]
-    sources += sorted((native / "runtime").glob("*.c"))
-    target = folder / "program"
-    include = [f"-I{native / 'include'}", f"-I{native / 'runtime'}"]
-    subprocess.run([compiler, *flags, *include, *map(str, sources), "-lm", "-o", str(target)], check=True)
-    return target
+    return driver_under("thread", tmp_path_factory.mktemp("driver"))
 
 
 @pytest.mark.parametrize("assignment", ["static", "shared"])
@@ -198,10 +163,6 @@ def test_no_task_of_a_divided_attention_races_with_another(
     else:
         plan = with_entry(plan_on(MODEL, phase, 6), "attention", past_split=4, assignment=assignment)
     case = divided(make_case(MODEL, phase, Cut(), 2), plan)
-    tensors = dumped(case, tmp_path / "program.bin")
-    ran = subprocess.run([driver, tmp_path / "program.bin", "4"], capture_output=True, timeout=300, check=False)
-    assert ran.returncode == 0, ran.stderr.decode()
-    left = np.frombuffer(ran.stdout, np.uint8)
-    for array in tensors.arrays:
-        array[:], left = left[: len(array)], left[len(array) :]
+    tensors = Tensors.from_arrays(case.program, case.plan.model, WIDE, case.arrays)
+    run_driver(driver, case.program, tensors, tmp_path, runs=4)
     assert_equals_the_reference(case, tensors)

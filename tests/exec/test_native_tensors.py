@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from smesim.errors import DeviceError
 from smesim.exec import bf16
+from smesim.exec.allocation import HUGE_PAGE_BYTES, allocate
 from smesim.exec.device import Device, native
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.memory import HEADROOM, MemoryBill, check_fits, memory_bill
-from smesim.exec.tensors import HUGE_PAGE_BYTES, Tensors, allocate
+from smesim.exec.tensors import Tensors
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import BufferRole, Layout, Program

@@ -32,8 +32,14 @@ MODELS = {
     "qwen3": (little(vocab=300, architecture="qwen3", qk_norm=True), DType.F32),
     "qwen3moe": (little_moe(vocab=300, experts=33, d_expert=24, tied_embeddings=False), DType.F32),
     "llama, bf16": (little(vocab=300, head_dim=16, layers=2), DType.BF16),
+    "llama, KV in f16": (little(vocab=300, kv_heads=1, heads=4, head_dim=32), DType.F32),
+    "llama, KV in q8_0": (little(vocab=300, kv_heads=1, heads=4, head_dim=32), DType.F32),
 }
-TOLERANCE = {DType.F32: 1e-4, DType.BF16: 2e-2}
+TOLERANCE = {
+    (DType.F32, DType.F32): 1e-4, (DType.BF16, DType.F32): 2e-2, (DType.F32, DType.F16): 2e-3,
+    (DType.F32, DType.Q8_0): 3e-2,
+}  # fmt: skip
+"""By the formats of weights and of the KV cache; the reference keeps keys and values as they are."""
 
 
 def open_session(path: Path, **options: Any) -> Session:
@@ -78,7 +84,8 @@ def test_a_prompt_in_pieces_and_decode_steps_give_the_logits_of_the_reference(tm
     model, weights = MODELS[name]
     path = tmp_path / "made.gguf"
     make_weights(model, str(weights), path)
-    session, reference = open_session(path), Reference(Checkpoint.open(path), weights is DType.BF16)
+    kv = DType(name.partition("KV in ")[2] or "f32")
+    session, reference = open_session(path, kv=kv), Reference(Checkpoint.open(path), weights is DType.BF16)
     assert session.dtypes.weights is weights
     tokens = np.random.default_rng(2).integers(0, model.vocab, CONTEXT)
     found, expected, begin = [session.prefill(tokens[None, :57])[0]], [], 0
@@ -88,7 +95,8 @@ def test_a_prompt_in_pieces_and_decode_steps_give_the_logits_of_the_reference(tm
         found.append(session.decode(tokens[at : at + 1])[0])
         expected.append(reference.read(tokens[at : at + 1]))
     off = np.linalg.norm(np.array(found) - expected, axis=1) / np.linalg.norm(expected, axis=1)
-    assert off.max() < TOLERANCE[weights]
+    assert off.max() < TOLERANCE[weights, kv]
+    assert (off.max() > 1e-5) == (kv is not DType.F32), "what is kept in fewer bits is not all that there was"
     assert session.past == 68
     session.reset(57)
     again = session.decode(tokens[57:58])[0]
@@ -183,6 +191,22 @@ def test_what_a_session_refuses(made: Path, tmp_path: Path) -> None:
     (tmp_path / "nan.gguf").write_bytes(whole[:-20] + np.float32("nan").tobytes() + whole[-16:])
     with pytest.raises(DeviceError, match="the logits behind 1 tokens are not finite"):
         open_session(tmp_path / "nan.gguf").prefill(np.array([[1]]))
+
+
+@pytest.mark.parametrize("kv", [DType.F16, DType.Q8_0])
+def test_a_kv_cache_of_fewer_bits_is_saved_as_it_is(tmp_path: Path, kv: DType) -> None:
+    model, path = tmp_path / "made.gguf", tmp_path / "cache.safetensors"
+    make_weights(MODELS["llama, KV in f16"][0], "f32", model)
+    first, second = open_session(model, kv=kv), open_session(model, kv=kv)
+    list(first.generate(range(20), 4))
+    save_kv(first, path)
+    restore_kv(second, path)
+    for name in ("layers.0.k_cache", "layers.0.v_cache"):
+        np.testing.assert_array_equal(second.kv.read(name)[:, :23], first.kv.read(name)[:, :23])
+    assert first.kv.read(name).any()
+    assert (second.decode(np.array([7])) == first.decode(np.array([7]))).all()
+    with pytest.raises(WorkloadError, match="in other formats"):
+        restore_kv(open_session(model, kv=DType.F32 if kv is DType.Q8_0 else DType.Q8_0), path)
 
 
 def test_a_kv_cache_that_was_saved_saves_reading_its_tokens_again(made: Path, tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-/* Runs a program that smesim lowered, with the portable kernels on a team of any size, so that a thread sanitizer can
- * watch what the tasks of a plan do to each other's memory.
+/* Runs a program that smesim lowered, with the portable kernels on a team of any size, so that a sanitizer can watch
+ * what the tasks of a plan do to memory, their own and each other's.
  *
  *   program_driver PROGRAM RUNS
  *
@@ -13,6 +13,8 @@
 #include "smesim/runtime.h"
 
 extern const struct sms_kernels sms_kernels_portable;
+extern const struct sms_lowp sms_lowp_portable;
+extern const struct sms_blocks sms_blocks_portable;
 
 enum { MOST_WORKERS = 16, MOST_BUFFERS = 256 };
 
@@ -46,6 +48,8 @@ int main(int argc, char **argv) {
     struct block given[MOST_BUFFERS];
     void *buffers[MOST_BUFFERS], *scratch[MOST_WORKERS];
     const struct sms_kernels *kernels[MOST_WORKERS];
+    const struct sms_lowp *lowp[MOST_WORKERS];
+    const struct sms_blocks *blocks[MOST_WORKERS];
     int32_t anywhere[MOST_WORKERS];
     for (int32_t i = 0; i < n_buffers; i++) {
         given[i] = next_block(file);
@@ -55,6 +59,8 @@ int main(int argc, char **argv) {
     for (int32_t i = 0; i < n_workers; i++) {
         scratch[i] = malloc((size_t)scratch_bytes);
         kernels[i] = &sms_kernels_portable;
+        lowp[i] = &sms_lowp_portable;
+        blocks[i] = &sms_blocks_portable;
         anywhere[i] = -1;
     }
     const size_t n = (size_t)n_tasks;
@@ -62,7 +68,8 @@ int main(int argc, char **argv) {
         .ops = ops.data, .tasks = tasks.data, .n_tasks = n_tasks, .successors = successors.data,
         .workers = workers.data, .n_workers = n_workers, .entries = entries.data, .pools = pools.data,
         .n_pools = (int32_t)(pools.size / (int64_t)sizeof(struct sms_pool)), .pool_tasks = pool_tasks.data,
-        .buffer_facts = facts.data, .buffers = buffers, .kernels = kernels, .scratch = scratch,
+        .buffer_facts = facts.data, .buffers = buffers, .kernels = kernels, .lowp = lowp, .blocks = blocks,
+        .scratch = scratch,
         .pending = calloc(n, sizeof(int32_t)), .cursors = calloc((size_t)pools.size + 1, sizeof(int32_t)),
         .start_ns = calloc(n, sizeof(int64_t)), .end_ns = calloc(n, sizeof(int64_t)),
         .ran_on = calloc(n, sizeof(int32_t)),

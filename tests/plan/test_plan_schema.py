@@ -121,10 +121,12 @@ def with_driver(plan: Plan) -> Plan:
     return plan.model_copy(update={"workers": (driver, *plan.workers[1:]), "operators": entries})
 
 
-@pytest.mark.parametrize("key", ["weights_dtype", "activations_dtype", "kv_dtype"])
-def test_a_dtype_without_kernels_is_refused(key: str) -> None:
-    with pytest.raises(PlanError, match=rf"{key}.* f16.*; accepted: f32"):
-        lower(small_plan().model_copy(update={key: DType.F16}))
+@pytest.mark.parametrize(
+    ("key", "dtype"), [("weights_dtype", DType.F16), ("activations_dtype", DType.F16), ("kv_dtype", DType.BF16)]
+)
+def test_a_dtype_without_kernels_is_refused(key: str, dtype: DType) -> None:
+    with pytest.raises(PlanError, match=rf"{key}.* {dtype}.*; accepted: f32"):
+        lower(small_plan().model_copy(update={key: dtype}))
 
 
 # -- bad plans

@@ -60,6 +60,14 @@ struct sms_blocks {
     void (*repack_rhs_q4_1)(const uint8_t *rows, int64_t row_bytes, int64_t n, int64_t k, int64_t panel0,
                             int64_t panel1, uint8_t *out, uint16_t *scale);
 
+    /* For caches of keys and values, k a multiple of 32. One row as pack_rhs_q8 quantises it, numbers[k] and scales
+     * [k / 32] in their order; then numbers times their scales, which f32 holds exactly: panels of packed weights as
+     * rhs_f32_n16; and n such rows, the scales of all in another array, as the rhs_f32_n16 of their transpose, [k][n]. */
+    void (*quantize_row_q8)(const float *x, int64_t k, int8_t *out, uint16_t *scale);
+    void (*widen_rhs_q8)(const int8_t *rhs, const uint16_t *scale, int64_t k, int64_t panel0, int64_t panel1,
+                         float *out);
+    void (*widen_rows_q8)(const int8_t *rows, const uint16_t *scale, int64_t n, int64_t k, float *out);
+
     /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. */
     void (*gemm_q4)(const int8_t *lhs, const float *lhs_scale, int64_t m, int64_t k, int64_t mr,
                     const uint8_t *rhs, const uint16_t *rhs_scale, int64_t n, const float *bias, float *c,

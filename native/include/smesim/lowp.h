@@ -46,6 +46,10 @@ struct sms_lowp {
     void (*pack_rhs_s8)(const float *w, int64_t ldw, int64_t n, int64_t k, int64_t panel0, int64_t panel1,
                         int8_t *out, float *column_scale);
 
+    /* n numbers to the nearest f16, as above; and f16 as f32, which is exact. */
+    void (*narrow_f16)(const float *x, int64_t n, uint16_t *y);
+    void (*widen_f16)(const uint16_t *x, int64_t n, float *y);
+
     /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. */
     void (*gemm_bf16)(const uint16_t *lhs, int64_t m, int64_t k, int64_t mr, const uint16_t *rhs, int64_t n,
                       const float *bias, float *c, int64_t ldc, int64_t strip0, int64_t strip1,

@@ -114,7 +114,7 @@ SMS_INLINE void sms_block_micro(const enum sms_quant quant, const int height, co
         SMS_UNROLL(16)
         for (int j = 0; j < VECTORS; j++) {
             const uint16_t *scales = b_scale[j / V] + j % V * SMS_LANES;
-            const vf scale = q_scales(scales), least = quant == SMS_Q4_1 ? q_scales(scales + SMS_NR) : scale;
+            const vf scale = w_halves(scales), least = quant == SMS_Q4_1 ? w_halves(scales + SMS_NR) : scale;
             SMS_UNROLL(16)
             for (int r = 0; r < height; r++) {
                 float *to = sums + r * ld + j * SMS_LANES;

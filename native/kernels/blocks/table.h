@@ -13,6 +13,7 @@
 #define SMS_GROUP (8 * SMS_PANELS) /* panels, in 128 KiB of 4 bits where they are 8 */
 
 #include "../name.h"
+#include "cache.h"
 #include "pack.h"
 #include "product.h"
 #include "smesim/blocks.h"
@@ -36,6 +37,9 @@ const struct sms_blocks SMS_JOIN(sms_blocks_, SMS_ISA) = {
     .repack_rhs_q8 = sms_repack_rhs_q8,
     .pack_rhs_q4_1 = sms_pack_rhs_q4_1,
     .repack_rhs_q4_1 = sms_repack_rhs_q4_1,
+    .quantize_row_q8 = sms_quantize_row_q8,
+    .widen_rhs_q8 = sms_widen_rhs_q8,
+    .widen_rows_q8 = sms_widen_rows_q8,
     .gemm_q4 = sms_gemm_q4,
     .gemm_q8 = sms_gemm_q8,
     .gemv_q4 = sms_gemv_q4,

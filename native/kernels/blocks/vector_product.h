@@ -47,9 +47,9 @@ SMS_INLINE void sms_gemv_panels(const enum sms_quant quant, const int streams, c
             SMS_UNROLL(16)
             for (int j = 0; j < V; j++) {
                 const uint16_t *scales = b_scale + at * q_panel_scales(quant) + j * SMS_LANES;
-                acc[s][j] = w_scaled(q_total(quant, sum[j]), x_scale[block], q_scales(scales), acc[s][j]);
+                acc[s][j] = w_scaled(q_total(quant, sum[j]), x_scale[block], w_halves(scales), acc[s][j]);
                 if (quant == SMS_Q4_1)
-                    acc[s][j] = w_scaled(excess, x_scale[block], q_scales(scales + SMS_NR), acc[s][j]);
+                    acc[s][j] = w_scaled(excess, x_scale[block], w_halves(scales + SMS_NR), acc[s][j]);
             }
         }
     }

@@ -86,6 +86,24 @@ SMS_INLINE vf w_f16_by_arithmetic(vi words) {
     return v_of_bits(bits | sign | (not_finite & 0x7f800000));
 }
 
+/* Neighbouring f16 as f32. */
+SMS_INLINE vf w_halves(const uint16_t *p) {
+#if SMS_LANES == 16 && defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#elif SMS_LANES == 8 && defined(__F16C__)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#elif SMS_IS_NEON
+    return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#elif SMS_LANES == 1
+    return w_f16_by_arithmetic(*p);
+#else
+    typedef uint16_t halves __attribute__((vector_size(2 * SMS_LANES)));
+    halves numbers;
+    memcpy(&numbers, p, sizeof numbers);
+    return w_f16_by_arithmetic(__builtin_convertvector(numbers, vi));
+#endif
+}
+
 /* One f16 of each word as f32. */
 SMS_INLINE vf w_widened_f16(vi words, const int part) {
 #if SMS_LANES == 16 && defined(__AVX512F__)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count, takewhile
 
+from smesim.exec.allocation import allocate
 from smesim.exec.device import Device, native
 from smesim.exec.probe.timing import Timing, repeat
-from smesim.exec.tensors import allocate
 
 REPEATS = 7
 FMA_ITERATIONS = 2_000_000

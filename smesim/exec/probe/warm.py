@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smesim.exec.allocation import allocate
 from smesim.exec.device import Device, native
 from smesim.exec.lowp_tables import blocks_beside, table_beside
 from smesim.exec.probe.timing import Timing, repeat, repeat_in_turn
 from smesim.exec.probe.yardstick import Yardstick
-from smesim.exec.tensors import allocate
 from smesim.plan.program import Number
 
 DEPTHS = (64, 512)
