@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import fields
 from typing import Any
 
@@ -73,7 +73,7 @@ def picture(figure: Any, name: str) -> None:
 
 def table(frame: pd.DataFrame, name: str) -> None:
     """A table, and the same as CSV, with all digits."""
-    numbers: list[Any] = [name for name in frame.columns if frame[name].dtype.kind == "f"]
+    numbers: list[Hashable] = [name for name in frame.columns if frame[name].dtype.kind == "f"]
     shown: Any = frame.style.format(_number, subset=numbers)
     st.dataframe(shown, width="stretch", hide_index=True)
     st.download_button("CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv-{name}")
