@@ -98,7 +98,7 @@ def scatter(table: pd.DataFrame) -> Any:
             text=of_mode["site"].where(named, ""), textposition="top left", customdata=of_mode["site"],
             marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 1, "color": NEUTRAL}},
             error_x={"type": "data", "array": of_mode["spread, ms"].fillna(0.0) / 2, "color": NEUTRAL},
-            name=f"a site, {mode or 'no plan'}",
+            name=f"a site, {str(mode) or 'no plan'}",
             hovertemplate="%{customdata}<br>measured %{x:.4g} ms<br>predicted %{y:.4g} ms<extra></extra>",
         )  # fmt: skip
     figure.update_xaxes(**_DECADES, title="measured, ms", range=np.log10(ends).tolist())

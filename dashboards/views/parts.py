@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -72,13 +73,14 @@ def picture(figure: Any, name: str) -> None:
 
 def table(frame: pd.DataFrame, name: str) -> None:
     """A table, and the same as CSV, with all digits."""
-    numbers = list(frame.select_dtypes("floating").columns)
-    st.dataframe(frame.style.format(_number, subset=numbers), width="stretch", hide_index=True)
+    numbers: list[Hashable] = [name for name in frame.columns if frame[name].dtype.kind == "f"]
+    shown: Any = frame.style.format(_number, subset=numbers)
+    st.dataframe(shown, width="stretch", hide_index=True)
     st.download_button("CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv", key=f"csv-{name}")
 
 
-def _number(value: float) -> str:
-    if pd.isna(value):
+def _number(value: object) -> str:
+    if not isinstance(value, float) or np.isnan(value):
         return "-"
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
