@@ -164,15 +164,39 @@ def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForma
     return kept_with(chip, ("agents", workers, numbers.name), lambda: _agents_of(chip, workers, numbers))
 
 
+def on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+    """All workers, each on its own core, also those who drive a unit: for what the units cannot do."""
+    return kept_with(chip, ("on cores", workers, numbers.name), lambda: _on_cores(chip, workers, numbers))
+
+
+def _on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+    network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
+    found = (_core_agent(chip, network, i, workers[i], costs[i], numbers) for i in range(len(workers)))
+    return tuple(_with_own_links_as_caps(tuple(found), network))
+
+
+def _core_agent(
+    chip: Chip, network: LinkNetwork, index: int, worker: WorkerPlan, core: CoreCosts, numbers: ProductFormat
+) -> Agent:
+    route = network.route(network.agent(worker.core), DRAM)
+    kind = chip.instance_of(worker.core).cluster.name
+    return Agent(
+        f"core{worker.core}", kind, worker.role, (index,), core, None, 1.0, route.links, route.cap_bytes_per_s, numbers
+    )
+
+
+def _costs_of_cores(chip: Chip, workers: tuple[WorkerPlan, ...]) -> list[CoreCosts]:
+    """The costs of each worker's core."""
+    clusters = [chip.instance_of(worker.core).name for worker in workers]
+    busy = Counter(clusters)
+    return [
+        core_costs(chip, *computing_core(chip, worker.core, worker.unit), COST_EFFECTS, busy[cluster])
+        for worker, cluster in zip(workers, clusters, strict=True)
+    ]
+
+
 def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
-    network = LinkNetwork.of(chip)
-    clusters = [chip.instance_of(worker.core) for worker in workers]
-    busy = Counter(cluster.name for cluster in clusters)
-    cores = [computing_core(chip, worker.core, worker.unit) for worker in workers]
-    costs = {
-        name: core_costs(chip, name, core, COST_EFFECTS, busy[cluster.name])
-        for (name, core), cluster in zip(cores, clusters, strict=True)
-    }
+    network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
     drivers: dict[int, list[int]] = {}
     for i, worker in enumerate(workers):
         if worker.unit is not None:
@@ -183,7 +207,7 @@ def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForm
         instance = chip.unit_instances[index]
         is_stand_in = instance.unit.is_stand_in
         first = workers[who[0]].core
-        core = costs[cores[who[0]][0]]
+        core = costs[who[0]]
         route = network.route(network.agent(first, unit=None if is_stand_in else index), DRAM)
         together, alone = rates[instance.name]
         found.append(
@@ -203,10 +227,7 @@ def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForm
     found = _with_ports(found, network, chip, list(drivers))
     for i, worker in enumerate(workers):
         if worker.unit is None:
-            route = network.route(network.agent(worker.core), DRAM)
-            name, cap = f"core{worker.core}", route.cap_bytes_per_s
-            kind, core = clusters[i].cluster.name, costs[cores[i][0]]
-            found.append(Agent(name, kind, "cpu", (i,), core, None, 1.0, route.links, cap, numbers))
+            found.append(_core_agent(chip, network, i, worker, costs[i], numbers))
     return tuple(_with_own_links_as_caps(found, network))
 
 

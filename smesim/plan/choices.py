@@ -13,7 +13,7 @@ from typing import Any
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
-from smesim.plan.agents import Agent, agents_of, streaming_rates
+from smesim.plan.agents import Agent, agents_of, on_cores, streaming_rates
 from smesim.plan.formats import weights_format
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, PipelinePlan, WorkerPlan
@@ -65,6 +65,7 @@ class Choices:
         self._graph = graph
         self._numbers = weights_format(graph)
         self._network = LinkNetwork.of(chip)
+        self._workers = workers
         self._known_s: dict[tuple[str, int], float] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
@@ -80,6 +81,10 @@ class Choices:
             one_row = operator.m == 1
             able = tuple(u for u in self._units if (u.multiplies_vectors if one_row else u.multiplies_matrices))
             teams = [("cpu", self._cores), ("matrix", able)]
+            if one_row and self._units and not able:  # who drives a unit that cannot do it has a core that can
+                everybody = on_cores(self._chip, self._workers, self._numbers)
+                driving = tuple(agent for agent in everybody if agent.role == "matrix")
+                teams = [("cpu", tuple(a for a in everybody if a.role == "cpu")), ("matrix", driving)]
         if all(team for _, team in teams):
             teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
         found = [self._choice(mode, team, operator) for mode, team in teams if team]

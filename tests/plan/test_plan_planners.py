@@ -141,6 +141,16 @@ def test_roofline_uses_cores_alone_where_there_is_no_unit_or_one_thread() -> Non
         assert {entry.mode for entry in plan.operators} == {"cpu"}
 
 
+def test_a_row_that_units_cannot_multiply_is_multiplied_by_the_cores_that_drive_them() -> None:
+    """Where every core but one drives a unit of its own, and units have no instruction for a single row."""
+    chip = library.load("server-lx2")
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.parse("decode:40"), layers=1)
+    plan, on_cores = roofline(graph, chip), cpu_only(graph, chip)
+    assert len(plan.site("lm_head").workers) > 100
+    executor = SimExecutor(chip)
+    assert executor.seconds(lower(plan, graph)) <= 1.05 * executor.seconds(lower(on_cores, graph))
+
+
 def test_plans_can_be_told_apart() -> None:
     first, second = cpu_only(LARGE, M4, 4), cpu_only(LARGE, M4, 4)
     assert plan_differences(first, second) == ()
