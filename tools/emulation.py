@@ -54,6 +54,7 @@ PYTHON_PACKAGES = (
     "zlib1g", "libssl3", "libffi8", "libgcc-s1", "libstdc++6", "libsqlite3-0", "libbz2-1.0", "liblzma5", "libncursesw6",
     "libtinfo6", "libreadline8", "libuuid1", "libcrypt1",
 )  # fmt: skip
+SPEAKING_PACKAGES = ("jinja2", "tokenizers")
 TEST_PACKAGES = ("pytest", "hypothesis")
 WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 """Platforms whose wheels run with the C library of that suite, 2.36."""
@@ -132,8 +133,9 @@ def ensure_python() -> None:
 
 
 def ensure_packages() -> None:
-    """The packages that smesim and its tests need, as wheels for arm64."""
-    wanted = [*requirements([]), *(r for r in requirements(["dev"]) if r.split(">=")[0] in TEST_PACKAGES)]
+    """The packages that smesim, its tests and models that speak need, as wheels for arm64."""
+    more = [r for r in requirements(["dev", "llm"]) if r.split(">=")[0] in (*TEST_PACKAGES, *SPEAKING_PACKAGES)]
+    wanted = list(dict.fromkeys([*requirements([]), *more]))
     key = digest([], *wanted)
     if stamp("packages") == key:
         return
