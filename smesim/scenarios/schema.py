@@ -82,8 +82,8 @@ class _Part(BaseModel):
 class Published(_Part):
     """What somebody published: a range, a maximum ("up to"), or a value that a prediction should hit.
 
-    `records` names published measurements, whose values and sources are then taken; a `ratio` is the first over the
-    second of two.
+    `records` names published measurements, whose values, unit and sources are then taken; a `ratio` is the first over
+    the second of two.
     """
 
     says: _Text
@@ -94,6 +94,14 @@ class Published(_Part):
     source: str = ""
     records: _Names = ()
     tolerance: Annotated[float, Field(gt=0)] = TOLERANCE
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_the_unit_of_its_records(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or "unit" in given or given.get("statistic") == "ratio":
+            return given
+        units = {record.unit_of_value for name in given.get("records", ()) if (record := record_of(name)) is not None}
+        return given | {"unit": units.pop()} if len(units) == 1 else given
 
     @model_validator(mode="after")
     def _has_figures(self) -> Self:
