@@ -59,6 +59,8 @@ QUICK_RUNS = (
     (NARROW, ("prefill:76", "prefill:210", "decode:400", "decode:1900")),
     (MIXED, ("prefill:50", "prefill:150", "decode:210")),
 )
+SLOW_ALONE = ("prefill:380", "prefill:210")
+"""Prompts that take a second on one thread; shorter ones tell as much of what one thread does."""
 MORE_RUNS = (
     (WIDE, ("prefill:3", "prefill:6", "prefill:16", "prefill:66", "prefill:140", "decode:1100")),
     (NARROW, ("prefill:20", "prefill:340,past=300", "decode:90", "decode:850")),
@@ -97,7 +99,8 @@ class LittleRun:
 
 
 def planned_runs(quick: bool, threads: int, formats: Sequence[DType] = (DType.F32,)) -> list[PlannedRun]:
-    """Every run: each with all threads and with one, in a quick probe of experts only with one."""
+    """Every run: each with all threads and with one; in a quick probe of experts only with one, and the longest prompts
+    only with all."""
     groups = [(DType.F32, *group) for group in (QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS))]
     groups += [(weights, *group) for weights in formats if weights is not DType.F32 for group in LOW_PRECISION_RUNS]
     counts = (1,) if threads == 1 else (threads, 1)
@@ -106,6 +109,7 @@ def planned_runs(quick: bool, threads: int, formats: Sequence[DType] = (DType.F3
         for weights, model, phases in groups
         for count in (counts[-1:] if quick and model is MIXED else counts)
         for phase in phases
+        if not (quick and phase in SLOW_ALONE and count < threads)
     ]
 
 
