@@ -28,8 +28,6 @@ from smesim.sim.timeline import makespan_s, simulate
 from smesim.workload import Phase, build_graph, catalog
 from tests.sim.programs import T, write_program
 
-pytestmark = pytest.mark.skipif(not compiled.is_there(), reason="the compiled engine was not built")
-
 PROGRAMS_A_DRAW = 25
 LINKS = {"dram": 1e10, "l2": 4e10, "a.port": 7.7e9, "b.port": 3e9, "odd": 1e10 / 3}
 ROUND_TIMES_S = (0.0, 1e-6, 2e-6, 5e-5)
