@@ -175,7 +175,7 @@ def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) 
     drawn(page)
     page.mouse.click(*page.evaluate(A_TASK_TO_CLICK))
     page.wait_for_function("location.search.includes('task=')")
-    page.get_by_text("what it waited for").wait_for()
+    page.get_by_text("A solid frame is the task").wait_for()
     settled(page)
     page.get_by_test_id("stDataFrame").nth(1).wait_for()  # facts of both sides, and what the error is made of
     keep_picture(page, "timeline-task")
