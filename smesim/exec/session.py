@@ -27,10 +27,11 @@ from smesim.errors import DeviceError, WorkloadError
 from smesim.exec.arena import Arena
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
-from smesim.exec.loading import Conversion, computed_dtypes, load_weights
+from smesim.exec.loading import Conversion, computed_dtypes, conversions, load_weights
 from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
+from smesim.exec.weight_cache import WeightCache
 from smesim.hwmodel.chip import Chip
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
@@ -76,6 +77,8 @@ class Timings:
     decode_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    packed_before: bool = False
+    """Whether the weights came packed from the disk."""
     restoring_s: float = 0.0
     """Taking a KV cache from a file."""
     first_token_s: float = 0.0
@@ -119,6 +122,8 @@ class Session:
     history: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((1, 0), np.int32))
     """The tokens in the KV cache, shape (batch, past)."""
     conversions: tuple[Conversion, ...] = ()
+    notices: tuple[str, ...] = ()
+    """What became of packed weights on disk, where that is not what was asked for."""
     bill: MemoryBill | None = None
     timings: Timings = field(default_factory=Timings)
     record: list[Step] | None = None
@@ -133,14 +138,15 @@ class Session:
         cls, path: Path | str | Checkpoint, chip: Chip, *, device: Device | None = None, isa: str | None = None,
         context: int | None = None, batch: int = 1, chunk: int = CHUNKS[-1], threads: int | None = None,
         planner_name: str = "cpu_only", weights: DType | None = None, kv: DType = DType.F32,
-        progress: Progress | None = None,
+        cache: WeightCache | None = None, progress: Progress | None = None,
     ) -> Session:  # fmt: skip
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
         is less); `weights` the format that they are computed in (default: `computed_dtypes`), `kv` that of the KV
-        cache: f32, f16 or q8_0. Raises WorkloadError for a file that is not right, PlanError for formats without
-        plans, DeviceError where memory or kernels lack.
+        cache: f32, f16 or q8_0. Packed weights are taken from `cache`, or kept there, if it is given. Raises
+        WorkloadError for a file that is not right, PlanError for formats without plans, DeviceError where memory or
+        kernels lack.
         """
         begin = time.perf_counter()
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
@@ -156,7 +162,7 @@ class Session:
         executor = NativeExecutor(device or Device.here(), isa)
         session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, dtypes)
         session.history = np.empty((batch, 0), np.int32)
-        session._load(progress)
+        session._load(cache, progress)
         session.timings.load_s = time.perf_counter() - begin - session.timings.planning_s
         return session
 
@@ -311,14 +317,17 @@ class Session:
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
         return MovingProgram(plan, self.context + self.chunk)
 
-    def _load(self, progress: Progress | None) -> None:
+    def _load(self, cache: WeightCache | None, progress: Progress | None) -> None:
         begin = time.perf_counter()
         moving = self._planned(Phase.decode(1, self.batch))
-        program = moving.program
+        program, graph, device = moving.program, moving.plan.graph(), self.executor.device
         self.bill = self.executor.check(program)
-        self._first = tensors = Tensors(program, self.executor.device)
-        self._ready[0, 1] = self._made_ready(moving, tensors)
         self.timings.planning_s += time.perf_counter() - begin
+        self.conversions = conversions(program, graph, self.checkpoint)
+        entry = None if cache is None else cache.entry(self.checkpoint, program, graph, device)
+        packed = None if entry is None else entry.mapped()
+        self._first = tensors = Tensors(program, device, given=packed)
+        self._ready[0, 1] = self._made_ready(moving, tensors)
         for name in ROPE_TABLES:
             tensors.fill_rope(program.buffer_index(name), self.checkpoint.model)
         filled, total = 0, max(1, self.bill.weights_bytes)
@@ -329,5 +338,9 @@ class Session:
             if progress is not None:
                 progress("loading", min(1.0, filled / total))
 
-        graph = moving.plan.graph()
-        self.conversions = load_weights(program, graph, tensors, self.checkpoint, self.executor.device, report)
+        if packed is None:
+            load_weights(program, graph, tensors, self.checkpoint, device, report)
+            if entry is not None:
+                entry.keep(dict(zip(program.buffer_names, tensors.arrays, strict=True)))
+        self.timings.packed_before = packed is not None
+        self.notices = () if entry is None else tuple(entry.notices)
