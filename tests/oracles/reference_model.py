@@ -260,7 +260,7 @@ def forward(
     """
     if bf16:
         weights = {
-            name: to_bf16(w.astype(np.float64)).astype(np.float32) if w.ndim > 1 and ".router." not in name else w
+            name: to_bf16(w.astype(np.float64)).astype(np.float32) if w.ndim > 1 and ".rout" not in name else w
             for name, w in weights.items()
         }
     batch, n_tokens = tokens.shape
