@@ -42,7 +42,10 @@ def opened(
             checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
             kv=DType.parse(kv), cache=cache, progress=report,
         )  # fmt: skip
-    _notices([] if json else [*map(str, session.conversions), *session.notices])
+    if json:  # times are asked for
+        session.settle()
+    else:
+        _notices(list(map(str, session.conversions)))
     return session, tokenizer
 
 
@@ -99,6 +102,8 @@ def generation(
         out.write(json_module.dumps(facts, indent=1) + "\n")
     else:
         out.write("\n")
+        session.settle()
+        _notices(session.notices)
         Console(stderr=True, highlight=False).print(account(session), markup=False)
     if interrupted:
         raise KeyboardInterrupt
@@ -173,6 +178,7 @@ def bench(
                 checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
                 kv=DType.parse(kv), cache=cache, progress=report,
             )  # fmt: skip
+            session.settle()
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "cache.safetensors" if restored else None
                 found = model_runs.bench(session, prompts, generated, repeats, report, file)

@@ -14,6 +14,7 @@ computed for the filling is overwritten by the tokens that come there later, bef
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +32,7 @@ from smesim.exec.loading import Conversion, computed_dtypes, conversions, load_w
 from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
-from smesim.exec.weight_cache import WeightCache
+from smesim.exec.weight_cache import Entry, WeightCache
 from smesim.hwmodel.chip import Chip
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
@@ -122,8 +123,6 @@ class Session:
     history: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty((1, 0), np.int32))
     """The tokens in the KV cache, shape (batch, past)."""
     conversions: tuple[Conversion, ...] = ()
-    notices: tuple[str, ...] = ()
-    """What became of packed weights on disk, where that is not what was asked for."""
     bill: MemoryBill | None = None
     timings: Timings = field(default_factory=Timings)
     record: list[Step] | None = None
@@ -131,6 +130,8 @@ class Session:
     _ready: dict[tuple[int, ...], _Ready] = field(default_factory=dict)
     _team: Any = None
     _first: Tensors | None = None
+    _entry: Entry | None = None
+    _keeping: threading.Thread | None = None
     _arena: Arena = field(default_factory=Arena)
 
     @classmethod
@@ -235,6 +236,17 @@ class Session:
         """Where the keys and values of all programs are."""
         assert self._first is not None
         return self._first
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What became of packed weights on disk so far, where that is not what was asked for."""
+        return () if self._entry is None else tuple(self._entry.notices)
+
+    def settle(self) -> None:
+        """Wait until packed weights are on the disk, which goes on beside the first steps and takes some of the
+        machine. The interpreter does so before it ends."""
+        if self._keeping is not None:
+            self._keeping.join()
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -341,6 +353,8 @@ class Session:
         if packed is None:
             load_weights(program, graph, tensors, self.checkpoint, device, report)
             if entry is not None:
-                entry.keep(dict(zip(program.buffer_names, tensors.arrays, strict=True)))
+                arrays = dict(zip(program.buffer_names, tensors.arrays, strict=True))
+                self._keeping = threading.Thread(target=entry.keep, args=(arrays,), name="keep packed weights")
+                self._keeping.start()
         self.timings.packed_before = packed is not None
-        self.notices = () if entry is None else tuple(entry.notices)
+        self._entry = entry

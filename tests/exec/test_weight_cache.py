@@ -40,7 +40,9 @@ def model(made: Path, tmp_path: Path) -> Path:
 
 def opened(path: Path, cache: WeightCache | None, **options: Any) -> tuple[Session, NDArray[np.float32]]:
     session = Session.open(path, CHIP, context=32, threads=CORES, cache=cache, **options)
-    return session, session.prefill(TOKENS)
+    logits = session.prefill(TOKENS)
+    session.settle()
+    return session, logits
 
 
 def entries(cache: WeightCache) -> list[Path]:
