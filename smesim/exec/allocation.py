@@ -11,16 +11,11 @@ import numpy.typing as npt
 HUGE_PAGE_BYTES = 2 << 20
 
 
-def allocate(n_bytes: int, *, streamed: bool = True) -> npt.NDArray[np.uint8]:
-    """Zeroed bytes on a 2 MiB boundary. What is `streamed` lies on huge pages where the system gives them: cold weights
-    touch a new 4 KiB page every 150 ns otherwise. Memory that could be shared with other processes gets none.
-
-    Huge pages may have to be made first, by moving what is in their way, and are taken whole: so what is small, or
-    filled little by little, does without.
-    """
-    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES, **private)
-    if hasattr(mmap, "MADV_HUGEPAGE") and streamed and n_bytes >= HUGE_PAGE_BYTES:
+def allocate(n_bytes: int) -> npt.NDArray[np.uint8]:
+    """Zeroed bytes on a 2 MiB boundary, on huge pages where the system gives them: a cold weight stream touches a new
+    4 KiB page every 150 ns otherwise."""
+    block = mmap.mmap(-1, max(n_bytes, 1) + HUGE_PAGE_BYTES)
+    if hasattr(mmap, "MADV_HUGEPAGE") and n_bytes >= HUGE_PAGE_BYTES:
         with suppress(OSError):  # a system built without huge pages refuses the advice, an emulator any
             block.madvise(mmap.MADV_HUGEPAGE)
     array = np.frombuffer(block, np.uint8)

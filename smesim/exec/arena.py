@@ -28,8 +28,8 @@ class Arena:
         places: dict[int, Bytes] = {}
         for rank, index in enumerate(sorted(range(len(sizes)), key=lambda i: -sizes[i])):
             if rank == len(self._blocks):
-                self._blocks.append(allocate(sizes[index], streamed=False))
+                self._blocks.append(allocate(sizes[index]))
             elif len(self._blocks[rank]) < sizes[index]:
-                self._blocks[rank] = allocate(sizes[index], streamed=False)
+                self._blocks[rank] = allocate(sizes[index])
             places[index] = self._blocks[rank][: sizes[index]]
         return [places[index] for index in range(len(sizes))]

@@ -301,7 +301,7 @@ class _NativeRun:
         self.start_ns = np.zeros(n_tasks, np.int64)
         self.end_ns = np.zeros(n_tasks, np.int64)
         self.ran_on = np.full(n_tasks, ANY_WORKER, np.int32)
-        self.scratch = [allocate(_scratch_bytes(program, table), streamed=False) for table in tables]
+        self.scratch = [allocate(_scratch_bytes(program, table)) for table in tables]
         run = self.struct = ffi.new("struct sms_run *")
         self.keep: list[Any] = [tensors]
 

@@ -58,10 +58,7 @@ class Tensors:
         if arena is not None:
             activations = np.flatnonzero(program.buffers["role"] == BufferRole.ACTIVATION).tolist()
             there |= zip(activations, arena.placed([sizes[i] for i in activations]), strict=True)
-        weights = (program.buffers["role"] == BufferRole.WEIGHT).tolist()
-        self._arrays = [
-            there[i] if i in there else allocate(size, streamed=weights[i]) for i, size in enumerate(sizes)
-        ]
+        self._arrays = [there[i] if i in there else allocate(size) for i, size in enumerate(sizes)]
 
     @classmethod
     def random(
