@@ -11,11 +11,10 @@ them and makes the trace.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from smesim import __version__
 from smesim.errors import ProgramError, SmesimError
@@ -36,6 +35,9 @@ from smesim.sim.engine import Flow, Work
 from smesim.sim.part import Part
 from smesim.sim.timeline import ENGINES, EngineName, Timeline, makespan_s, simulate
 from smesim.trace.schema import Trace, TraceMeta
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class SimExecutor:
@@ -124,6 +126,8 @@ class SimExecutor:
 
 
 def _categorical(codes: npt.NDArray[np.intp], names: list[str]) -> pd.Categorical:
+    import pandas as pd
+
     return pd.Categorical.from_codes(codes, categories=pd.Index(names, dtype="str"))
 
 
