@@ -28,7 +28,7 @@ TESTS = [str(path) for path in sorted(CHECKOUT.glob("tests/exec/test_kernels_*.p
 # Loaded by itself, hypothesis' plugin would have pytest compile all of hypothesis anew, to rewrite its assertions.
 PYTEST = ("--disable-plugin-autoload", "-p", "tests.emulated.few_examples", "-p", "no:cacheprovider",
           "--color=no")  # fmt: skip
-OWN_CODE = ("_products.py", "_pack.py", "_attention.py", "_sme.py", "_lowp.py", "_blocks.py")
+OWN_CODE = ("_products.py", "_pack.py", "_append.py", "_attention.py", "_sme.py", "_lowp.py", "_blocks.py")
 OF_MATRIX = [path for path in TESTS if path.endswith(OWN_CODE)]
 OF_NEWER_CORES = ("-k", "neondot or neonmm", *(path for path in TESTS if path.endswith(("_lowp.py", "_blocks.py"))))
 ONLY_MATRIX = ("-p", "tests.emulated.only_matrix", *OF_MATRIX)
