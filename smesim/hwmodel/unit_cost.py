@@ -147,7 +147,8 @@ class UnitCosts:
             min(begin + panel, last) - max(begin, first) for begin in range(first // panel * panel, last, panel)
         ]
         elements = sequences * (last - first) * width
-        slices, vectors = sequences * width * sum(-(-rows // side) for rows in panels), elements / min(side, panel)
+        slices: float = sequences * width * sum(-(-rows // side) for rows in panels)
+        vectors = elements / min(side, panel)
         if "edge_tiles" not in self._effects:
             slices, vectors = elements / side, elements / side
         stored_bytes = (slices + vectors) * side * WORD_BYTES
