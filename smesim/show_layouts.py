@@ -80,18 +80,18 @@ def _table(report: LayoutReport, how: str, title: str) -> Table:
     table.add_column("operator", no_wrap=True)
     for column in ("times", "tasks", "bytes", "predicted"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("by", no_wrap=True)
     table.add_column("what and why")
     for group in by_site(report.of(how)):
         first = group.first
         tensor = first.tensor.replace(f"layers.{first.layer}.", "")
         numbers = (str(group.count), str(group.tasks), format_bytes(group.n_bytes), _seconds(group.seconds))
-        table.add_row(first.site, *numbers, first.by, f"{tensor} as {first.layout}: {first.why}")
+        by = f" by {first.by}" if first.by else ""
+        table.add_row(first.site, *numbers, f"{tensor} as {first.layout}{by}: {first.why}")
     table.add_section()
     for name, layer in (("first layer", 0), ("in all", None)):
         sums = _sum(report.of(how, layer))
         counts = (str(sums["operators"]), str(sums["tasks"]), format_bytes(sums["n_bytes"]))
-        table.add_row(name, *counts, _seconds(sums["seconds"]))
+        table.add_row(name, *counts, _seconds(sums["seconds"]), "")
     return table
 
 
