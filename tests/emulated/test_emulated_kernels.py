@@ -37,7 +37,7 @@ OTHERS = ("-k", "not across and not random_weights and not (test_kernels_blocks 
           " and (not test_kernels_lowp or any_shape)", *ONLY_MATRIX)  # fmt: skip
 """Low precision is packed by the cores' kernels, as weights in blocks are, and random ones made; the loops around its
 tiles are those of f32, and those over blocks the same for all."""
-ALONE = (*OTHERS, *(word for path in TESTS if path.endswith("_blocks.py") for word in ("--deselect", path)))
+ALONE = tuple(word for word in OTHERS if not word.endswith("_blocks.py"))
 """SME alone has nothing for blocks, so its table has the cores' there: seen once, and in the plans of every length."""
 
 
