@@ -18,7 +18,11 @@ from setuptools.modified import newer_group
 ROOT = Path(__file__).resolve().parent
 NATIVE = ROOT / "native"
 ENGINE = "smesim.sim._engine"
-COMMON_FLAGS = ["-std=c11", "-O3", "-Wall", "-Wextra", "-ffp-contract=fast", "-fvisibility=hidden", "-fPIC"]
+LINK_ONLY = bool(os.environ.get("SMESIM_LINK_ONLY"))
+"""Set by who has the native modules compiled beside the sources already, and only wants to install a link to them."""
+OPTIMISATION = os.environ.get("SMESIM_OPTIMISATION", "-O3")
+"""Something else only to see whether all compiles and links."""
+COMMON_FLAGS = ["-std=c11", OPTIMISATION, "-Wall", "-Wextra", "-ffp-contract=fast", "-fvisibility=hidden", "-fPIC"]
 X86_AVX2 = ["-mavx2", "-mfma", "-mbmi2", "-mf16c"]
 X86_AVX512 = [*X86_AVX2, "-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq"]
 # Without tables for unwinding, of which kernels have no use, SME code needs no routine that says how long vectors are
@@ -132,7 +136,7 @@ class BuildNative(build_ext):
 
 if __name__ == "__main__":
     setup(
-        cffi_modules=["native/builder.py:ffibuilder", "native/builder.py:engine"],
+        cffi_modules=[] if LINK_ONLY else ["native/builder.py:ffibuilder", "native/builder.py:engine"],
         cmdclass={"build_ext": BuildNative},
         options={"bdist_wheel": {"py_limited_api": "cp311"}},
     )

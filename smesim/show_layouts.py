@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from smesim.plan.explain import SAVED, TASKS, WRITTEN, LayoutReport, Packing, by_site, total_seconds
+from smesim.plan.explain import APPENDED, SAVED, TASKS, WRITTEN, LayoutReport, Packing, by_site, total_seconds
 from smesim.plan.schema import Plan
 from smesim.units import format_bytes, format_seconds
 
@@ -19,6 +19,7 @@ _TITLES = {
     TASKS: "pack tasks",
     SAVED: "packings saved (bytes that they would have moved)",
     WRITTEN: "operators that write packed",
+    APPENDED: "keys and values, packed as they are appended",
 }
 
 
@@ -37,7 +38,7 @@ def as_json(report: LayoutReport) -> dict[str, Any]:
 
 
 def _totals(report: LayoutReport, layer: int | None = None) -> dict[str, Any]:
-    return {how: _sum(report.of(how, layer)) for how in (TASKS, SAVED, WRITTEN)}
+    return {how: _sum(report.of(how, layer)) for how in _TITLES}
 
 
 def _sum(packings: Iterable[Packing]) -> dict[str, Any]:
@@ -82,9 +83,10 @@ def _table(report: LayoutReport, how: str, title: str) -> Table:
     table.add_column("what and why")
     for group in by_site(report.of(how)):
         first = group.first
-        tensor = first.tensor.removeprefix(f"layers.{first.layer}.")
+        tensor = first.tensor.replace(f"layers.{first.layer}.", "")
         numbers = (str(group.count), str(group.tasks), format_bytes(group.n_bytes), _seconds(group.seconds))
-        table.add_row(first.site, *numbers, f"{tensor} as {first.layout}: {first.why}")
+        by = f" by {first.by}" if first.by else ""
+        table.add_row(first.site, *numbers, f"{tensor} as {first.layout}{by}: {first.why}")
     table.add_section()
     for name, layer in (("first layer", 0), ("in all", None)):
         sums = _sum(report.of(how, layer))

@@ -24,9 +24,11 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
+import threading
 import time
 import venv
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
 STAMPS = ENVIRONMENT / "set-up.json"
+STAMPS_LOCK = threading.Lock()
 CACHE = ROOT / ".cache"
 PYPROJECT = ROOT / "pyproject.toml"
 NATIVE_MODULES = (ROOT / "smesim" / "exec" / "_native.abi3.so", ROOT / "smesim" / "sim" / "_engine.abi3.so")
@@ -69,11 +72,18 @@ def main() -> int:
     parser.add_argument("--trained", action="store_true", help="also a trained model for the tests, if it can be had")
     parser.add_argument("--vocabularies", action="store_true", help="also llama.cpp's vocabularies with test vectors")
     arguments = parser.parse_args()
+    extras = [extra for extra in arguments.extras.split(",") if extra]
     try:
         ensure_environment()
-        ensure_requirements([extra for extra in arguments.extras.split(",") if extra])
+        wanted = requirements(extras)
+        ensure_requirements(build_requirements(), "what builds")
+        environment = None if native_is_there() else build_environment()
+        with ThreadPoolExecutor() as pool:  # one waits for the network, the other for the processor
+            packages = pool.submit(ensure_requirements, wanted, ", ".join(extras))
+            native = pool.submit(ensure_native, environment)
+        for step in (packages, native):
+            step.result()
         ensure_package()
-        ensure_native()
         if arguments.trained:
             ensure_trained_model()
         if arguments.vocabularies:
@@ -101,13 +111,12 @@ def ensure_environment() -> None:
     write_stamp("environment", environment_key())
 
 
-def ensure_requirements(extras: Sequence[str]) -> None:
-    """What pyproject.toml requires to build, to run, and for the extras. What an earlier run installed stays."""
-    wanted = requirements(extras)
+def ensure_requirements(wanted: Sequence[str], what_for: str) -> None:
+    """Packages that pyproject.toml requires. What an earlier run installed stays."""
     installed = stamp("requirements") or []
     if set(wanted) <= set(installed):
         return
-    with announced("installing Python packages" + (f" ({', '.join(extras)})" if extras else "")):
+    with announced("installing Python packages" + (f" ({what_for})" if what_for else "")):
         run([*PIP, "install", *wanted], "pip could not install what pyproject.toml requires")
     write_stamp("requirements", sorted({*installed, *wanted}))
 
@@ -145,28 +154,30 @@ def ensure_vocabularies() -> None:
 
 
 def ensure_package() -> None:
-    """smesim itself: its command, and a link from .venv to this checkout. Making the link compiles everything once."""
+    """smesim itself: its command, and a link from .venv to this checkout, where the native modules are."""
     key = digest([PYPROJECT, ROOT / "setup.py"])
     if stamp("package") == key:
         return
-    native = native_key()
-    environment, compiler = build_environment()
-    with announced(f"compiling the native kernels with {compiler}, installing smesim into .venv"):
+    with announced("installing smesim into .venv"):
         run(
             [*PIP, "install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT)],
-            "smesim could not be built and installed",
-            environment,
+            "smesim could not be installed",
+            {**os.environ, "SMESIM_LINK_ONLY": "1"},
         )
     write_stamp("package", key)
-    write_stamp("native", native)
 
 
-def ensure_native() -> None:
-    """The native module beside its Python code, from the C files as they are now."""
-    key = native_key()
-    if stamp("native") == key and all(module.exists() for module in NATIVE_MODULES):
+def native_is_there() -> bool:
+    """Whether the native modules stand beside their Python code, made from the C files as they are now."""
+    return stamp("native") == native_key() and all(module.exists() for module in NATIVE_MODULES)
+
+
+def ensure_native(build: tuple[dict[str, str], str] | None) -> None:
+    """The native modules, if there is something to build: in an environment, by a compiler."""
+    if build is None:
         return
-    environment, compiler = build_environment()
+    key = native_key()
+    environment, compiler = build
     with announced(f"compiling the native kernels with {compiler}"):
         run(
             [str(ENVIRONMENT_PYTHON), "setup.py", "--quiet", "build_ext", "--inplace"],
@@ -189,13 +200,22 @@ def build_wheel() -> None:
         )
 
 
+def build_requirements() -> list[str]:
+    """The requirement strings of pyproject.toml to build."""
+    import tomllib
+
+    described = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
+    wanted: list[str] = described["build-system"]["requires"]
+    return wanted
+
+
 def requirements(extras: Sequence[str]) -> list[str]:
     """The requirement strings of pyproject.toml: to build, to run, and of each extra."""
     import tomllib
 
     described = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))
     optional: dict[str, list[str]] = described["project"]["optional-dependencies"]
-    wanted: list[str] = [*described["build-system"]["requires"], *described["project"]["dependencies"]]
+    wanted = [*build_requirements(), *described["project"]["dependencies"]]
     for extra in extras:
         if extra not in optional:
             raise SetUpError(f"pyproject.toml has no extra {extra!r}; it has {', '.join(sorted(optional))}")
@@ -337,13 +357,14 @@ def stamp(step: str) -> Any:
 
 def write_stamp(step: str, value: str | list[str]) -> None:
     """Records that a step is finished, whole or not at all."""
-    try:
-        stamps = json.loads(STAMPS.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        stamps = {}
-    partial = STAMPS.with_suffix(".partial")
-    partial.write_text(json.dumps({**stamps, step: value}, indent=1) + "\n", encoding="utf-8")
-    partial.replace(STAMPS)
+    with STAMPS_LOCK:
+        try:
+            stamps = json.loads(STAMPS.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            stamps = {}
+        partial = STAMPS.with_suffix(".partial")
+        partial.write_text(json.dumps({**stamps, step: value}, indent=1) + "\n", encoding="utf-8")
+        partial.replace(STAMPS)
 
 
 @contextmanager

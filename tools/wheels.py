@@ -49,13 +49,14 @@ def main() -> int:
     """0 when the wheels are there; 1 after one line that says what is wrong."""
     parser = argparse.ArgumentParser(description="build wheels of smesim for other machines")
     parser.add_argument("--into", type=Path, default=ROOT / "dist", help="folder for the wheels; default: dist")
+    parser.add_argument("--small", action="store_true", help="optimise for size: half the time, to see that it links")
     parser.add_argument("--target", action="append", choices=list(TARGETS), help="may be repeated; default: all")
     arguments = parser.parse_args()
     try:
         ensure_python()
         ensure_compiler()
         for tag in arguments.target or TARGETS:
-            build_wheel(TARGETS[tag], arguments.into.resolve())
+            build_wheel(TARGETS[tag], arguments.into.resolve(), arguments.small)
     except SetUpError as error:
         print(f"no wheel: {error}", file=sys.stderr)
         return 1
@@ -65,7 +66,7 @@ def main() -> int:
     return 0
 
 
-def build_wheel(target: Target, into: Path) -> None:
+def build_wheel(target: Target, into: Path, small: bool = False) -> None:
     """One wheel for every Python from the oldest on. What an earlier build collected does not go in."""
     for collected in (ROOT / "build").glob(f"lib.{target.python}-*"):
         shutil.rmtree(collected)
@@ -75,7 +76,8 @@ def build_wheel(target: Target, into: Path) -> None:
         run(
             [*pip, "--no-deps", "--no-build-isolation", named, str(ROOT)],
             f"the wheel for {target.tag} could not be built",
-            cross_environment(target.zig, target.python, (headers_for_all(),), *target.link),
+            cross_environment(target.zig, target.python, (headers_for_all(),), *target.link)
+            | ({"SMESIM_OPTIMISATION": "-Os"} if small else {}),
         )
 
 

@@ -83,6 +83,7 @@ static void complete(struct sms_kernels *table, const struct sms_kernels *leaves
     table->gemm = leaves->gemm;
     if (leaves->gemv)
         table->gemv = leaves->gemv;
+    table->kv_pack = leaves->kv_pack;
     table->attention = leaves->attention;
     table->attention_scratch = leaves->attention_scratch;
     table->qk_block = leaves->qk_block;

@@ -154,9 +154,9 @@ static void run_kv_append(const struct sms_run *run, int32_t worker, const struc
         int64_t row = sequence * op->tokens + t->begin0;
         float *k_cache = buffer(run, op->output0) + sequence * op->kv_heads * sms_k_cache_size(op->capacity, op->head_dim);
         float *v_cache = buffer(run, op->output1) + sequence * op->kv_heads * sms_v_cache_size(op->capacity, op->head_dim);
-        k->kv_append(buffer(run, op->input0) + row * ld, ld, buffer(run, op->input1) + row * ld, ld,
-                     t->end0 - t->begin0, op->past + t->begin0, 0, op->kv_heads, op->head_dim, op->capacity, k_cache,
-                     v_cache);
+        (t->kind == SMS_KV_PACK ? k->kv_pack : k->kv_append)(
+            buffer(run, op->input0) + row * ld, ld, buffer(run, op->input1) + row * ld, ld, t->end0 - t->begin0,
+            op->past + t->begin0, 0, op->kv_heads, op->head_dim, op->capacity, k_cache, v_cache);
     }
 }
 
@@ -181,7 +181,8 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_GEMM: run_gemm(run, worker, op, t); return 0;
     case SMS_GEMV: run_gemv(run, worker, op, t); return 0;
     case SMS_ROPE: run_rope(run, k, op, t); return 0;
-    case SMS_KV_APPEND: run_kv_append(run, worker, op, t); return 0;
+    case SMS_KV_APPEND:
+    case SMS_KV_PACK: run_kv_append(run, worker, op, t); return 0;
     case SMS_ATTENTION:
     case SMS_ATTENTION_QK:
     case SMS_ATTENTION_SOFTMAX:

@@ -7,7 +7,7 @@
 
 /* Rows that are worked on together, and keys of a block: with many rows a block is used often, with few it should
  * stay in the L1 cache. */
-enum { MOST_ROWS = 96, KEYS_OF_MANY = 256, FEW_ROWS = 16, KEYS_OF_FEW = 64, PIECE = 64 };
+enum { MOST_ROWS = 96, KEYS_OF_MANY = 256, FEW_ROWS = 16, KEYS_OF_FEW = 64 };
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -144,21 +144,6 @@ void sms_narrow_part(const struct sms_narrow_head *head, const struct sms_attent
     gather(head, at, scaled, key0, key0 + keys, gathered);
 }
 
-/* One position of one head: a key as a column of its panels, a value as a row of them (f16) or of the cache (Q8_0). */
-static void append_f16(const struct sms_lowp *lowp, const float *x, int is_v, int64_t position, int64_t d,
-                       int64_t capacity, uint16_t *cache) {
-    uint16_t numbers[PIECE];
-    for (int64_t i = 0; i < d; i += PIECE) {
-        const int64_t count = smaller(d - i, PIECE);
-        uint16_t *to = cache + (is_v ? sms_rhs_offset(i, position, capacity) : sms_rhs_offset(position, i, d));
-        lowp->narrow_f16(x + i, count, numbers);
-        for (int64_t j = 0; is_v && j < count; j += SMS_NR)
-            memcpy(to + j * capacity, numbers + j, (size_t)smaller(count - j, SMS_NR) * sizeof *numbers);
-        for (int64_t j = 0; !is_v && j < count; j++)
-            to[j * SMS_NR] = numbers[j];
-    }
-}
-
 static void append_q8(const struct sms_blocks *blocks, const float *x, int is_v, int64_t position, int64_t d,
                       int64_t capacity, uint8_t *cache) {
     const int64_t per_row = d / SMS_BLOCK;
@@ -176,22 +161,34 @@ static void append_q8(const struct sms_blocks *blocks, const float *x, int is_v,
     }
 }
 
+static void append_f16(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+    const struct sms_lowp *lowp = run->lowp[worker];
+    const int64_t d = op->head_dim, capacity = op->capacity, ld = op->kv_heads * d;
+    const float *k = run->buffers[op->input0], *v = run->buffers[op->input1];
+    uint16_t *k_cache = run->buffers[op->output0], *v_cache = run->buffers[op->output1];
+    for (int64_t sequence = t->begin2; sequence < t->end2; sequence++) {
+        const int64_t row = sequence * op->tokens + t->begin0, first = sequence * op->kv_heads;
+        (t->kind == SMS_KV_PACK ? lowp->kv_pack_f16 : lowp->kv_append_f16)(
+            k + row * ld, ld, v + row * ld, ld, t->end0 - t->begin0, op->past + t->begin0, 0, op->kv_heads, d, capacity,
+            k_cache + first * sms_k_cache_size(capacity, d), v_cache + first * sms_v_cache_size(capacity, d));
+    }
+}
+
 void sms_narrow_append(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
-    const int64_t d = op->head_dim, ld = op->kv_heads * d;
+    if (op->rhs_dtype == SMS_NUMBER_F16) {
+        append_f16(run, worker, op, t);
+        return;
+    }
+    const int64_t d = op->head_dim, ld = op->kv_heads * d, size = sms_q8_cache_bytes(op->capacity, d);
     for (int is_v = 0; is_v < 2; is_v++) {
         const float *x = run->buffers[is_v ? op->input1 : op->input0];
         uint8_t *caches = run->buffers[is_v ? op->output1 : op->output0];
-        const int64_t size = cache_bytes(op->rhs_dtype, is_v, op->capacity, d);
         for (int64_t sequence = t->begin2; sequence < t->end2; sequence++)
             for (int64_t token = t->begin0; token < t->end0; token++)
                 for (int64_t head = 0; head < op->kv_heads; head++) {
                     const float *from = x + (sequence * op->tokens + token) * ld + head * d;
-                    uint8_t *cache = caches + (sequence * op->kv_heads + head) * size;
-                    if (op->rhs_dtype == SMS_NUMBER_Q8_0)
-                        append_q8(run->blocks[worker], from, is_v, op->past + token, d, op->capacity, cache);
-                    else
-                        append_f16(run->lowp[worker], from, is_v, op->past + token, d, op->capacity,
-                                   (uint16_t *)(void *)cache);
+                    append_q8(run->blocks[worker], from, is_v, op->past + token, d, op->capacity,
+                              caches + (sequence * op->kv_heads + head) * size);
                 }
     }
 }

@@ -106,6 +106,12 @@ class UnitCosts:
         """Whether there are kernels that pack a left operand on the unit; where not, the core does that itself."""
         return dtype == "f32"
 
+    @staticmethod
+    def appends(dtype: str) -> bool:
+        """Whether there are kernels that pack keys and values of a format on the unit. To make blocks of Q8_0 is
+        arithmetic row by row, maxima and divisions, which is the core's."""
+        return dtype in ("f32", "f16")
+
     def gemm(
         self, rows: int, mr: int, strips: tuple[int, int], columns: int, k: int, dtype: DTypeName = "f32"
     ) -> UnitWork:
@@ -128,6 +134,25 @@ class UnitCosts:
     def pack(self, elements: float) -> UnitWork:
         """Packing a left operand by turning tiles over: each element goes into a tile and out again."""
         return UnitWork(elements * WORD_BYTES / self._store_bytes_per_s + self._switch_s, 0.0, elements * WORD_BYTES)
+
+    def append(self, first: int, last: int, sequences: int, width: int) -> UnitWork:
+        """Packing the keys and values of the positions first .. last of some sequences, `width` elements each.
+
+        Keys are turned over a panel at a time: for each element a slice comes out of a tile, whether the panel is full
+        or not. Values go through vectors, no more than a panel's width of them at a time. Either takes as long in fewer
+        bits.
+        """
+        side, panel = self._tile("f32").rows, self._core.nr
+        panels = [
+            min(begin + panel, last) - max(begin, first) for begin in range(first // panel * panel, last, panel)
+        ]
+        elements = sequences * (last - first) * width
+        slices: float = sequences * width * sum(-(-rows // side) for rows in panels)
+        vectors = elements / min(side, panel)
+        if "edge_tiles" not in self._effects:
+            slices, vectors = elements / side, elements / side
+        stored_bytes = (slices + vectors) * side * WORD_BYTES
+        return UnitWork(stored_bytes / self._store_bytes_per_s + self._switch_s, 0.0, 2.0 * elements * WORD_BYTES)
 
     def attention(self, shape: AttentionShape) -> UnitWork:
         """Fused attention of one task on one KV head: both products on the unit, softmax on the core between them."""

@@ -21,6 +21,8 @@ from smesim.hwmodel.sharing import Path, max_min_rates
 from smesim.hwmodel.stand_in import computing_core
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork, unit_rates
 from smesim.plan.formats import ProductFormat
+from smesim.plan.program import TaskKind
+from smesim.plan.reuse import F32_BYTES, ROW_KERNELS, appended
 from smesim.plan.schema import PipelinePlan, Role, WorkerPlan
 from smesim.plan.tiles import NR, experts_with_rows, ranges, rows_of_expert
 from smesim.workload.operators import Attention, GroupedLinear
@@ -106,6 +108,14 @@ class Agent:
         if self.unit is None or not self.unit.packs(self.numbers.name):
             return self.core.pack_s(elements, self.numbers.name) / len(self.workers)
         return self.unit.pack(elements).unit_s / self.rate
+
+    def append_s(self, first: int, last: int, sequences: int, width: int, number_bytes: float) -> float:
+        """Packing the keys and values of positions first .. last of some sequences, as numbers of so many bytes."""
+        if self.unit is not None:
+            return self._on_unit_s(self.unit.append(first, last, sequences, width))
+        operands = appended(first, last, sequences, width, number_bytes)
+        elements = sum(operand.n_bytes for operand in operands) / len(operands) / F32_BYTES
+        return self.core.elementwise_s(ROW_KERNELS[TaskKind.KV_APPEND], last - first, elements)
 
     def attention_s(self, operator: Attention, tokens: int) -> float:
         """A whole attention, in tasks of so many query tokens."""

@@ -16,13 +16,14 @@ from typing import Any
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
 from smesim.plan.agents import Agent, agents_of, on_cores, streaming_rates
-from smesim.plan.formats import weights_format
+from smesim.plan.appending import Appending
+from smesim.plan.formats import cache_number, weights_format
 from smesim.plan.pipeline import fitted
-from smesim.plan.schema import Mode, PipelinePlan, WorkerPlan
+from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
-from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
+from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
 
 QUERY_BLOCK_TOKENS, UNIT_QUERY_BLOCK_TOKENS = 64, 32
 """Tokens of a task of fused attention: a core reads the keys once for so many; a unit has them in its tiles anyway, and
@@ -113,6 +114,15 @@ class Choices:
             return sum(count[kind] / agent.pack_s(elements) for kind, agent in alike.items())
 
         return tuple(worker for agent in max(teams, key=rate) for worker in agent.workers)
+
+    def of_append(self, operator: KvAppend, entry: OperatorPlan) -> OperatorPlan:
+        """The entry, with who packs keys and values where units take part."""
+        if not self._units:
+            return entry
+        number, on_own = cache_number(self._graph.dtypes.kv), on_cores(self._chip, self._workers, self._numbers)
+        cores = tuple(on_own[worker] for worker in entry.workers)
+        ways = Appending(self._chip, self._network, operator, number, entry, cores, self._units)
+        return ways.with_packers()
 
     def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
         if isinstance(operator, Attention) and operator.tokens == 1:

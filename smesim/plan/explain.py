@@ -2,7 +2,8 @@
 
 Read from a program, so it is what happens: a product whose packed operand its own pack tasks write has it *packed*; one
 that finds it there is *saved* a packing, by the product that packed it before or by the operator that wrote it packed.
-Weights are packed at load, keys and values as they are appended; nobody packs those again.
+Keys and values are packed as they are *appended*, by the cores or by the units. Weights are packed at load, and never
+again.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.plan.layout import ROW_MAJOR, can_write, read_layouts, writes_packed
-from smesim.plan.program import NO_BUFFER, PACKING, BufferRole, Layout, Number, Program, TaskKind
-from smesim.plan.schema import Plan
+from smesim.plan.program import APPENDING, NO_BUFFER, PACKING, BufferRole, Layout, Number, Program, TaskKind
+from smesim.plan.schema import OperatorPlan, Plan
 from smesim.plan.work import task_bytes
+from smesim.units import format_seconds
 from smesim.workload.graph import OperatorGraph, Role
-from smesim.workload.operators import GroupedLinear, Operator
+from smesim.workload.operators import GroupedLinear, KvAppend, Operator
 
-TASKS, SAVED, WRITTEN = "tasks", "saved", "written"
-"""How an operand comes to be packed: by tasks of its product; not again, as it is there; by whoever writes it."""
+TASKS, SAVED, WRITTEN, APPENDED = "tasks", "saved", "written", "appended"
+"""How an operand comes to be packed: by tasks of its product; not again, as it is there; by whoever writes it; of keys
+and values, by whoever appends them."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """One operand of one product, or the output of an operator that writes packed.
+    """One operand of one product, or the output of an operator that writes packed, of an append both.
 
-    `tasks`, `n_bytes` and `seconds` are of the tasks that do it, seconds summed over them (None: not predicted). Of a
-    packing that was saved there are no tasks; its bytes are those that pack tasks would have moved.
+    `by` says who does it. `tasks`, `n_bytes` and `seconds` are of the tasks that do, seconds summed over them (None:
+    not predicted). Of a packing that was saved there are none; its bytes are those that pack tasks would have moved.
     """
 
     operator: str
@@ -39,6 +42,7 @@ class Packing:
     layout: str
     how: str
     why: str
+    by: str
     tasks: int
     n_bytes: int
     seconds: float | None = None
@@ -71,7 +75,11 @@ class LayoutReport:
 
     def with_seconds(self, seconds: Mapping[tuple[str, str], float]) -> LayoutReport:
         """The report with the predicted seconds of tasks, by the names of their operator and their kind."""
-        kinds = {TASKS: ("pack_lhs", "expert_pack"), WRITTEN: ("rmsnorm_packed", "swiglu_packed")}
+        kinds = {
+            TASKS: ("pack_lhs", "expert_pack"),
+            WRITTEN: ("rmsnorm_packed", "swiglu_packed"),
+            APPENDED: ("kv_append", "kv_pack"),
+        }
 
         def timed(packing: Packing) -> Packing:
             if packing.how == SAVED:
@@ -94,7 +102,8 @@ def layout_report(plan: Plan, program: Program) -> LayoutReport:
 
     def add(operator: Operator, tensor: str, layout: str, how: str, why: str, tasks: npt.NDArray[np.bool_]) -> None:
         about = (operator.name, operator.site, operator.layer, tensor, layout, how, why)
-        packings.append(Packing(*about, int(tasks.sum()), int(moved[tasks].sum())))
+        by = _who(plan, plan.site(operator.site), how) if tasks.any() else ""
+        packings.append(Packing(*about, by, int(tasks.sum()), int(moved[tasks].sum())))
 
     for op, operator in enumerate(graph.operators):
         entry = plan.site(operator.site)
@@ -110,13 +119,41 @@ def layout_report(plan: Plan, program: Program) -> LayoutReport:
         if written != NO_BUFFER:
             add(operator, operator.outputs[0], entry.out_layout, WRITTEN, "all that read it want it so", mine)
             written_by[written] = operator.site, "written packed by"
+        if isinstance(operator, KvAppend):
+            what, layouts = " and ".join(operator.outputs), f"{_WORDS[Layout.K_PACKED]} and {_WORDS[Layout.V_PACKED]}"
+            add(operator, what, layouts, APPENDED, _why_appended(entry), mine & np.isin(kind_of, APPENDING))
     weights = program.buffers["n_bytes"][program.buffers["role"] == BufferRole.WEIGHT].sum()
     return LayoutReport(
         plan.layout_reuse,
         tuple(packings),
         _once(program),
-        {layout.name.lower(): _bytes_of(program, layout) for layout in Layout},
+        {word: _bytes_of(program, layout) for layout, word in _WORDS.items()},
         float(weights) / graph.resident_bytes(Role.WEIGHT),
+    )
+
+
+_WORDS = {layout: layout.name.lower() for layout in Layout}
+
+
+def _who(plan: Plan, entry: OperatorPlan, how: str) -> str:
+    """Those whose tasks pack: cores, and drivers by their units. A driver that writes packed, or appends and is no
+    packer, does so by the vectors of its core."""
+    by_vectors = how == WRITTEN or (how == APPENDED and not entry.packers)
+    workers = [plan.workers[i] for i in (() if by_vectors else entry.packers) or entry.workers]
+    drivers = 0 if by_vectors else sum(worker.role == "matrix" for worker in workers)
+    found = ((len(workers) - drivers, "core"), (drivers, "driver"))
+    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for count, word in found if count)
+
+
+def _why_appended(entry: OperatorPlan) -> str:
+    """What was predicted of the cores, and of those who drive units."""
+    if entry.reason is None or not entry.reason.runners_up:
+        return "attention reads them so"
+    other = entry.reason.runners_up[0]
+    instead = "their drivers by the units" if other.mode == "matrix" else "the cores"
+    return (
+        f"attention reads them so; predicted {format_seconds(entry.reason.predicted_s)}, by {instead}"
+        f" {format_seconds(other.predicted_s)}"
     )
 
 
@@ -154,14 +191,10 @@ def _packing_bytes(program: Program, packed: int) -> int:
 
 
 def _once(program: Program) -> tuple[Once, ...]:
-    words = {
-        Layout.RHS_PACKED: "weights, packed at load",
-        Layout.K_PACKED: "keys, appended packed",
-        Layout.V_PACKED: "values, appended packed",
-    }
+    words = {Layout.RHS_PACKED: "weights, packed at load", Layout.K_PACKED: "keys", Layout.V_PACKED: "values"}
     counts = {layout: int((program.buffers["layout"] == layout).sum()) for layout in words}
     return tuple(
-        Once(what, layout.name.lower(), counts[layout], _bytes_of(program, layout))
+        Once(what, _WORDS[layout], counts[layout], _bytes_of(program, layout))
         for layout, what in words.items()
         if counts[layout]
     )
@@ -184,9 +217,9 @@ class SitePackings:
 
 def by_site(packings: Iterable[Packing]) -> tuple[SitePackings, ...]:
     """Packings grouped by site, layout and reason, in the order of their first."""
-    groups: dict[tuple[str, str, str, str], list[Packing]] = {}
+    groups: dict[tuple[str, ...], list[Packing]] = {}
     for packing in packings:
-        groups.setdefault((packing.site, packing.layout, packing.how, packing.why), []).append(packing)
+        groups.setdefault((packing.site, packing.layout, packing.how, packing.why, packing.by), []).append(packing)
     return tuple(
         SitePackings(
             group[0], len(group), sum(p.tasks for p in group), sum(p.n_bytes for p in group), total_seconds(group)

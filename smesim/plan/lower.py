@@ -38,7 +38,16 @@ from smesim.plan.program import (
     TaskKind,
 )
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
-from smesim.plan.tiles import ROUTE_TILE, STATIC_PART, Tile, operator_facts, operator_tiles, pack_tiles, share_bounds
+from smesim.plan.tiles import (
+    ROUTE_TILE,
+    STATIC_PART,
+    Tile,
+    of_packers,
+    operator_facts,
+    operator_tiles,
+    pack_tiles,
+    share_bounds,
+)
 from smesim.workload.graph import Block, OperatorGraph
 from smesim.workload.graph import Role as TensorRole
 from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Rope, Router
@@ -188,7 +197,8 @@ class _Lowering:
             self.add_staged(op, operator, entry, reads, writes, handover)
         else:
             self.ops.append(tuple(columns.values()))
-            self.add_tasks(op, alike.tiles, entry, reads, writes)
+            packs = isinstance(operator, KvAppend) and entry.packers
+            self.add_tasks(op, alike.tiles, of_packers(entry) if packs else entry, reads, writes)
         if isinstance(operator, Router) and operator.routed:
             # Whoever reads what was chosen reads by the table, and waits for it.
             table = self.buffers.routing(operator.outputs[0])
@@ -217,10 +227,7 @@ class _Lowering:
         is_row_major = form.unpacked == ROW_MAJOR
         source = self.buffers.of(tensor) if is_row_major else self.buffers.packed(tensor, lhs_layout(form.unpacked))
         reads = [source, *(self.buffers.of(name) for name in operator.inputs[1:])]
-        # Their parts are equal: shares are of the product's columns, and may be very different.
-        own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
-        own["assignment"] = "shared" if entry.assignment == "shared" else "static"
-        self.add_tasks(op, pack_tiles(operator, entry), entry.model_copy(update=own), reads, [packed])
+        self.add_tasks(op, pack_tiles(operator, entry), of_packers(entry), reads, [packed])
         self.layouts[at] = there | {layout}
         return packed, source
 

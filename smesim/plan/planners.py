@@ -23,7 +23,7 @@ from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
 from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Linear, Operator
+from smesim.workload.operators import KvAppend, Linear, Operator
 
 WORTH_ANOTHER_UNIT = 0.02
 """A mode that uses more kinds of units must be predicted to save this part of the time of one that uses fewer."""
@@ -151,6 +151,8 @@ class Planning:
     def entry(self, site: str, choice: Choice | None) -> OperatorPlan:
         """A site's entry by a choice; by the rules alone for work row by row."""
         operator = self.graph.sites[site][0]
+        if isinstance(operator, KvAppend):
+            return self.choices.of_append(operator, self.rules.row_entry(operator))
         if choice is None:
             return self.rules.row_entry(operator)
         entry = self.rules.entry(operator, choice, self.possible[site])

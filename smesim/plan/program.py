@@ -30,7 +30,7 @@ Ranges. What `begin0:end0`, `begin1:end1`, `begin2:end2` count depends on the ta
 | ATTENTION_QK, _SOFTMAX, _PV | query tokens | keys | sequence * KV heads + KV head |
 | ATTENTION_PART | keys | KV heads | sequences of the batch |
 | ATTENTION_COMBINE | parts of the past | KV heads | sequences of the batch |
-| KV_APPEND | new tokens | - | sequences of the batch |
+| KV_APPEND, KV_PACK | new tokens | - | sequences of the batch |
 | EXPERT_GEMM | LHS strips of the expert's rows | RHS panels | reached experts |
 | all others | rows | - | - |
 
@@ -84,10 +84,15 @@ class TaskKind(IntEnum):
     SWIGLU_PACKED = 22
     EXPERT_PACK = 23
     EXPERT_ROUTE = 24
+    KV_PACK = 25
 
 
 PACKING = (TaskKind.PACK_LHS, TaskKind.EXPERT_PACK)
 """Tasks that do nothing but bring a left operand into the layout that products read."""
+
+APPENDING = (TaskKind.KV_APPEND, TaskKind.KV_PACK)
+"""Tasks that pack keys and values into their caches: by a core's vectors, or as operands are packed on the worker,
+which is by the unit where it drives one."""
 
 
 class EntryKind(IntEnum):

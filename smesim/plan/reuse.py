@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from smesim.plan.formats import format_of_number
 from smesim.plan.program import (
+    APPENDING,
     NO_BUFFER,
     PACKING,
     SLOTS,
@@ -39,6 +40,7 @@ ROW_KERNELS = {
     TaskKind.RMSNORM: "rms_norm_f32",
     TaskKind.ROPE: "rope_f32",
     TaskKind.KV_APPEND: "kv_append_f32",
+    TaskKind.KV_PACK: "kv_append_f32",
     TaskKind.ADD: "add_f32",
     TaskKind.SWIGLU: "swiglu_f32",
     TaskKind.ARGMAX: "argmax_f32",
@@ -55,7 +57,7 @@ def row_kernel(program: Program, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
     row = program.task_row(task)
     number = Number(program.op_rows[row.op].rhs_dtype)
-    if row.kind == TaskKind.KV_APPEND:
+    if row.kind in APPENDING:
         number = Number.F32  # of what is read; what is written narrower is written as often
     number = number.lhs if TaskKind(row.kind) in PACKING else number
     return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
@@ -172,9 +174,9 @@ def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
         case TaskKind.RMSNORM_PACKED | TaskKind.SWIGLU_PACKED:
             read = ["input0"] if kind is TaskKind.RMSNORM_PACKED else ["input0", "input1"]
             written = ["packed_out"]
-        case TaskKind.KV_APPEND:
-            rows *= row.end2 - row.begin2
-            return _appended(row, op, rows)
+        case TaskKind.KV_APPEND | TaskKind.KV_PACK:
+            sequences, width = row.end2 - row.begin2, op.kv_heads * op.head_dim
+            return appended(op.past + row.begin0, op.past + row.end0, sequences, width, cache_number_bytes(op))
         case TaskKind.QUANTIZE:
             written = ["packed_out"]
         case TaskKind.PACK_LHS | TaskKind.EXPERT_PACK:
@@ -209,17 +211,14 @@ def shared_bytes(operands: tuple[Operand, ...], busy_cores: int) -> float:
     return sum(o.n_bytes for o in operands if not o.is_write) * (busy_cores - 1) / busy_cores
 
 
-def _appended(row: TaskRow, op: OpRow, rows: int) -> tuple[Operand, ...]:
-    """Operands of a KV append of `rows` tokens. A key is a column of its panels: it touches a cache line an element,
-    which the 16 keys of a panel share."""
-    width = op.kv_heads * op.head_dim
-    first, last = op.past + row.begin0, op.past + row.end0
+def appended(first: int, last: int, sequences: int, width: int, number_bytes: float) -> tuple[Operand, ...]:
+    """Operands of a task that appends positions first .. last of some sequences, `width` elements of each to keys and
+    to values. A key is a column of its panels: it touches a line an element, which the 16 keys of a panel share."""
     positions = -(-last // NR) * NR - first // NR * NR
-    sequences = row.end2 - row.begin2
-    n_bytes, number_bytes = float(F32_BYTES * rows * width), cache_number_bytes(op)
+    elements = sequences * (last - first) * width
     return (
-        Operand("input0", n_bytes, False),
-        Operand("input1", n_bytes, False),
+        Operand("input0", float(F32_BYTES * elements), False),
+        Operand("input1", float(F32_BYTES * elements), False),
         Operand("output0", number_bytes * sequences * positions * width, True),
-        Operand("output1", number_bytes * rows * width, True),
+        Operand("output1", number_bytes * elements, True),
     )

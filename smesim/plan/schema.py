@@ -113,7 +113,9 @@ class OperatorPlan(_Part):
         default=(), description="share of the tiles per worker; empty means equal"
     )
     packers: tuple[int, ...] = Field(
-        default=(), description="indices of the workers that pack its left operand; empty means its own workers"
+        default=(),
+        description="indices of the workers that pack its left operand, or keys and values, drivers by their units;"
+        " empty means its own workers, for keys and values by the vectors of their cores",
     )
     lhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{LHS_PATTERN})$")
     rhs_layout: str = Field(default=ROW_MAJOR, pattern=rf"^({ROW_MAJOR}|{RHS_PATTERN})$")

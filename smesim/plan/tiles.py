@@ -186,11 +186,22 @@ def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
 
 
 def _kv_append(operator: KvAppend, entry: OperatorPlan) -> list[Tile]:
+    """Tiles of so many tokens; with packers, as many as there are of these, and cut between panels of keys."""
+    kind, tiles = TaskKind.KV_APPEND, list(ranges(operator.tokens, entry.tile.m))
+    if entry.packers:
+        kind, parts = TaskKind.KV_PACK, -(-len(entry.packers) // operator.batch)
+        tiles = list(_panels_of_positions(operator.past, operator.tokens, parts))
     return [
-        Tile(TaskKind.KV_APPEND, (*tokens, 0, 0, sequence, sequence + 1))
-        for sequence in range(operator.batch)
-        for tokens in ranges(operator.tokens, entry.tile.m)
+        Tile(kind, (*tokens, 0, 0, sequence, sequence + 1)) for sequence in range(operator.batch) for tokens in tiles
     ]
+
+
+def _panels_of_positions(past: int, tokens: int, parts: int) -> Iterator[tuple[int, int]]:
+    """The tokens behind `past` others in at most so many parts, each of all that fall into some panels."""
+    first, last = past // NR, -(-(past + tokens) // NR)
+    step = -(-(last - first) // parts)
+    for panel in range(first, last, step):
+        yield max(panel * NR - past, 0), min((panel + step) * NR - past, tokens)
 
 
 def _by_rows(kind: TaskKind) -> Callable[[Any, OperatorPlan], list[Tile]]:
@@ -252,6 +263,14 @@ ROUTE_TILE = Tile(TaskKind.EXPERT_ROUTE, (0, 0, 0, 0, 0, 0))
 def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     """The tasks of an operator, in the order in which they are handed out."""
     return _TILES[type(operator)](operator, entry)
+
+
+def of_packers(entry: OperatorPlan) -> OperatorPlan:
+    """The entry as those see it who pack for it. Their parts are equal: shares are of the product's columns, and may be
+    very different."""
+    own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
+    own["assignment"] = "shared" if entry.assignment == "shared" else "static"
+    return entry.model_copy(update=own)
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:

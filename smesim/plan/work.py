@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.plan.program import PACKING, Number, Program, TaskKind
+from smesim.plan.program import APPENDING, PACKING, Number, Program, TaskKind
 from smesim.plan.tiles import NR, STRIP_KINDS
 
 Int64s = npt.NDArray[np.int64]
@@ -57,7 +57,7 @@ def _shares(program: Program) -> Int64s:
     product = (kind == TaskKind.ATTENTION_QK) | (kind == TaskKind.ATTENTION_PV)
     share = np.where(product, block_pairs(program.tasks, past), share)
     share = np.where(kind == TaskKind.ATTENTION_PART, tokens * units, share)  # of one token, which sees every key
-    share = np.where(kind == TaskKind.KV_APPEND, tokens * (column["end2"] - column["begin2"]), share)
+    share = np.where(np.isin(kind, APPENDING), tokens * (column["end2"] - column["begin2"]), share)
     return np.where(np.isin(kind, [TaskKind.JOIN, *ADDED_KINDS]), 0, share)
 
 

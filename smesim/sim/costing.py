@@ -15,7 +15,7 @@ from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.kept import kept_with
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
+from smesim.plan.program import APPENDING, NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
 from smesim.plan.reuse import (
     F32_BYTES,
     ROW_KERNELS,
@@ -37,7 +37,7 @@ UNIT_KINDS = frozenset({*STAGED_KINDS, *UNIT_TASKS})
 STRIPS = (*STRIP_KINDS, TaskKind.PACK_LHS)
 PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
 _BY_LENGTH = (
-    {*ROW_KERNELS, *STRIPS} - {TaskKind.KV_APPEND},
+    {*ROW_KERNELS, *STRIPS} - {*APPENDING},
     {*PRODUCTS, TaskKind.ATTENTION, TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE},
     {*TaskKind} - {TaskKind.EXPERT_GEMM},
 )

@@ -9,12 +9,14 @@ from __future__ import annotations
 from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import OpRow, Program, TaskKind, TaskRow
-from smesim.plan.reuse import F32_BYTES, cache_number_bytes
+from smesim.plan.program import Number, OpRow, Program, TaskKind, TaskRow
+from smesim.plan.reuse import F32_BYTES, appended, cache_number_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
 
-UNIT_TASKS = (TaskKind.GEMM, TaskKind.EXPERT_GEMM, TaskKind.GEMV, TaskKind.ATTENTION, TaskKind.PACK_LHS)
+UNIT_TASKS = (
+    TaskKind.GEMM, TaskKind.EXPERT_GEMM, TaskKind.GEMV, TaskKind.ATTENTION, TaskKind.PACK_LHS, TaskKind.KV_PACK,
+)  # fmt: skip
 """Tasks that `UnitCosting` may have a cost for."""
 
 
@@ -39,6 +41,8 @@ class UnitCosting:
                 return self._attention(row, op)
             case TaskKind.PACK_LHS:
                 return self._pack(row, op)
+            case TaskKind.KV_PACK:
+                return self._append(row, op)
         return None
 
     def _slot(self, row: TaskRow, slot: str) -> str:
@@ -82,6 +86,20 @@ class UnitCosting:
         written = Transfer(self._slot(row, "packed"), self._places.write_factor * n_bytes)
         work = self.costs.pack(rows * op.k)
         return _task(work, self.costs.nearest, Transfer(self._slot(row, "input0"), n_bytes), written)
+
+    def _append(self, row: TaskRow, op: OpRow) -> TaskCost | None:
+        number = Number(op.rhs_dtype)
+        if not self.costs.appends(number.name.lower()):
+            return None
+        sequences, width = row.end2 - row.begin2, op.kv_heads * op.head_dim
+        first, last = op.past + row.begin0, op.past + row.end0
+        operands = appended(first, last, sequences, width, number.n_bytes)
+        factors = [self._places.write_factor if operand.is_write else 1.0 for operand in operands]
+        moved = (
+            Transfer(self._slot(row, operand.slot), factor * operand.n_bytes)
+            for operand, factor in zip(operands, factors, strict=True)
+        )
+        return _task(self.costs.append(first, last, sequences, width), self.costs.nearest, *moved)
 
     def _attention(self, row: TaskRow, op: OpRow) -> TaskCost:
         begin, end, past, head_dim = row.begin0, row.end0, op.past, op.head_dim

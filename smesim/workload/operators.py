@@ -128,6 +128,11 @@ class KvAppend(Operator):
         """Vectors of head_dim that it writes to each of the two caches."""
         return self.batch * self.tokens * self.kv_heads
 
+    @property
+    def width(self) -> int:
+        """Elements of one position's keys, and of its values."""
+        return self.kv_heads * self.head_dim
+
 
 @dataclass(frozen=True, kw_only=True)
 class Attention(Operator):

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from smesim.emulation import SVL_BITS, EmulatedDevice, Features
+from smesim.emulation import CHECKOUT, SVL_BITS, EmulatedDevice, Features
 from smesim.trace import read_trace
 from tests.command_line import CommandLine
 from tests.emulated.conftest import EmulatedPython, Run
+from tests.emulated.lengths import Ended, Job, run_all
 
 NO_SME = EmulatedDevice(features=Features.NONE)
 
 ASK_THE_PROCESSOR = """
-from smesim.exec.device import native
-lib = native()[1]
+from smesim.exec._native import lib
 assert "smefa64" not in open("/proc/cpuinfo").read().split(), "Neon in streaming mode is to be illegal"
 print(lib.sms_cpu_has_sve(), lib.sms_cpu_has_sme(), lib.sms_cpu_has_sme2(), lib.sms_cpu_svl_bits())
 """
@@ -38,23 +38,39 @@ def test_the_processor_has_what_was_asked_for(
     assert tuple(map(int, ended.stdout.split())) == sve_sme_sme2_svl
 
 
+COMMANDS = {
+    "doctor": ("doctor", "--json"),
+    "probe": ("probe", "--out", "chip.toml"),
+    "compare": ("compare", "--model", "smollm2-135m", "--phase", "decode:8", "--chip", "apple-m4"),
+    "emulate": ("emulate", "--", "doctor"),
+}
+"""What `smesim` is asked on one emulated device, in one process: to start it takes longer than any of these."""
+
+
+@pytest.fixture(scope="module")
+def commands(emulated_python: EmulatedPython) -> dict[str, Ended]:
+    jobs = {name: Job("smesim", arguments, EmulatedDevice().svl_bits) for name, arguments in COMMANDS.items()}
+    return run_all(emulated_python, EmulatedDevice(), jobs, ("smesim.cli", "smesim.show", "smesim.workflow"))
+
+
 @pytest.mark.parametrize(
-    ("options", "matrix", "svl_bits", "has", "has_not"),
+    ("started_alone", "matrix", "svl_bits", "has", "has_not"),
     [
-        (["--svl", "512"], ["Arm SME", "Arm SME2"], 512, {"asimd", "i8mm", "bf16"}, {"sve", "sve2"}),
-        (["--features", "none"], [], None, {"asimd"}, {"asimddp", "i8mm", "bf16", "sve"}),
+        (False, ["Arm SME", "Arm SME2"], 512, {"asimd", "i8mm", "bf16"}, {"sve", "sve2"}),
+        (True, [], None, {"asimd"}, {"asimddp", "i8mm", "bf16", "sve"}),
     ],
     ids=["like an M4", "without SME"],
 )
 def test_doctor_says_what_is_emulated(
-    options: list[str],
+    started_alone: bool,
     matrix: list[str],
     svl_bits: int | None,
     has: set[str],
     has_not: set[str],
+    commands: dict[str, Ended],
     emulate: Callable[..., Run],
 ) -> None:
-    ended = emulate(*options, "--", "doctor", "--json")
+    ended = emulate("--features", "none", "--", "doctor", "--json") if started_alone else commands["doctor"]
     assert (ended.returncode, ended.stderr) == (0, "")
     found: dict[str, Any] = json.loads(ended.stdout)
     assert found["emulated"]
@@ -68,27 +84,19 @@ def test_doctor_says_what_is_emulated(
     assert not has_not & vectors
 
 
-@pytest.mark.parametrize(
-    ("command", "needs"),
-    [
-        (["probe", "--out", "chip.toml"], "a probe"),
-        (["compare", "--model", "smollm2-135m", "--phase", "decode:8", "--chip", "apple-m4"], "a comparison"),
-    ],
-    ids=["probe", "compare"],
-)
+@pytest.mark.parametrize(("command", "needs"), [("probe", "a probe"), ("compare", "a comparison")])
 def test_emulated_times_are_not_taken_for_those_of_hardware(
-    command: list[str], needs: str, smesim: CommandLine, emulate: Callable[..., Run]
+    command: str, needs: str, commands: dict[str, Ended]
 ) -> None:
-    before = smesim.files()
-    ended = emulate("--", *command)
+    ended = commands[command]
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"{needs}" in ended.stderr
     assert "this device is emulated" in ended.stderr
-    assert smesim.files() == before
+    assert not (CHECKOUT / "chip.toml").exists()
 
 
-def test_an_emulated_device_emulates_no_other(emulate: Callable[..., Run]) -> None:
-    ended = emulate("--", "emulate", "--", "doctor")
+def test_an_emulated_device_emulates_no_other(commands: dict[str, Ended]) -> None:
+    ended = commands["emulate"]
     assert ended.returncode == 2
     assert "this is the emulated device already" in ended.stderr
 

@@ -58,7 +58,8 @@ Runs = dict[EmulatedDevice, Future[dict[str, Ended]]]
 
 
 def mixed(phase: str, weights: DType) -> Plan:
-    """A plan for one worker that drives a unit and one that does not, with products in every mode.
+    """A plan for one worker that drives a unit and one that does not, with products in every mode, and the unit packs
+    keys and values.
 
     Attention of the prompt is a pipeline: the unit multiplies, the core does the softmax. That of one token is divided
     into parts, which both draw.
@@ -76,6 +77,7 @@ def mixed(phase: str, weights: DType) -> Plan:
         plan = with_entry(plan, site, mode="matrix", workers=(0,))
     for site in CPU:
         plan = with_entry(plan, site, mode="cpu", workers=(1,))
+    plan = with_entry(plan, "kv_append", packers=(0,))
     if phase.startswith("decode"):
         return with_entry(
             plan, "attention", mode="cooperative", workers=(0, 1), assignment="shared", past_split=2

@@ -41,6 +41,8 @@ PHASES = {
 def plan_of(kv: DType, way: str) -> Plan:
     graph = build_graph(MODELS[kv], PHASES[way], DTypes(kv=kv))
     plan = cpu_only(graph, CHIP, CORES)
+    if way != "fused":
+        plan = with_entry(plan, "kv_append", packers=tuple(range(CORES)))
     if way == "in parts":
         return with_entry(plan, "attention", past_split=3)
     if way == "in stages":

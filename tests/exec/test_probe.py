@@ -29,12 +29,32 @@ REPEATED = (loops, warm, little_models)
 """What measures several times, so that a chip can be relied on; here nobody relies on its numbers."""
 
 
+def in_little(patch: pytest.MonkeyPatch, repeats: int) -> None:
+    """For the same reason all is measured less often, in shorter loops, and with models of half the width."""
+    for module in REPEATED:
+        patch.setattr(module, "REPEATS", repeats)
+    patch.setattr(loops, "FMA_ITERATIONS", loops.FMA_ITERATIONS // 8)
+    patch.setattr(loops, "READ_AT_LEAST_BYTES", loops.READ_AT_LEAST_BYTES // 8)
+    patch.setattr(warm, "FLOP_A_CALL", warm.FLOP_A_CALL / 8)
+    patch.setattr(warm, "GEMV_PASSES", warm.GEMV_PASSES // 8)
+    patch.setattr(yardstick, "MODEL", halved(yardstick.MODEL))
+    little = {model: halved(model) for model in (WIDE, NARROW, MIXED)}
+    patch.setattr(little_models, "MIXED", little[MIXED])
+    for runs in ("QUICK_RUNS", "LOW_PRECISION_RUNS", "STAGED_RUNS"):
+        patch.setattr(little_models, runs, tuple((little[model], *run) for model, *run in getattr(little_models, runs)))
+
+
+def halved(model: ModelConfig) -> ModelConfig:
+    """The model at half its width, with as many heads."""
+    narrower = ("d_model", "d_ff", "head_dim", "vocab", "d_expert")
+    return model.model_copy(update={name: getattr(model, name) // 2 for name in narrower})
+
+
 @pytest.fixture(scope="module")
 def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
     steps: list[tuple[str, int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
-        for module in REPEATED:
-            patch.setattr(module, "REPEATS", 2)
+        in_little(patch, 2)
         chip = probe(
             HERE, quick=True, formats=[DType.BF16], progress=lambda *step: steps.append(step), command="a test"
         )
@@ -191,8 +211,7 @@ def test_strips_of_the_little_models_are_as_high_as_the_kernels_that_are_probed(
         heights.update(program.ops["lhs_mr"].tolist())
         raise EnoughError
 
-    for module in REPEATED:
-        monkeypatch.setattr(module, "REPEATS", 1)
+    in_little(monkeypatch, 1)
     monkeypatch.setattr(chipfile, "IN_BLOCKS", ())  # the portable ones, beside such kernels, take a minute
     monkeypatch.setattr(chipfile, "run_all", run_all)
     with pytest.raises(EnoughError):

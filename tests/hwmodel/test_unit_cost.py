@@ -65,8 +65,21 @@ def test_operands_come_through_the_port_at_every_step() -> None:
 
 
 def test_each_leaf_enters_and_leaves_streaming_mode_once() -> None:
-    for cost in (lambda c: c.gemm(32, 32, (0, 1), 32, 10), lambda c: c.gemv(32, 10), lambda c: c.pack(100)):
+    for cost in (lambda c: c.gemm(32, 32, (0, 1), 32, 10), lambda c: c.gemv(32, 10), lambda c: c.pack(100),
+                 lambda c: c.append(0, 9, 1, 64)):  # fmt: skip
         assert cost(unit_costs()).unit_s - cost(unit_costs("mode_switch")).unit_s == pytest.approx(4e-8)
+
+
+def test_keys_come_out_of_tiles_in_slices_however_few_they_are_and_values_in_whole_vectors() -> None:
+    costs = unit_costs("mode_switch")
+    slice_s = SIDE * 4 / STORE_BYTES_PER_S
+    panels, tokens, width = 3, 32, 64  # of 11, 16 and 5 positions
+    work = costs.append(5, 5 + tokens, 2, width)
+    assert work.unit_s == pytest.approx(2 * width * (panels + tokens / SIDE) * slice_s)
+    assert work.operand_bytes == 2 * 2 * tokens * width * 4
+    assert costs.append(16, 17, 1, width).unit_s == pytest.approx(width * (1 + 1 / SIDE) * slice_s)
+    whole = unit_costs("mode_switch", "edge_tiles").append(16, 17, 1, width).unit_s
+    assert whole == pytest.approx(2 * costs.pack(width).unit_s)
 
 
 def test_attention_grows_with_the_keys_and_leaves_the_softmax_to_the_core() -> None:

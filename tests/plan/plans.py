@@ -81,6 +81,8 @@ def _entries(draw: st.DrawFn, entry: OperatorPlan, n_workers: int, strips: int, 
         changes["lhs_layout"] = format_of_kernel(entry.kernel).lhs_layout(height)
     if entry.kind == "attention":
         changes |= draw(_stages(tokens))
+    if entry.kind == "kv_append":
+        changes["packers"] = tuple(draw(st.lists(st.integers(0, n_workers - 1), unique=True)))
     return entry.model_copy(update=changes)
 
 

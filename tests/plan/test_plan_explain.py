@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from hypothesis import given, settings
 
-from smesim.plan.explain import SAVED, TASKS, WRITTEN, by_site, layout_report, total_seconds
+from smesim.plan.explain import APPENDED, SAVED, TASKS, WRITTEN, by_site, layout_report, total_seconds
 from smesim.plan.layout import LayoutReuse
 from smesim.plan.lower import lower
-from smesim.plan.program import PACKING, BufferRole, Layout
+from smesim.plan.program import APPENDING, PACKING, BufferRole, Layout
 from smesim.plan.schema import Plan
 from smesim.plan.tiles import PACKED_KINDS
 from smesim.plan.work import task_bytes
@@ -21,7 +21,9 @@ from tests.plan.plans import plans, small_plan, with_entry
 def test_what_is_explained_adds_up_to_the_programs_tasks_and_buffers(plan: Plan) -> None:
     program = lower(plan)
     report, moved, kinds = layout_report(plan, program), task_bytes(program), program.tasks["kind"]
-    for how, chosen in ((TASKS, np.isin(kinds, PACKING)), (WRITTEN, np.isin(kinds, list(PACKED_KINDS.values())))):
+    kinds_of = {TASKS: PACKING, WRITTEN: [*PACKED_KINDS.values()], APPENDED: APPENDING}
+    for how, of_kind in kinds_of.items():
+        chosen = np.isin(kinds, of_kind)
         found = report.of(how)
         assert sum(p.tasks for p in found) == chosen.sum()
         assert sum(p.n_bytes for p in found) == moved[chosen].sum()
@@ -30,7 +32,7 @@ def test_what_is_explained_adds_up_to_the_programs_tasks_and_buffers(plan: Plan)
         assert sum(g.n_bytes for g in groups) == moved[chosen].sum()
         assert sum(g.count for g in groups) == len(found)
     products = [o for o in plan.graph().operators if "linear" in o.kind and plan.site(o.site).kernel[:4] == "gemm"]
-    assert [p.operator for p in report.packings if p.how != WRITTEN] == [o.name for o in products]
+    assert [p.operator for p in report.packings if p.how in (TASKS, SAVED)] == [o.name for o in products]
     assert sum(report.layout_bytes.values()) == program.buffers["n_bytes"].sum()
     packed_once = {Layout[once.layout.upper()]: once.n_bytes for once in report.once}
     for layout, n_bytes in packed_once.items():
@@ -52,11 +54,12 @@ def test_each_packing_says_why_it_is_there_or_what_saved_it() -> None:
     assert full["q_proj"] == full["v_proj"] == (SAVED, "written packed by attn_norm")
     assert full["down_proj"] == (SAVED, "written packed by swiglu")
     assert full["attn_norm"][0] == WRITTEN
+    assert full["kv_append"] == (APPENDED, "attention reads them so")
     assert shared["k_proj"] == (SAVED, "shared with q_proj")
     assert shared["up_proj"] == (SAVED, "shared with gate_proj")
     assert shared["q_proj"][0] == TASKS
     assert "layout_reuse shared_packs" in shared["q_proj"][1]
-    assert {how for how, _ in none.values()} == {TASKS}
+    assert {how for site, (how, _) in none.items() if site != "kv_append"} == {TASKS}
 
 
 def test_readers_of_different_strips_are_named() -> None:

@@ -11,6 +11,7 @@ from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.plan.choices import Choices
 from smesim.plan.diff import plan_differences
+from smesim.plan.explain import APPENDED, layout_report
 from smesim.plan.lower import lower
 from smesim.plan.planners import Planner, cpu_only, matrix_only, roofline
 from smesim.plan.program import ANY_WORKER, Program, TaskKind
@@ -21,6 +22,7 @@ from smesim.plan.tiles import STATIC_PART
 from smesim.sim import SimExecutor
 from smesim.workload import DType, DTypes, Phase, build_graph, catalog
 from smesim.workload.operators import Attention, Linear
+from tests.plan.plans import with_entry
 from tests.sim.chips import two_core_chip
 from tests.workload.workload_models import tiny
 
@@ -220,6 +222,50 @@ def test_left_operands_are_packed_by_whoever_is_predicted_to_do_it_faster() -> N
     slow = Chip.model_validate_json(json.dumps(data))
     drivers = tuple(i for i, worker in enumerate(plan.workers) if worker.role == "matrix")
     assert entry_of(roofline(LARGE, slow, layout_reuse="shared_packs"), "o_proj").packers == drivers
+
+
+def append_s(chip: Chip, plan: Plan) -> float:
+    """Simulated seconds from the first to the last of the tasks that append keys and values."""
+    tasks = SimExecutor(chip).run(lower(plan), plan).tasks
+    mine = tasks[tasks["site"] == "kv_append"]
+    return float(mine["end_s"].max() - mine["start_s"].min())
+
+
+def with_numbers(chip: Chip, core: float = 1.0, unit: float = 1.0) -> Chip:
+    """The chip with cores that compute, and units that store, so many times as fast."""
+    data = chip.model_dump(mode="json", exclude_none=True)
+    for cluster in data["clusters"]:
+        cluster["core"]["flop_per_s"]["f32"]["value"] *= core
+        for driven in cluster.get("matrix_units", ()):
+            for rate in driven["store_bytes_per_s"].values():
+                rate["value"] *= unit
+    return Chip.model_validate_json(json.dumps(data))
+
+
+@pytest.mark.parametrize(
+    ("chip", "threads", "phase", "by_units"),
+    [
+        (M4, 2, "prefill:32", True),
+        (with_numbers(M4, unit=0.1), 2, "prefill:32", False),
+        (M4, 2, "prefill:512", False),
+        (with_numbers(M4, core=0.01), 10, "prefill:512,past=9", True),
+        (M4, 10, "decode:512", True),
+    ],
+    ids=["few tokens", "a slow unit", "memory's time", "slow cores", "one token"],
+)
+def test_keys_and_values_are_packed_by_whoever_is_predicted_and_simulated_to_be_faster(
+    chip: Chip, threads: int, phase: str, by_units: bool
+) -> None:
+    plan = roofline(build_graph(catalog.load("llama-3.2-1b"), Phase.parse(phase), layers=1), chip, threads)
+    entry = entry_of(plan, "kv_append")
+    drivers = tuple(i for i, worker in enumerate(plan.workers) if worker.role == "matrix")
+    assert set(entry.packers) <= set(drivers)
+    assert bool(entry.packers) == by_units
+    other = with_entry(plan, "kv_append", packers=() if by_units else drivers)
+    assert append_s(chip, plan) < append_s(chip, other)
+    assert entry.reason is not None
+    assert entry.reason.predicted_s < entry.reason.runners_up[0].predicted_s
+    assert next(p.by for p in layout_report(plan, lower(plan)).of(APPENDED)).endswith("driver") == by_units
 
 
 def test_packers_that_there_are_not_are_refused() -> None:

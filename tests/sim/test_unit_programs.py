@@ -13,7 +13,7 @@ from smesim.hwmodel.unit_cost import unit_rates
 from smesim.plan.lower import lower
 from smesim.plan.pipeline import pipelined
 from smesim.plan.planners import matrix_only
-from smesim.plan.program import Program, TaskKind
+from smesim.plan.program import APPENDING, Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor, without
 from smesim.sim.costing import Costing
@@ -21,6 +21,7 @@ from smesim.trace.schema import Trace
 from smesim.workload import DType, DTypes, catalog
 from smesim.workload.graph import build_graph
 from smesim.workload.phase import Phase
+from tests.plan.plans import with_entry
 from tests.sim.chips import UNIT_FLOP_PER_S, unit_chip
 
 UNIT_EFFECTS = ("accumulators", "mode_switch", "operand_traffic", "oversubscription", "shared_unit")
@@ -190,3 +191,23 @@ def test_a_driver_packs_by_turning_tiles_over_and_a_core_by_its_vectors() -> Non
     rows = int(row["end0"]) * int(op["m"]) // strips - int(row["begin0"]) * int(op["m"]) // strips
     written_s = 4 * rows * int(op["k"]) / 150e9
     assert on_unit.compute_s == pytest.approx(written_s + 2 * 2e-8)
+
+
+@pytest.mark.parametrize("kv", [DType.F32, DType.F16, DType.Q8_0])
+def test_a_packer_that_drives_a_unit_turns_keys_over_on_it_unless_they_become_blocks(kv: DType) -> None:
+    chip, tokens = unit_chip(), 64
+    plan = matrix_only(build_graph(catalog.load("smollm2-135m"), Phase.prefill(tokens), DTypes(kv=kv), layers=1), chip)
+    costs = {}
+    for packers in ((0,), ()):
+        program = lower(with_entry(plan, "kv_append", packers=packers))
+        task = int(np.flatnonzero(np.isin(program.tasks["kind"], APPENDING))[0])
+        costing = Costing(chip, program, ALL_EFFECTS)
+        costs[packers] = costing.cost(task, 0)
+        assert not costing.cost(task, 3).on_unit
+    assert costs[0,].on_unit == (kv is not DType.Q8_0)
+    assert not costs[()].on_unit
+    if costs[0,].on_unit:
+        elements, number_bytes = tokens * plan.model.kv_heads * plan.model.head_dim, 4 if kv is DType.F32 else 2
+        assert costs[0,].compute_s == pytest.approx(2 * 4 * elements / 150e9 + 2 * 2e-8)
+        # What is written is read before, and keys and values are two.
+        assert sum(transfer.n_bytes for transfer in costs[0,].transfers) == 2 * (4 + 2 * number_bytes) * elements

@@ -95,6 +95,10 @@ struct sms_kernels {
     void (*kv_append)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
                       int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache,
                       float *v_cache);
+    /* The same bits by what packs for products: of a table that drives a matrix unit by that, else by kv_append. */
+    void (*kv_pack)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
+                    int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, float *k_cache,
+                    float *v_cache);
     /* Causal, online softmax, for one KV head and the query tokens token0 .. token1. q and out are
      * [tokens][ld] and point at the first of the `group` heads that share the KV head; k_cache and v_cache at
      * that head's cache. Token t is at absolute position past + t, and the cache holds all positions up to

@@ -49,6 +49,13 @@ struct sms_lowp {
     /* n numbers to the nearest f16, as above; and f16 as f32, which is exact. */
     void (*narrow_f16)(const float *x, int64_t n, uint16_t *y);
     void (*widen_f16)(const uint16_t *x, int64_t n, float *y);
+    /* kv_append and kv_pack of kernels.h to caches of f16 (layout_kv.h), rounded as narrow_f16 rounds. */
+    void (*kv_append_f16)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
+                          int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, uint16_t *k_cache,
+                          uint16_t *v_cache);
+    void (*kv_pack_f16)(const float *k, int64_t ldk, const float *v, int64_t ldv, int64_t tokens, int64_t past,
+                        int64_t head0, int64_t head1, int64_t head_dim, int64_t capacity, uint16_t *k_cache,
+                        uint16_t *v_cache);
 
     /* c[m][n] = lhs * rhs^T + bias; bias[n] may be NULL. */
     void (*gemm_bf16)(const uint16_t *lhs, int64_t m, int64_t k, int64_t mr, const uint16_t *rhs, int64_t n,

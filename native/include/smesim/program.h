@@ -32,7 +32,8 @@ enum sms_task_kind {
     SMS_RMSNORM_PACKED = 21,
     SMS_SWIGLU_PACKED = 22,
     SMS_EXPERT_PACK = 23,
-    SMS_EXPERT_ROUTE = 24
+    SMS_EXPERT_ROUTE = 24,
+    SMS_KV_PACK = 25
 };
 
 enum sms_entry_kind { SMS_ENTRY_TASK = 0, SMS_ENTRY_POOL = 1 };

@@ -20,6 +20,7 @@ static void complete(struct sms_lowp *table, const struct sms_lowp *leaves) {
     table->matrix = 1;
     table->bf16_peak_flop = table->f16_peak_flop = word_flop * SMS_BF16_GROUP;
     table->s8_peak_op = word_flop * SMS_S8_GROUP;
+    table->kv_pack_f16 = leaves->kv_pack_f16;
     table->gemm_bf16 = leaves->gemm_bf16;
     table->gemm_f16 = leaves->gemm_f16;
     table->gemm_s8 = leaves->gemm_s8;

@@ -1,6 +1,7 @@
 /* What a matrix unit does itself of low precision. Its file defines SMS_ISA, the table's name, and includes this once;
  * the registry adds the rest, as it does to f32's (../sme/table.h). */
 #include "../name.h"
+#include "../sme/append.h"
 #include "../sme/gemm.h"
 #include "../sme/measure.h"
 #include "smesim/lowp.h"
@@ -57,6 +58,8 @@ SMS_SME_LEAF void sms_gemv_s8(const int8_t *x, float x_scale, const int8_t *rhs,
 }
 #endif
 
+SMS_KV_PACK(sms_kv_pack_f16, SMS_F16, uint16_t)
+
 SMS_SME_LEAF float sms_bf16_peak(int64_t iterations) {
     sms_outer_products(SMS_BF16, iterations);
     return sms_sum_of_za();
@@ -75,6 +78,7 @@ SMS_SME_LEAF int32_t sms_s8_peak(int64_t iterations) {
 const struct sms_lowp SMS_JOIN(sms_lowp_leaves_, SMS_ISA) = {
     .isa = SMS_NAME(SMS_ISA),
     .kc_groups = SMS_KC,
+    .kv_pack_f16 = sms_kv_pack_f16,
     .gemm_bf16 = sms_gemm_bf16,
     .gemm_f16 = sms_gemm_f16,
     .gemm_s8 = sms_gemm_s8,

@@ -14,7 +14,7 @@
  *   SMS_TEST_ONLY      1 for a table that only tests may choose
  *   SMS_STAND_IN       defined for a table that is narrower than need be */
 #include "../name.h"
-#include "halves.h"
+#include "append.h"
 #include "pack.h"
 #include "peak.h"
 #include "product.h"
@@ -47,6 +47,8 @@ const struct sms_lowp SMS_JOIN(sms_lowp_, SMS_ISA) = {
     .pack_rhs_s8 = sms_pack_rhs_s8,
     .narrow_f16 = sms_narrow_f16,
     .widen_f16 = sms_widen_f16,
+    .kv_append_f16 = sms_kv_append_f16,
+    .kv_pack_f16 = sms_kv_append_f16,
     .gemm_bf16 = sms_gemm_bf16,
     .gemm_f16 = sms_gemm_f16,
     .gemm_s8 = sms_gemm_s8,

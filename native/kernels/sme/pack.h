@@ -1,9 +1,8 @@
-/* Packing is transposing, which ZA does: rows go in as horizontal slices and columns come out as vertical ones. Four
- * tiles side by side take four vectors of each row at a time. */
+/* Packing of both operands of a product. */
 #ifndef SMESIM_SME_PACK_H
 #define SMESIM_SME_PACK_H
 
-#include "za.h"
+#include "turn.h"
 
 #define SMS_STORE_COLUMNS(tile)                                                                   \
     do {                                                                                          \
@@ -15,20 +14,11 @@
         });                                                                                       \
     } while (0)
 
-/* At most a vector of rows, at most four of columns: out[column * height + row], zeros for the lanes without a row. */
+/* Those rows, packed: out[column * height + row], zeros for the lanes without a row. */
 SMS_INLINE void sms_pack_tiles(const float *x, int64_t ldx, int64_t rows, int64_t columns, int64_t height,
                                svbool_t lanes, float *out) SMS_IN_ZA {
-    const int64_t width = (int64_t)svcntw();
-    const svbool_t columns0 = sms_lanes_until(0, columns), columns1 = sms_lanes_until(width, columns);
-    const svbool_t columns2 = sms_lanes_until(2 * width, columns), columns3 = sms_lanes_until(3 * width, columns);
     svzero_za();
-    SMS_EACH_SLICE(slice, rows, {
-        svld1_hor_za32(0, slice, columns0, x);
-        svld1_hor_za32(1, slice, columns1, x + width);
-        svld1_hor_za32(2, slice, columns2, x + 2 * width);
-        svld1_hor_za32(3, slice, columns3, x + 3 * width);
-        x += ldx;
-    });
+    sms_rows_into_tiles(x, ldx, rows, columns);
     SMS_STORE_COLUMNS(0);
     SMS_STORE_COLUMNS(1);
     SMS_STORE_COLUMNS(2);

@@ -3,6 +3,7 @@
  * The table is not whole: whatever else there is to compute, the cores' own vectors do better than streaming mode
  * would, and how many rows suit the unit depends on the machine. The registry adds both. */
 #include "../name.h"
+#include "append.h"
 #include "attention.h"
 #include "gemm.h"
 #include "measure.h"
@@ -32,6 +33,8 @@ SMS_SME_LEAF void sms_gemv(const float *x, const float *rhs, int64_t n, int64_t 
 }
 #endif
 
+SMS_KV_PACK(sms_kv_pack, SMS_F32, float)
+
 SMS_SME_LEAF float sms_fma_peak(int64_t iterations) {
     sms_outer_products(SMS_F32, iterations);
     return sms_sum_of_za();
@@ -46,6 +49,7 @@ const struct sms_kernels SMS_JOIN(sms_leaves_, SMS_ISA) = {
 #if defined(__ARM_FEATURE_SME2)
     .gemv = sms_gemv,
 #endif
+    .kv_pack = sms_kv_pack,
     .attention = sms_attention,
     .attention_scratch = sms_attention_scratch,
     .qk_block = sms_qk_block,

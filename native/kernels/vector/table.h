@@ -51,6 +51,7 @@ const struct sms_kernels SMS_JOIN(sms_kernels_, SMS_ISA) = {
     .embed_rhs = sms_embed_rhs,
     .argmax = sms_argmax,
     .kv_append = sms_kv_append,
+    .kv_pack = sms_kv_append,
     .attention = sms_attention,
     .attention_scratch = sms_attention_scratch,
     .qk_block = sms_qk_block,

@@ -1,0 +1,101 @@
+"""Who packs keys and values: all cores by their vectors, or those who drive matrix units by turning tiles over.
+
+Caches are read packed, so whoever appends to them packs. It is work row by row, which all cores share; but a unit
+turns rows into columns with nothing else than loads and stores. Both are worked out with the costs that the simulator
+gives to these tasks, and the plan says what is predicted to end first: `packers` of the entry, or none where it is the
+cores of its own workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.links import LinkNetwork
+from smesim.plan.agents import Agent, streaming_rates
+from smesim.plan.program import Number
+from smesim.plan.schema import Mode, OperatorPlan, Reason, RunnerUp
+from smesim.plan.tiles import of_packers, operator_tiles, share_bounds
+from smesim.workload.operators import KvAppend
+
+WRITE_FACTOR = 2.0
+"""Bytes that a written one moves: its line is read first, from where the pass before left it."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """An entry, whose tasks cores or units do, and the seconds that takes."""
+
+    mode: Mode
+    entry: OperatorPlan
+    seconds: float
+
+
+class Appending:
+    """What appending the keys and values of an operator takes, with `number` as their format.
+
+    `entry` is that of its own workers; `cores` are these, each on its own core, and `units` the matrix units with
+    their drivers.
+    """
+
+    def __init__(
+        self, chip: Chip, network: LinkNetwork, operator: KvAppend, number: Number, entry: OperatorPlan,
+        cores: Sequence[Agent], units: Sequence[Agent],
+    ) -> None:  # fmt: skip
+        self._chip = chip
+        self._network = network
+        self._operator = operator
+        self._number = number
+        self._entry = entry
+        self._cores = cores
+        self._units = [u for u in units if u.unit is not None and u.unit.appends(number.name.lower())]
+
+    def with_packers(self) -> OperatorPlan:
+        """The entry, with drivers as packers if units are predicted to be faster than its own workers."""
+        if not self._units:
+            return self._entry
+        fastest = min(self._units, key=lambda unit: self._task_s(unit, 0, self._operator.tokens)).kind
+        teams = (self._units, [unit for unit in self._units if unit.kind == fastest], self._units[:1])
+        on_cores = self._way("cpu", self._cores)
+        on_units = min((self._way("matrix", team) for team in teams), key=lambda way: way.seconds)
+        taken, other = sorted((on_cores, on_units), key=lambda way: way.seconds)
+        bound = self._entry.reason.bound if self._entry.reason is not None else "bandwidth"
+        runner_up = RunnerUp(mode=other.mode, predicted_s=other.seconds)
+        reason = Reason(bound=bound, predicted_s=taken.seconds, runners_up=(runner_up,))
+        return taken.entry.model_copy(update={"reason": reason})
+
+    def _way(self, mode: Mode, agents: Sequence[Agent]) -> _Way:
+        drivers = tuple(worker for agent in agents for worker in agent.workers) if mode == "matrix" else ()
+        entry = self._entry.model_copy(update={"packers": drivers})
+        return _Way(mode, entry, self._seconds(of_packers(entry), agents))
+
+    def _task_s(self, agent: Agent, begin: int, end: int) -> float:
+        operator = self._operator
+        return agent.append_s(operator.past + begin, operator.past + end, 1, operator.width, self._number.n_bytes)
+
+    def _seconds(self, entry: OperatorPlan, agents: Sequence[Agent]) -> float:
+        """Until all tasks have ended, if the longest stands for all: computing, or writing to memory at what each has
+        of its bandwidth."""
+        tiles = operator_tiles(self._operator, entry)
+        begin, end = max((tile.ranges[:2] for tile in tiles), key=lambda tokens: tokens[1] - tokens[0])
+        busy = [agent for agent, count in zip(agents, self._counts(entry, agents, len(tiles)), strict=True) if count]
+        counts = [count for count in self._counts(entry, agents, len(tiles)) if count]
+        written_bytes = WRITE_FACTOR * 2 * self._number.n_bytes * (end - begin) * self._operator.width
+        task_s = [
+            max(self._task_s(agent, begin, end), written_bytes / rate)
+            for agent, rate in zip(busy, streaming_rates(self._network, busy), strict=True)
+        ]
+        if entry.assignment == "shared" and len(entry.workers) > 1:
+            seconds = max(len(tiles) / sum(1 / s for s in task_s), min(task_s))
+        else:
+            seconds = max(count * s for count, s in zip(counts, task_s, strict=True))
+        sync, rounds = self._chip.sync, -(-len(tiles) // len(entry.workers))
+        return seconds + rounds * sync.dispatch_s.value + (sync.barrier_s.value if len(tiles) > 1 else 0.0)
+
+    @staticmethod
+    def _counts(entry: OperatorPlan, agents: Sequence[Agent], tiles: int) -> list[int]:
+        """How many of the tiles are each agent's, if they are divided as static ones are."""
+        bounds = [0, *share_bounds(entry, tiles)]
+        of_worker = {worker: end - begin for worker, begin, end in zip(entry.workers, bounds, bounds[1:], strict=False)}
+        return [sum(of_worker[worker] for worker in agent.workers) for agent in agents]
