@@ -19,11 +19,10 @@ import resource
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from smesim.sweep import COLUMNS, Executor, Inputs, Points, Sweep, in_processes, on_cluster, parse_sweep, run
 from smesim.sweep.run import MOST_IN_CHUNK
-from smesim.sweep.store import Store
+from smesim.sweep.store import Packer, Store
 from smesim.sweep.workers import Worker
 
 OPERATORS = """
@@ -70,6 +69,7 @@ def dask_s(sweep: Sweep, workers: int) -> float:
 
 
 EMPTY_TASKS = 2000
+WRITTEN = 20
 MANY_WORKERS = 1000
 
 
@@ -88,16 +88,17 @@ def scheduler_s(workers: int) -> float:
 
 
 def writer_s(sweep: Sweep) -> float:
-    """Seconds a point that the process which writes takes for the rows of a full chunk."""
+    """Seconds a point that the process which writes takes for the packet of a full chunk."""
     worker = Worker(sweep, Inputs.of(sweep))
-    some = worker.rows((0, min(50, Points(sweep).count)))
-    rows: list[dict[str, Any]] = (some * MOST_IN_CHUNK)[:MOST_IN_CHUNK]
-    came = pickle.dumps(rows)
+    rows = [worker.row(point) for point in Points(sweep).between(0, 50)]
+    packet = Packer(sweep, tuple(COLUMNS)).packet((rows * MOST_IN_CHUNK)[:MOST_IN_CHUNK])
+    came = pickle.dumps(packet)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), sweep, tuple(COLUMNS))
+        store = Store(Path(folder), sweep)
         begin = time.perf_counter()
-        store.write("base", (0, len(rows)), pickle.loads(came))
-        return (time.perf_counter() - begin) / len(rows)
+        for i in range(WRITTEN):
+            store.write("base", (i * MOST_IN_CHUNK, (i + 1) * MOST_IN_CHUNK), pickle.loads(came).content)
+        return (time.perf_counter() - begin) / WRITTEN / MOST_IN_CHUNK
 
 
 def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, float]:

@@ -14,13 +14,11 @@ import numpy as np
 from smesim.plan.formats import product_format
 from smesim.plan.layout import LhsLayout
 from smesim.plan.program import BUFFER_DTYPE, Array, BufferRole, Layout, Number
+from smesim.plan.sketch import BufferRow
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec
 from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Rope, Router
-
-_Row = tuple[int, int, int, int, int, int]
-"""A row of `BUFFER_DTYPE`."""
 
 _NUMBERS = {
     DType.F32: Number.F32, DType.BF16: Number.BF16, DType.F16: Number.F16, DType.S8: Number.S8, DType.I32: Number.F32,
@@ -62,7 +60,7 @@ class BufferTable:
         self._graph = graph
         self._index: dict[str, int] = {}
         self._names: list[str] = []
-        self._rows: list[_Row] = []
+        self._rows: list[BufferRow] = []
         self._in_place = {o.outputs[0]: o.inputs[0] for o in graph.operators if isinstance(o, Rope)}
         products = (o for o in graph.operators if isinstance(o, Linear | GroupedLinear | Router))
         self._packed_weights = {o.weights[0] for o in products}
@@ -140,13 +138,17 @@ class BufferTable:
             self._add(f"layers.{again}.{name.removeprefix(prefix)}", row)
         return True
 
+    @property
+    def rows(self) -> list[BufferRow]:
+        return self._rows
+
     def array(self) -> Array:
         return np.array(self._rows, BUFFER_DTYPE)
 
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)
 
-    def _add(self, name: str, row: _Row) -> None:
+    def _add(self, name: str, row: BufferRow) -> None:
         self._index[name] = len(self._names)
         self._names.append(name)
         self._rows.append(row)
@@ -159,7 +161,7 @@ class BufferTable:
             self._add(name, (n_bytes, BufferRole.TABLE, Layout.ROW_MAJOR, rows, columns, Number.F32))
         return self._index[name]
 
-    def _row(self, tensor: str, spec: TensorSpec) -> _Row:
+    def _row(self, tensor: str, spec: TensorSpec) -> BufferRow:
         role = _ROLES[spec.role]
         number = _NUMBERS[spec.dtype]
         if tensor in self._packed_weights:
@@ -175,6 +177,6 @@ class BufferTable:
         return (spec.bytes, role, Layout.ROW_MAJOR, rows, spec.shape[-1], number)
 
 
-def _packed_row(role: int, layout: LhsLayout, rows: int, columns: int) -> _Row:
+def _packed_row(role: int, layout: LhsLayout, rows: int, columns: int) -> BufferRow:
     """The row of a packed left operand."""
     return (layout.bytes_for(rows, columns), role, Layout.LHS_PACKED, rows, columns, layout.number)
