@@ -65,13 +65,18 @@ class Costing:
         core, unit = self._crew.alike[worker]
         key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
-            op, costing = self._ops[row.op], self._units[worker]
-            cluster, costs = self._crew.clusters[worker].name, self._crew.costs[core]
-            on_unit = None if costing is None else costing.cost(row, op)
-            if costing is not None and row.kind in STAGED_KINDS:
-                on_unit = self._staged.cost(row, cluster, costs, costing.costs)
-            self._memo[key] = on_unit or self._cost(task, row, op, cluster, costs)
+            self._memo[key] = self.cost_once(task, worker)
         return self._memo[key]
+
+    def cost_once(self, task: int, worker: int) -> TaskCost:
+        """The same for who does not ask for equal tasks twice."""
+        row = self._rows.task_row(task)
+        op, costing = self._ops[row.op], self._units[worker]
+        cluster, costs = self._crew.clusters[worker].name, self._crew.costs[self._crew.alike[worker][0]]
+        on_unit = None if costing is None else costing.cost(row, op)
+        if costing is not None and row.kind in STAGED_KINDS:
+            on_unit = self._staged.cost(row, cluster, costs, costing.costs)
+        return on_unit or self._cost(task, row, op, cluster, costs)
 
     def _cost(self, task: int, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
         kind = TaskKind(row.kind)

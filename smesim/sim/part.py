@@ -7,16 +7,14 @@ ready at 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import ProgramError
 from smesim.plan.program import EntryKind, Program, TaskKind
-from smesim.plan.sketch import Sketch
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
@@ -125,35 +123,6 @@ class Cutter:
             pool_begin=_begins([len(tasks) for tasks in drawn]),
             pool_tasks=(np.concatenate(drawn) - begin if drawn else np.zeros(0)).astype(np.int32),
         )
-
-
-def part_of(sketch: Sketch) -> Part:
-    """A sketch as a part."""
-    successors: list[list[int]] = [[] for _ in sketch.tasks]
-    for task, after in enumerate(sketch.predecessors):
-        for before in after:
-            successors[before].append(task)
-    queues = [[index if kind == EntryKind.TASK else -1 - index for kind, index in queue] for queue in sketch.entries]
-    return Part(
-        first_task=0,
-        is_join=np.array([task[1] == TaskKind.JOIN for task in sketch.tasks], np.uint8),
-        predecessor_count=np.array([len(after) for after in sketch.predecessors], np.int32),
-        successor_begin=_bounds(successors),
-        successors=_flat(successors),
-        queue_begin=_bounds(queues),
-        queue=_flat(queues),
-        pool_begin=_bounds(sketch.pools),
-        pool_tasks=_flat(sketch.pools),
-    )
-
-
-def _bounds(groups: Sequence[Sequence[int]]) -> Int32s:
-    """Where each group begins when they lie one behind the other, and where the last ends."""
-    return np.array([0, *accumulate(map(len, groups))], np.int32)
-
-
-def _flat(groups: Sequence[Sequence[int]]) -> Int32s:
-    return np.array([number for group in groups for number in group], np.int32)
 
 
 def _begins(counts: npt.ArrayLike) -> Int32s:

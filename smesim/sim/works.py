@@ -10,26 +10,25 @@ from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.links import Agent, LinkNetwork
 from smesim.plan.program import Program
-from smesim.plan.sketch import Sketch
-from smesim.sim.classes import class_of, classes_of
+from smesim.sim.classes import classes_of
 from smesim.sim.clock import whole_ticks
 from smesim.sim.compiled import NO_WORK, WorkTable
 from smesim.sim.costing import Costing
-from smesim.sim.crew import Crew, column_of, crew_of, places_in
+from smesim.sim.crew import column_of, crew_of, places_in
 from smesim.sim.engine import Flow, Work
-from smesim.sim.facts import Facts, facts_of, facts_of_sketch
+from smesim.sim.facts import facts_of
 from smesim.sim.part import Part
 
 
-class Works:
-    """The works of the tasks of a program or a sketch on the workers of a crew."""
+class ProgramWorks:
+    """The works of a program's tasks, one by one or part by part."""
 
-    def __init__(self, chip: Chip, facts: Facts, crew: Crew, effects: frozenset[str]) -> None:
-        self.crew = crew
-        self._facts = facts
+    def __init__(self, chip: Chip, program: Program, effects: frozenset[str]) -> None:
+        self.crew = crew_of(chip, places_in(program), effects)
+        self._program, self._facts = program, facts_of(program)
         self._network = LinkNetwork.of(chip)
         self._capped = "agent_cap" in effects
-        self._costing = Costing(chip, facts, crew, effects)
+        self._costing = Costing(chip, self._facts, self.crew, effects)
         self._known: dict[tuple[str, str | None, TaskCost], Work] = {}
 
     def work(self, task: int, worker: int) -> Work:
@@ -53,14 +52,6 @@ class Works:
             flows.append(flow if self._capped else Flow(route.links, n_bytes))
         return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows), agent.unit)
 
-
-class ProgramWorks(Works):
-    """The works of a program, part by part."""
-
-    def __init__(self, chip: Chip, program: Program, effects: frozenset[str]) -> None:
-        super().__init__(chip, facts_of(program), crew_of(chip, places_in(program), effects), effects)
-        self._program = program
-
     def table(self, part: Part) -> WorkTable:
         """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
         program, first, end = self._program, part.first_task, part.first_task + part.n_tasks
@@ -80,29 +71,3 @@ class ProgramWorks(Works):
         numbers: dict[tuple[int, ...], int] = {}
         classes = classes_of(self._program, self._facts.op_keys, first, end)
         return np.array([numbers.setdefault(key, len(numbers)) for key in classes])
-
-
-class SketchWorks(Works):
-    """The works of a sketch."""
-
-    def __init__(self, chip: Chip, sketch: Sketch, effects: frozenset[str]) -> None:
-        super().__init__(chip, facts_of_sketch(sketch), crew_of(chip, sketch.workers, effects), effects)
-        self._sketch = sketch
-
-    def table(self) -> WorkTable:
-        """All its works."""
-        sketch, teams = self._sketch, self.crew.teams
-        classes = [class_of(task, sketch.op) for task in sketch.tasks]
-        works: list[Work] = []
-        columns: list[list[int]] = []
-        for team in teams:
-            column = [NO_WORK] * len(classes)
-            known: dict[tuple[int, ...], int] = {}
-            for task in sketch.reached(team):
-                place = known.get(classes[task])
-                if place is None:
-                    place = known[classes[task]] = len(works)
-                    works.append(self.work(task, team[0]))
-                column[task] = place
-            columns.append(column)
-        return WorkTable(works, column_of(self.crew), np.array(columns, np.int32).T)
