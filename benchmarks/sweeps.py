@@ -1,7 +1,8 @@
 """How many points a second a sweep answers: operators, whole models, two processes against one, and Dask beside them.
 
-    python benchmarks/sweeps.py                    # about a minute on two cores
+    python benchmarks/sweeps.py                    # about two minutes on two cores
     python benchmarks/sweeps.py --points 100000    # of the sweep of operators: the whole way, files included
+    python benchmarks/sweeps.py --interrupt        # and what is lost when all of it is killed half way
 
 What many machines would give is a projection. One process hands chunks out and writes what comes back, and one, Dask's
 scheduler, passes them on; either may be what limits a large cluster. So it is the least of three rates: of the workers,
@@ -14,8 +15,12 @@ Every sweep is run as `smesim sweep` runs it, into a folder that is thrown away.
 
 import argparse
 import json
+import os
 import pickle
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -101,6 +106,28 @@ def writer_s(sweep: Sweep) -> float:
         return (time.perf_counter() - begin) / WRITTEN / MOST_IN_CHUNK
 
 
+def interrupted_share(text: str, seconds: float) -> float:
+    """What a sweep by two processes takes longer, as a part of its `seconds`, if all are killed (kill -9) when half of
+    it is on disk and it is resumed: the work that was lost, and a second start."""
+    count = Points(parse_sweep(text, "operators")).count
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder) / "sweep.toml", Path(folder) / "out"
+        file.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "smesim", "sweep", str(file), "--workers", "2", "--out", str(out), "--resume"]
+        begin = time.perf_counter()
+        with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as killed:
+            while sum(end - first for first, end in map(numbers_of, out.glob("points/*/part-*"))) < count / 2:
+                time.sleep(0.01)
+            os.killpg(killed.pid, signal.SIGKILL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - begin) / seconds - 1
+
+
+def numbers_of(part: Path) -> tuple[int, int]:
+    first, end = part.stem.removeprefix("part-").split("-")
+    return int(first), int(end)
+
+
 def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, float]:
     """Points a second of so many workers in full chunks, and what each of the serial stages could do."""
     stages = {
@@ -114,11 +141,13 @@ def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=4000, help="about so many points of single operators")
+    parser.add_argument("--interrupt", action="store_true", help="kill a sweep half way, and resume it")
+    parser.add_argument("--points", type=int, default=20_000, help="about so many points of single operators")
     parser.add_argument("--whole", type=int, default=16, help="points of whole models")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    operators = parse_sweep(OPERATORS % max(1, arguments.points // STEPS_PER_TOKEN_COUNT), "operators")
+    text = OPERATORS % max(1, arguments.points // STEPS_PER_TOKEN_COUNT)
+    operators = parse_sweep(text, "operators")
     whole = parse_sweep(WHOLE % arguments.whole, "whole")
     count = Points(operators).count
     one_s, two_s, on_dask_s = timed(operators, in_processes(1)), timed(operators, in_processes(2)), dask_s(operators, 2)
@@ -137,6 +166,8 @@ def main() -> None:
         "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "largest_child_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
     }
+    if arguments.interrupt:
+        figures["interrupted_share_longer"] = interrupted_share(text, two_s)
     lines = [f"{name}: {value:.4g}" for name, value in figures.items()]
     print(json.dumps(figures) if arguments.json else "\n".join(lines))
 

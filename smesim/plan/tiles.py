@@ -158,10 +158,11 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
             for columns in ranges(panels, panel_step)
         ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
+    row_ranges = [*ranges(strips, strip_step)]
     return [
-        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), worker=who)
+        Tile(TaskKind.GEMM, (first, last, begin, end, 0, 0), 0, 0, who)
         for begin, end, who in _column_ranges(operator, entry)
-        for rows in ranges(strips, strip_step)
+        for first, last in row_ranges
     ]
 
 

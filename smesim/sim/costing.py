@@ -65,12 +65,14 @@ class Costing:
         core, unit = self._crew.alike[worker]
         key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
-            self._memo[key] = self.cost_once(task, worker)
+            self._memo[key] = self._cost_of(task, row, worker)
         return self._memo[key]
 
     def cost_once(self, task: int, worker: int) -> TaskCost:
         """The same for who does not ask for equal tasks twice."""
-        row = self._rows.task_row(task)
+        return self._cost_of(task, self._rows.task_row(task), worker)
+
+    def _cost_of(self, task: int, row: TaskRow, worker: int) -> TaskCost:
         op, costing = self._ops[row.op], self._units[worker]
         cluster, costs = self._crew.clusters[worker].name, self._crew.costs[self._crew.alike[worker][0]]
         on_unit = None if costing is None else costing.cost(row, op)

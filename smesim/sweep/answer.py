@@ -51,6 +51,8 @@ _NAMES = {"name", "site", "layer", "inputs", "weights", "outputs"}
 """Fields of an operator that say what it is called and not what it computes."""
 _OF_ENTRY = tuple(name for name in OperatorPlan.model_fields if name not in ("site", "reason"))
 
+_SORTED = json.JSONEncoder(sort_keys=True)
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -192,7 +194,7 @@ class Solver:
         chip, model = str(point.values.get("chip")), str(point.values.get("model"))
         content.append(self._facts.get(("chip", chip), lambda: _content(self._inputs.chips.get(chip))))
         content.append(self._facts.get(("model", model), lambda: _content(self._inputs.models.get(model))))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(_SORTED.encode(content).encode()).hexdigest()[:32]
 
     def _chip(self, asked: dict[str, Value]) -> tuple[Chip, str]:
         """The chip of a point, changed as it says, with its fingerprint."""
