@@ -130,7 +130,7 @@ class _Lowering:
         """The tasks of a graph of one operator."""
         self.fill(self.graph.operators)
         return Sketch(
-            op=OpRow(*self.ops[0]), tasks=self.tasks, predecessors=self.predecessors, entries=self.entries,
+            op=OpRow._make(self.ops[0]), tasks=self.tasks, predecessors=self.predecessors, entries=self.entries,
             pools=[self.pool_tasks[begin:end] for begin, end in self.pools], buffer_rows=self.buffers.rows,
             workers=worker_places(self.plan), elsewhere_bytes=round(self.graph.elsewhere_bytes),
         )  # fmt: skip

@@ -16,6 +16,7 @@ import numpy as np
 
 from smesim.plan.program import BUFFER_DTYPE, Array, EntryKind, OpRow, TaskRow
 
+POOL = int(EntryKind.POOL)
 BufferRow = tuple[int, int, int, int, int, int]
 """A row of `BUFFER_DTYPE`."""
 
@@ -53,7 +54,7 @@ class Sketch:
 
     def task_row(self, task: int) -> TaskRow:
         """The task's row; what it waits for is in `predecessors`."""
-        return TaskRow(*self.tasks[task], 0, 0, 0)
+        return TaskRow._make([*self.tasks[task], 0, 0, 0])
 
     @cached_property
     def buffers(self) -> Array:
@@ -64,7 +65,7 @@ class Sketch:
         pools: set[int] = set()
         for worker in workers:
             for kind, index in self.entries[worker]:
-                if kind == EntryKind.TASK:
+                if kind != POOL:
                     yield index
                 elif index not in pools:
                     pools.add(index)

@@ -1,8 +1,9 @@
 """Tuning: a plan is improved by trying out many, each proposed by what the ones before have shown.
 
-The space is that of `space.py`; optuna proposes (the tree-structured Parzen estimator, Bergstra et al., NeurIPS 2011);
-whoever is handed in as `evaluate` says how long a plan takes, the simulator or a clock. The first trial is the plan of
-`roofline`, so the result is never slower than that.
+The space is that of `space.py`. Every other trial is proposed by optuna's tree-structured Parzen estimator (Bergstra et
+al., NeurIPS 2011), those between change a few parameters of the best until then. Whoever is handed in as `evaluate`
+says how long a plan takes, the simulator or a clock. The first trial is the plan of `roofline`, so the result is never
+slower than that.
 
 Trials can be kept in a **journal**, a file to which each process that takes part appends what it has tried: a run that
 was killed goes on where it was, and several processes, or machines with a common folder, search together. What a trial
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +38,8 @@ PLANNER = "tune"
 DEFAULT_TRIALS = 200
 FIRST_AT_RANDOM = 20
 """Trials before the estimator has seen enough to propose something."""
+DRAWN_ANEW = 0.1
+"""Share of its parameters in which a trial that follows the best one differs from that."""
 
 
 @dataclass(frozen=True)
@@ -167,28 +171,33 @@ class _ByTrial:
         return float(self._trial.suggest_float(name, low, high, log=True))
 
 
-class _Numbered:
-    """A sampler that begins anew for each trial, from the seed and the trial's number: what a trial tries does not
-    depend on how many were tried in this process, and no two processes try the same."""
+class _Proposals:
+    """A sampler for optuna that begins anew for each trial, from the seed and the trial's number: what a trial tries
+    does not depend on how many were tried in this process, and no two processes try the same. One trial is the
+    estimator's, the next the best so far with a few of its parameters drawn anew."""
 
     def __init__(self, optuna: Any, seed: int) -> None:
-        self._optuna, self._seed = optuna, seed
-        self._sampler = self._begun(0)
-
-    def _begun(self, number: int) -> Any:
-        seed = (self._seed * 1_000_003 + number) % 2**32
-        return self._optuna.samplers.TPESampler(seed=seed, n_startup_trials=FIRST_AT_RANDOM)
+        self._samplers, self._seed = optuna.samplers, seed
 
     def before_trial(self, study: Any, trial: Any) -> None:
-        self._sampler = self._begun(trial.number)
+        seed = (self._seed * 1_000_003 + trial.number) % 2**32
+        self._dice = random.Random(seed)
+        self._base: dict[str, Option] = {}
+        if trial.number % 2 and _finished(study):
+            self._base = study.best_trial.params
+            self._sampler = self._samplers.RandomSampler(seed=seed)
+        else:
+            self._sampler = self._samplers.TPESampler(seed=seed, n_startup_trials=FIRST_AT_RANDOM)
 
-    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
-        return self._sampler.infer_relative_search_space(study, trial)
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}  # parameters are proposed one by one: which there are depends on those before
 
-    def sample_relative(self, study: Any, trial: Any, space: Any) -> Any:
-        return self._sampler.sample_relative(study, trial, space)
+    def sample_relative(self, study: Any, trial: Any, space: Any) -> dict[str, Any]:
+        return {}
 
     def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
+        if name in self._base and self._dice.random() >= DRAWN_ANEW:
+            return self._base[name]
         return self._sampler.sample_independent(study, trial, name, distribution)
 
     def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
@@ -209,7 +218,7 @@ def _study(journal: Path | None, name: str, seed: int) -> Any:
     if journal is not None:
         check_writable(journal)
         storage = optuna.storages.JournalStorage(journals.JournalFileBackend(str(journal)))
-    sampler = _Numbered(optuna, seed)
+    sampler = _Proposals(optuna, seed)
     return optuna.create_study(study_name=name, storage=storage, sampler=sampler, load_if_exists=True)
 
 

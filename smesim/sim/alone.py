@@ -28,6 +28,7 @@ from smesim.sim.crew import Crew, column_of, crew_of
 from smesim.sim.facts import facts_of_sketch
 from smesim.sim.fluid import check_amount
 
+JOIN, POOL = int(TaskKind.JOIN), int(EntryKind.POOL)
 Kind = tuple[Path, float]
 """Flows of one kind take the same path with the same cap."""
 
@@ -41,16 +42,18 @@ def seconds_alone(sketch: Sketch, chip: Chip, effects: frozenset[str]) -> float:
     ground = kept_with(chip, ("ground", sketch.workers, effects), lambda: Ground(chip, crew, "agent_cap" in effects))
     costing = Costing(chip, facts_of_sketch(sketch), crew, effects)
     table = _Table(ground)
-    classes = [class_of(task, sketch.op) for task in sketch.tasks]
+    op = sketch.op
+    classes = [class_of(task, op) for task in sketch.tasks]
     columns = []
     for team in crew.teams:
         column = [compiled.NO_WORK] * len(classes)
         known: dict[tuple[int, ...], int] = {}
         worker = team[0]
         for task in sketch.reached(team):
-            place = known.get(classes[task])
+            of_class = classes[task]
+            place = known.get(of_class)
             if place is None:
-                place = known[classes[task]] = table.add(worker, costing.cost_once(task, worker))
+                place = known[of_class] = table.add(worker, costing.cost_once(task, worker))
             column[task] = place
         columns.append(column)
     return table.last_end_s(sketch, columns)
@@ -124,11 +127,9 @@ class _Table:
         for task, after in enumerate(sketch.predecessors):
             for before in after:
                 successors[before].append(task)
-        queues = [
-            [index if kind == EntryKind.TASK else -1 - index for kind, index in queue] for queue in sketch.entries
-        ]
+        queues = [[-1 - index if kind == POOL else index for kind, index in queue] for queue in sketch.entries]
         arrays = {
-            "is_join": new("uint8_t[]", [task[1] == TaskKind.JOIN for task in sketch.tasks]),
+            "is_join": new("uint8_t[]", [task[1] == JOIN for task in sketch.tasks]),
             "predecessor_count": new("int32_t[]", [len(after) for after in sketch.predecessors]),
             **_grouped(new, "successor_begin", "successors", successors),
             **_grouped(new, "queue_begin", "queue", queues),

@@ -84,7 +84,7 @@ def facts_of_sketch(sketch: Sketch) -> Facts:
         touched[op.weight] = of_experts
     # Nobody else touches its buffers; weights, keys and values come again when the rest of the model has passed.
     away = [sketch.elsewhere_bytes if row[1] in KEPT_ROLES else 0 for row in sketch.buffer_rows]
-    used = zip(SLOTS, op[-len(SLOTS) :], strict=True)
+    used = zip(SLOTS, map(int, op[-len(SLOTS) :]), strict=True)
     far_bytes = {slot: (away[buffer] + touched[buffer],) for slot, buffer in used if buffer != NO_BUFFER}
     pass_bytes = float(sum(touched) + sketch.elsewhere_bytes)
     return Facts(sketch, far_bytes, pass_bytes, _foreign_of_sketch(sketch), (0,))
@@ -103,10 +103,10 @@ def _foreign_of_sketch(sketch: Sketch) -> Shares:
     for pool, workers in visitors.items():
         team_of[sketch.pools[pool]] = teams.number(frozenset(workers))
     edges = sorted((before, task) for task, after in enumerate(sketch.predecessors) for before in after)
-    kind = np.array([task[1] for task in sketch.tasks])
+    kinds = np.array([task[1] for task in sketch.tasks])
     op = np.zeros(len(sketch.tasks), np.int64)
     writers, readers = np.array(edges, np.int64).reshape(-1, 2).T
-    return _foreign(kind, op, 1, writers, readers, teams, team_of)
+    return _foreign(kinds, op, 1, writers, readers, teams, team_of)
 
 
 def foreign_shares(program: Program) -> dict[TaskKind, Floats]:

@@ -29,7 +29,7 @@ from smesim.plan.lower import lower, sketch
 from smesim.plan.oracle import oracle
 from smesim.plan.planners import PLANNERS, parse_forced
 from smesim.plan.program import Program
-from smesim.plan.schema import OperatorPlan, Plan
+from smesim.plan.schema import OperatorPlan, Plan, check_plan
 from smesim.plan.sketch import Sketch
 from smesim.sim import SimExecutor, compiled, without
 from smesim.sim.alone import seconds_alone
@@ -250,7 +250,11 @@ class Solver:
 
 
 def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
-    return SimExecutor(chip, effects).seconds(lower(plan, graph))
+    """Of one operator, planned in a way that may be none that can run."""
+    if not compiled.is_there():
+        return SimExecutor(chip, effects).seconds(lower(plan, graph))
+    check_plan(plan, graph)
+    return seconds_alone(sketch(plan, graph), chip, effects)
 
 
 def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
