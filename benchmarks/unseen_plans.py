@@ -113,17 +113,27 @@ def shapes(chip: Chip, plans: int, repeats: int, seed: int) -> Iterator[Shape]:
         # It runs again and again by itself, so what it touches is as near as that leaves it.
         graph = build_graph(catalog.load(model), Phase.parse(phase), layers=1).alone(site)
         graph = replace(graph, elsewhere_bytes=0.0)
-        done, tensors = [], None
+        ready, tensors = [], None
         for planning, entry in drawn(graph, chip, plans, seed):
             plan = planning.plan("drawn", [entry])
             program = lower(plan, graph)
             executor.check(program, tensors)
             tensors = Tensors.random(program, plan.model, device, seed, share=tensors)
-            yardstick = yardsticks[len(plan.workers)]
-            trace = executor.run(program, tensors, plan, repeats=repeats, between=yardstick.look)
-            measured_s = statistics.median(trace.makespans_s())
-            now, _ = chip_of_now(chip, yardstick.take(trace.makespans_s()), len(plan.workers))
-            done.append(Planned(described(entry), simulated_s(plan, now, graph), measured_s))
+            ready.append((plan, program, tensors))
+        took_s: list[list[float]] = [[] for _ in ready]
+        for _ in range(repeats):
+            for yardstick in yardsticks.values():
+                yardstick.look()
+            for seconds, (plan, program, own) in zip(took_s, ready, strict=True):
+                seconds.append(float(executor.run(program, own, plan).makespans_s()[0]))
+        for yardstick in yardsticks.values():
+            yardstick.look()
+        round_s = [sum(round_of) for round_of in zip(*took_s, strict=True)]
+        now = {n: chip_of_now(chip, yardstick.take(round_s), n)[0] for n, yardstick in yardsticks.items()}
+        done = []
+        for seconds, (plan, _, _) in zip(took_s, ready, strict=True):
+            predicted_s = simulated_s(plan, now[len(plan.workers)], graph)
+            done.append(Planned(described(plan.operators[0]), predicted_s, statistics.median(seconds)))
         yield Shape(model, phase, site, tuple(done))
 
 

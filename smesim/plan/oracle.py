@@ -14,6 +14,7 @@ from typing import Any
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
 from smesim.plan.planners import Planning
+from smesim.plan.rules import PANELS_TOGETHER
 from smesim.plan.schema import Mode, OperatorPlan, Plan, TileShape
 from smesim.plan.search import variations
 from smesim.plan.teams import both_workers
@@ -66,7 +67,7 @@ def candidates(planning: Planning, site: str) -> Iterator[OperatorPlan]:
     seen: set[OperatorPlan] = set()
     for choice in planning.possible[site]:
         start = planning.entry(site, choice)
-        for entry in (start, *variations(planning.graph, start), *_beyond(planning, start)):
+        for entry in (start, *variations(planning, start), *_beyond(planning, start)):
             if entry not in seen:
                 seen.add(entry)
                 yield entry
@@ -83,9 +84,11 @@ def _beyond(planning: Planning, start: OperatorPlan) -> Iterator[OperatorPlan]:
                     yield start.model_copy(update={"pipeline": start.pipeline.model_copy(update=blocks)})
     if isinstance(operator, Linear):
         panels = -(-operator.n // NR)
+        # One row is multiplied with several panels side by side: fewer would wait for memory one after the other.
+        least = start.grain if operator.m > 1 else max(start.grain, PANELS_TOGETHER)
         divisions = list(_divisions(planning, start)) if start.mode == "cooperative" else [start.shares]
         for parts in ROW_PARTS:
-            rows = TileShape(m=-(-operator.m // parts), n=NR * start.grain)
+            rows = TileShape(m=-(-operator.m // parts), n=NR * min(least, panels))
             for assignment in ("static", "shared"):
                 yield start.model_copy(update={"tile": rows, "assignment": assignment, "shares": ()})
         for factor in WIDTHS:

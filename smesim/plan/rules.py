@@ -5,8 +5,8 @@
 - A tile of a GEMM has as many rows as their packed block of depth kc fits into half of a core's own cache, so that
   it stays there while the columns stream by.
 - Large operators are drawn from a queue (a slow or disturbed core then gets less); small ones are fixed.
-- Workers of different speed get columns of their own, by their speed; the tail is drawn from a queue where a panel of
-  the slowest is short beside the operator.
+- Workers of different speed get columns of their own, by their speed; the tail is drawn from a queue where the
+  slowest's smallest tile is short beside the operator.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
 TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
-SHORT_PANEL = 0.03  # part of an operator that the slowest may take for a panel if the tail is to be drawn
+SHORT_PANEL = 0.06  # part of an operator that the slowest may take for a drawn tile: paces are off by more at times
 WORTH_FETCHING = 0.1  # part of a tile's time that fetching its left operand from memory may take
 PANELS_TOGETHER = 4
 """Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
@@ -109,7 +109,7 @@ class Rules:
             fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             part = tile.m / operator.m  # of the rows in a tile
             tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
-            assignment = "static_then_shared" if slowest_s < SHORT_PANEL * choice.seconds else "static"
+            assignment = "static_then_shared" if slowest_s * part < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
                 panels / len(agent.workers)
                 for agent, panels in zip(choice.agents, choice.parts, strict=True)

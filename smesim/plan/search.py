@@ -10,7 +10,7 @@ The simulator comes in as a function, because plans do not know who predicts the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from smesim.errors import PlanError
@@ -18,7 +18,7 @@ from smesim.hwmodel.chip import Chip
 from smesim.plan.choices import LEAST_PART, PAST_SPLITS
 from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.planners import Planning, roofline
-from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape
+from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape, WorkerPlan
 from smesim.plan.teams import both_workers
 from smesim.plan.tiles import NR
 from smesim.workload.graph import OperatorGraph
@@ -109,13 +109,13 @@ class _Search:
             entry = self.planning.entry(site, choice)
             if (entry.mode, entry.pipeline is None) != (current.mode, current.pipeline is None):
                 yield entry
-        yield from variations(self.planning.graph, current)
+        yield from variations(self.planning, current)
 
 
-def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPlan]:
+def variations(planning: Planning, entry: OperatorPlan) -> Iterator[OperatorPlan]:
     """The entry with other tiles, another assignment, or other blocks of its pipeline; not the entry itself."""
-    operator = graph.sites[entry.site][0]
-    changes: list[dict[str, Any]] = list(_with_fewer_workers(entry))
+    operator = planning.graph.sites[entry.site][0]
+    changes: list[dict[str, Any]] = list(_with_fewer_workers(entry, planning.workers))
     if isinstance(operator, Linear | GroupedLinear):
         panels = -(-operator.n // NR)
         widths = {min(panels, max(1, round(entry.tile.n / NR * factor))) for factor in FACTORS}
@@ -139,12 +139,16 @@ def variations(graph: OperatorGraph, entry: OperatorPlan) -> Iterator[OperatorPl
             yield changed
 
 
-def _with_fewer_workers(entry: OperatorPlan) -> Iterator[dict[str, Any]]:
-    """Without the last of those that take part, or half of them: what is short may not be worth waiting for all."""
-    whole = len(entry.workers)
+def _with_fewer_workers(entry: OperatorPlan, workers: Sequence[WorkerPlan]) -> Iterator[dict[str, Any]]:
+    """Without the last of those that take part, or half of them: what is short may not be worth waiting for all.
+
+    Not so few that only one role of a cooperation is left: that is another mode.
+    """
+    whole, roles = len(entry.workers), {workers[w].role for w in entry.workers}
     for count in sorted({whole - 1, whole // 2} - {0}, reverse=True):
-        if entry.pipeline is None:
-            yield {"workers": entry.workers[:count], "shares": entry.shares[:count]}
+        left = entry.workers[:count]
+        if entry.pipeline is None and {workers[w].role for w in left} == roles:
+            yield {"workers": left, "shares": entry.shares[:count]}
 
 
 def _shifted(entry: OperatorPlan) -> Iterator[tuple[float, ...]]:

@@ -61,17 +61,21 @@ def test_search_takes_what_the_simulator_prefers_and_leaves_what_cannot_run() ->
     lower(plan)
 
 
-def test_variations_are_other_entries_that_can_run() -> None:
+@pytest.mark.parametrize("phase", ["prefill:96", "decode:400"])
+def test_variations_are_other_entries_that_can_run(phase: str) -> None:
     chip = library.load("apple-m4-pro")
-    graph = build_graph(tiny(d_model=256, d_ff=512), Phase.parse("prefill:96"), layers=1)
+    graph = build_graph(tiny(d_model=256, d_ff=512), Phase.parse(phase), layers=1)
+    planning = Planning(graph, chip, both_workers(chip, 4), None, True, {})
     plan = roofline(graph, chip, 4)
-    for entry in plan.operators:
-        found = list(variations(graph, entry))
+    cooperative = [(s, c) for s, choices in planning.possible.items() for c in choices if c.mode == "cooperative"]
+    assert cooperative
+    for entry in (*plan.operators, *(planning.entry(site, choice) for site, choice in cooperative)):
+        found = list(variations(planning, entry))
         assert entry not in found
         for other in found:
             entries = tuple(other if e.site == entry.site else e for e in plan.operators)
             lower(plan.model_copy(update={"operators": entries}))
-    assert sum(1 for _ in variations(graph, plan.site("gate_proj"))) >= 2
+    assert sum(1 for _ in variations(planning, plan.site("gate_proj"))) >= 2
 
 
 def test_the_oracle_is_at_least_as_good_as_the_others_operator_by_operator() -> None:
