@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smesim.errors import SweepError
 from smesim.hwmodel import library
-from smesim.sweep import inputs
+from smesim.sweep import Inputs, Point, Solver, inputs
 from smesim.sweep.inputs import changed_chip
 from smesim.sweep.schema import Value
+from tests.workload.workload_models import tiny
 
 CHIP = library.load("apple-m4")
 CHANGES: dict[str, list[Value]] = {
@@ -51,3 +54,10 @@ def test_a_chip_with_one_number_changed_is_not_read_anew(monkeypatch: pytest.Mon
     assert changed.memory.bandwidth_bytes_per_s.value == 50e9
     assert changed.memory.bandwidth_bytes_per_s.provenance == "guessed"
     assert changed.clusters == CHIP.clusters
+
+
+def test_a_chip_goes_to_another_process_without_what_was_worked_out_from_it() -> None:
+    solver = Solver(Inputs({"one": CHIP}, {"tiny": tiny()}))
+    row = solver.row(Point(0, "base", {"model": "tiny", "chip": "one", "phase": "prefill:8", "site": "q_proj"}))
+    assert row["error"] is None
+    assert pickle.loads(pickle.dumps(CHIP)) == CHIP

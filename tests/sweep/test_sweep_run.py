@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -137,6 +137,7 @@ def test_processes_give_the_same_rows_and_a_resumed_run_does_only_what_is_missin
     assert finished[1]["point"].is_unique
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 40), st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True), st.randoms())
 def test_each_chunk_is_handed_out_once_and_neighbours_to_the_same(
     count: int, hands: list[int], draw: random.Random
