@@ -24,7 +24,7 @@ LENGTHS = (512, 256, 128, 64, 32)
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 NEW_PICTURE = '[data-testid="stPlotlyChart"] .js-plotly-plot:not([data-old]) .nsewdrag'
 MARK_OLD = "document.querySelectorAll('.js-plotly-plot').forEach(drawing => drawing.setAttribute('data-old', ''))"
-SOFTWARE_GL = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+SOFTWARE_GL = ("--no-sandbox", "--enable-unsafe-swiftshader")
 
 
 def drawn(page: Page) -> None:

@@ -1,10 +1,11 @@
 """The timeline: what every worker did, prediction above measurement on one time axis, and what the links carried.
 
-A browser draws some 20,000 separate lines smoothly, with WebGL. So of the time that is looked at all tasks are drawn
-if there are no more than that; else tasks of one operator that follow each other on a worker are drawn as one, until
-one looks closer. What is said of a task when one points at it is sent for as many spots as a pointer can tell apart,
-not for every task. Granted bandwidth changes more often than a screen has columns: it is drawn as its mean over each
-of a fixed number of equal stretches of time, which keeps its area.
+A browser draws a few thousand lines at once without WebGL, and some 20,000 smoothly with it; but to set WebGL up takes
+a good part of a second, and more where there is no graphics processor. So of the time that is looked at all tasks are
+drawn if there are only a few thousand; else tasks of one operator that follow each other on a worker are drawn as one,
+until one looks closer or asks for every task. What is said of a task when one points at it is sent for as many spots as
+a pointer can tell apart, not for every task. Granted bandwidth changes more often than a screen has columns: it is
+drawn as its mean over each of a fixed number of equal stretches of time, which keeps its area.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ import pandas as pd
 from dashboards.figures import LAYOUT
 from dashboards.palette import KINDS, NEUTRAL
 from smesim.trace import Trace
-from smesim.trace.figures import MAX_DRAWN_TASKS, merged, plotly, segments
+from smesim.trace.figures import merged, plotly, segments
 
 LINK_STRETCHES = 800
-MOST_SPOTS = 4000
+MOST_PLAIN = 4000
+"""Slices that are drawn without WebGL."""
+MOST_SPOTS, MOST_PLAIN_SPOTS = 4000, 600
 """Places at which a task can be pointed at, over all lanes; a pointer hits what is within some ten pixels."""
 MOST_SPOTS_A_LANE = 200
 OTHERS = "others"
@@ -44,16 +47,22 @@ class Drawn:
     singly: bool
     window_s: Window
 
+    @property
+    def plainly(self) -> bool:
+        """Whether there is so little that it takes no WebGL."""
+        return len(self.slices) <= MOST_PLAIN
+
 
 def end_s(traces: Iterable[Trace]) -> float:
     """When the last of their median runs ended."""
     return max(float(trace.makespans_s()[trace.middle_runs()[0]]) for trace in traces)
 
 
-def drawn(traces: Mapping[str, Trace], window_s: Window | None = None, most: int = MAX_DRAWN_TASKS) -> Drawn:
+def drawn(traces: Mapping[str, Trace], window_s: Window | None = None, most: int = MOST_PLAIN) -> Drawn:
     """The tasks of each trace's median run that touch a stretch of time, of the whole run if none is named.
 
-    If there are more than `most`, all are merged with their neighbours; `task` is then the first of each.
+    If there are more than `most`, all are merged with their neighbours; `task` is then the first of each. Who asks for
+    every task says MAX_DRAWN_TASKS.
     """
     window_s = window_s or (0.0, end_s(traces.values()))
     parts, lanes = [], list[str]()
@@ -103,7 +112,8 @@ def spots(shown: Drawn) -> pd.DataFrame:
     These are the middles of the columns of a grid, and where slices are few the middle of each slice too.
     """
     begin_s, until_s = shown.window_s
-    columns = max(1, min(MOST_SPOTS_A_LANE, MOST_SPOTS // max(1, len(shown.lanes))))
+    most = MOST_PLAIN_SPOTS if shown.plainly else MOST_SPOTS
+    columns = max(1, min(MOST_SPOTS_A_LANE, most // max(1, len(shown.lanes))))
     at_s = begin_s + (np.arange(columns) + 0.5) * (until_s - begin_s) / columns
     slices = shown.slices
     rows, times = [], []
@@ -114,7 +124,7 @@ def spots(shown: Drawn) -> pd.DataFrame:
         hit = (last >= 0) & (at_s < ends[last]) if len(of_lane) else np.zeros(columns, bool)
         rows.append(of_lane[last[hit]])
         times.append(at_s[hit])
-    if len(slices) <= MOST_SPOTS:
+    if len(slices) <= most:
         rows.append(np.arange(len(slices)))
         seen = np.clip(slices[["start_s", "end_s"]].to_numpy(), begin_s, until_s)
         times.append(seen.mean(axis=1))
@@ -139,8 +149,8 @@ def figure(
     slices, places = shown.slices, spots(shown)
     for kind in (*KINDS, OTHERS):
         if len(of_kind := slices[slices["legend"] == kind]):
-            _draw_kind(drawing, of_kind, kind, lane_px)
-    _draw_spots(drawing, places, shown.singly)
+            _draw_kind(drawing, of_kind, kind, lane_px, shown.plainly)
+    _draw_spots(drawing, places, shown)
     for side, tasks in (framed or {}).items():
         for position, task in enumerate(tasks):
             of_task = slices[(slices["side"] == side) & (slices["task"] == task)]
@@ -162,28 +172,35 @@ def figure(
     return drawing
 
 
-def _draw_kind(drawing: Any, slices: pd.DataFrame, kind: str, lane_px: int) -> None:
-    lane = -slices["lane"].to_numpy(dtype=np.float64)
+def _draw_kind(drawing: Any, slices: pd.DataFrame, kind: str, lane_px: int, plainly: bool) -> None:
+    """All slices of a kind: with WebGL as lines, else as one area of many rectangles, since every line that stands by
+    itself would be an element of the page."""
+    lane, color = -slices["lane"].to_numpy(dtype=np.float64), KINDS.get(kind, NEUTRAL)
+    start_ms, end_ms = slices["start_s"].to_numpy() * 1e3, slices["end_s"].to_numpy() * 1e3
+    bar_px = max(4, lane_px - 8)
+    if plainly:
+        half, gap = bar_px / lane_px / 2, np.full(len(slices), np.nan)
+        drawing.add_scatter(
+            x=np.c_[start_ms, end_ms, end_ms, start_ms, gap].ravel(),
+            y=np.c_[lane - half, lane - half, lane + half, lane + half, gap].ravel(),
+            mode="none", fill="toself", fillcolor=color, name=kind, hoverinfo="skip", row=1, col=1,
+        )  # fmt: skip
+        return
     drawing.add_scattergl(
-        x=segments(slices["start_s"].to_numpy() * 1e3, slices["end_s"].to_numpy() * 1e3, np.nan),
-        y=segments(lane, lane, np.nan),
-        mode="lines",
-        name=kind,
-        line={"width": max(4, lane_px - 8), "color": KINDS.get(kind, NEUTRAL)},
-        hoverinfo="skip",
-        row=1,
-        col=1,
-    )
+        x=segments(start_ms, end_ms, np.nan), y=segments(lane, lane, np.nan), mode="lines",
+        line={"width": bar_px, "color": color}, name=kind, hoverinfo="skip", row=1, col=1,
+    )  # fmt: skip
 
 
-def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
+def _draw_spots(drawing: Any, places: pd.DataFrame, shown: Drawn) -> None:
     """What cannot be seen, but says what lies there, and can be clicked."""
     micros = (places["end_s"] - places["start_s"]) * 1e6
     said = np.empty((len(places), 6), dtype=object)
     said[:, 0], said[:, 1], said[:, 2], said[:, 5] = (places[name] for name in ("task", "op_name", "kind", "side"))
     said[:, 3], said[:, 4] = micros.round(3), (places["start_s"] * 1e3).round(6)
     hidden = {"marker": {"opacity": 0}}
-    drawing.add_scattergl(
+    add = drawing.add_scatter if shown.plainly else drawing.add_scattergl
+    add(
         x=places["at_s"].to_numpy() * 1e3,
         y=-places["lane"].to_numpy(dtype=np.float64),
         customdata=said,
@@ -193,7 +210,7 @@ def _draw_spots(drawing: Any, places: pd.DataFrame, singly: bool) -> None:
         unselected=hidden,
         showlegend=False,
         hovertemplate="<b>%{customdata[1]}</b>, %{customdata[2]}<br>task %{customdata[0]}"
-        + ("" if singly else " and its neighbours")
+        + ("" if shown.singly else " and its neighbours")
         + "<br>%{customdata[3]:.2f} µs from %{customdata[4]:.4f} ms<extra>%{customdata[5]}</extra>",
         row=1,
         col=1,

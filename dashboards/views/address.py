@@ -14,6 +14,8 @@ import streamlit as st
 WIDGET = "at-"
 """What the keys of controls with an address begin with; the rest is the name in the address."""
 
+ON = "yes"
+
 
 def show(values: dict[str, str | None]) -> None:
     """Put values into the address bar; None takes one out."""
@@ -89,6 +91,19 @@ def number(
     value = at.number_input(label, lowest, highest, key=key, format=form, help=explained)
     keep(name, None if value == default else str(value))
     return value
+
+
+def switch(at: Any, label: str, name: str, *, explained: str | None = None) -> bool:
+    """On or off, off if the address does not say that it is on."""
+    key = WIDGET + name
+    if key not in st.session_state:
+        given = asked(name)
+        if given not in (None, ON):
+            _refuse(name, str(given), ON)
+        st.session_state[key] = given == ON
+    chosen: bool = at.toggle(label, key=key, help=explained)
+    keep(name, ON if chosen else None)
+    return chosen
 
 
 def _number(name: str, lowest: float, highest: float, default: float) -> float:

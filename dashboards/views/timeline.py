@@ -12,6 +12,7 @@ from dashboards import gantt, one_task, opening, palette, work
 from dashboards.question import Question, files_folder
 from dashboards.views import address, parts
 from smesim.trace import Trace
+from smesim.trace.figures import MAX_DRAWN_TASKS
 from smesim.trace.perfetto import perfetto_document
 
 _ASKED = "the prediction for the question beside"
@@ -20,9 +21,8 @@ _EVERY_TASK = (
     "Drag or turn the wheel to zoom; click a task to see what it waited for and is made of. The dashed box beside"
     " takes a stretch of time into the address."
 )
-_MERGED = (
-    "More tasks than can be drawn: neighbours of one operator are one. Drag over a stretch of time to see its tasks."
-)
+_EVERY_HELP = f"up to {MAX_DRAWN_TASKS:,} tasks, drawn with WebGL"
+_MERGED = "Neighbours of one operator are drawn as one. Drag over a stretch of time to see its tasks, or ask for all."
 
 
 def page(question: Question) -> None:
@@ -34,13 +34,13 @@ def page(question: Question) -> None:
     )
     st.caption(about)
     end_ms = gantt.end_s(traces.values()) * 1e3
-    window_s, task = _controls(traces, end_ms)
-    shown = gantt.drawn(traces, window_s)
+    window_s, task, most = _controls(traces, end_ms)
+    shown = gantt.drawn(traces, window_s, most)
     first = next(iter(traces.values()))
     known = task is not None and bool((first.run(0)["task"] == task).any())
     framed = {side: _with_wait(trace, task) for side, trace in traces.items()} if task is not None and known else {}
     # Another stretch of time is another picture, on which nothing is selected.
-    key = f"timeline {source} {question} {window_s} {task}"
+    key = f"timeline {source} {question} {window_s} {task} {most}"
     st.plotly_chart(
         gantt.figure(traces, shown, framed=framed), width="stretch", key=key, config=parts.config("timeline"),
         on_select=partial(_look, key, end_ms), selection_mode=("box", "points"),
@@ -73,19 +73,21 @@ def _traces(question: Question) -> tuple[str, dict[str, Trace]]:
     return source, {"predicted": work.prediction_of(work.plan_of(question, chip), chip)}
 
 
-def _controls(traces: dict[str, Trace], end_ms: float) -> tuple[gantt.Window, int | None]:
-    """The stretch of time to draw, s, and the task to look at; the address has both."""
+def _controls(traces: dict[str, Trace], end_ms: float) -> tuple[gantt.Window, int | None, int]:
+    """The stretch of time to draw, s, the task to look at, and the most tasks to draw singly; the address has all."""
     last_task = int(next(iter(traces.values())).run(0)["task"].max())
-    from_at, to_at, task_at, whole_at = st.columns([3, 3, 3, 2], vertical_alignment="bottom")
+    from_at, to_at, task_at, every_at, whole_at = st.columns([3, 3, 3, 2, 2], vertical_alignment="bottom")
     run = str(end_ms)
     begin = address.number(from_at, "From, ms", 0.0, end_ms, 0.0, "from-ms", form="%.4f", of=run)
     end = address.number(to_at, "To, ms", 0.0, end_ms, end_ms, "to-ms", form="%.4f", of=run)
     task = address.number(task_at, "Task (-1: none)", _NO_TASK, last_task, _NO_TASK, "task")
+    every = address.switch(every_at, "Every task", "every", explained=_EVERY_HELP)
     whole_at.button("Whole run", on_click=address.ask_for, args=({"from-ms": None, "to-ms": None},), key="whole")
     if begin >= end:
         st.warning(f"from {begin:g} ms to {end:g} ms is no time; the whole run is shown")
         begin, end = 0.0, end_ms
-    return (begin / 1e3, end / 1e3), None if task == _NO_TASK else task
+    most = MAX_DRAWN_TASKS if every else gantt.MOST_PLAIN
+    return (begin / 1e3, end / 1e3), None if task == _NO_TASK else task, most
 
 
 def _look(key: str, end_ms: float) -> None:

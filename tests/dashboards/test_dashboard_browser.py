@@ -38,7 +38,8 @@ SMALL = "model=smollm2-135m&layers=1&tokens=64"
 MIXTURE = "model=qwen3-30b-a3b&chip=apple-m4&tokens=64"
 STUDY = "demo/predicted-prefill-16.json"
 SIZE = {"width": 1280, "height": 800}
-SOFTWARE_GL = ("--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+DEMO = ROOT / "out" / "demo"
+SOFTWARE_GL = ("--no-sandbox", "--enable-unsafe-swiftshader")
 """A machine of CI has no graphics processor; its browser draws WebGL in software, if it is told that it may."""
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
 A_TASK_TO_CLICK = """() => {
@@ -175,7 +176,7 @@ def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) 
     drawn(page)
     page.mouse.click(*page.evaluate(A_TASK_TO_CLICK))
     page.wait_for_function("location.search.includes('task=')")
-    page.get_by_text("what it waited for").wait_for()
+    page.get_by_text("A solid frame is the task").wait_for()
     settled(page)
     page.get_by_test_id("stDataFrame").nth(1).wait_for()  # facts of both sides, and what the error is made of
     keep_picture(page, "timeline-task")
@@ -253,3 +254,36 @@ def test_a_page_keeps_what_was_asked_while_another_is_looked_at(url: str, page: 
     page.get_by_role("heading", name="Ablation", exact=True).wait_for()
     settled(page)
     assert "budget=3" in page.url
+
+
+def test_the_browser_goes_back_to_the_page_before(url: str, page: Any) -> None:
+    visit(page, f"{url}/plan?{SMALL}")
+    page.get_by_role("link", name="Roofline").click()
+    page.get_by_role("heading", name="Roofline", exact=True).wait_for()
+    settled(page)
+    page.go_back()
+    page.get_by_role("heading", name="Plan", exact=True).wait_for()
+    settled(page)
+    assert "model=smollm2-135m" in page.url
+
+
+@pytest.mark.skipif(not (DEMO / "comparison.json").is_file(), reason=f"'make demo' leaves what is shown in {DEMO}")
+def test_what_the_demo_leaves_is_shown(page: Any) -> None:
+    with served(["--files", str(DEMO.parent)]) as url:
+        visit(page, url)
+        page.get_by_text("demo, llama-3.2-3b, prefill").first.wait_for()
+        keep_picture(page, "demo-overview")
+        for study in sorted(DEMO.glob("predicted-*.json")):
+            visit(page, f"{url}/timeline?look=demo/{study.name}")
+            drawn(page)
+            keep_picture(page, f"demo-timeline-{study.stem}")
+        page.get_by_role("switch", name="Every task").press("Space")
+        page.wait_for_function("location.search.includes('every=yes')")
+        drawn(page)
+        visit(page, f"{url}/predicted-measured?study=demo")
+        drawn(page)
+        keep_picture(page, "demo-predicted-measured")
+        visit(page, f"{url}/files")
+        choose(page, "Or a file in", "demo/chip.toml")
+        page.get_by_test_id("stBaseButton-secondary").filter(has_text="Open").click()
+        page.get_by_role("heading", name="demo/chip.toml").wait_for()

@@ -114,7 +114,9 @@ def test_one_points_at_the_task_that_lies_there(trace: Trace) -> None:
     assert (places["start_s"] <= places["at_s"]).all()
     assert (places["at_s"] <= places["end_s"]).all()
     assert set(places["lane"]) == set(shown.slices["lane"])
-    assert len(shown.slices) > gantt.MOST_SPOTS or len(places.groupby(["side", "task"])) == len(shown.slices)
+    few = gantt.drawn({"predicted": trace}, (0.0, float(trace.makespans_s()[0]) / 20))
+    assert len(few.slices) <= gantt.MOST_PLAIN_SPOTS
+    assert set(gantt.spots(few)["task"]) == set(few.slices["task"])
     drawing = gantt.figure({"predicted": trace, "again": trace}, shown)
     (pointed,) = (line for line in drawing.data if line.mode == "markers")
     assert len(pointed.x) == len(places)
@@ -137,19 +139,35 @@ def test_the_timeline_has_prediction_above_measurement_and_frames_tasks() -> Non
     lanes = figure.layout.yaxis.ticktext
     assert lanes == ("predicted cpu0", "predicted cpu1", "measured cpu0", "measured cpu1")
     assert list(figure.layout.yaxis.tickvals) == [0, -1, -2, -3]  # the first lane is at the top
-    assert {y for line in figure.data if line.mode == "lines" and line.type == "scattergl" for y in line.y[::3]} == {
+    bars = [area for area in figure.data if area.fill == "toself"]
+    assert {(low + high) / 2 for area in bars for low, high in zip(area.y[::5], area.y[2::5], strict=True)} == {
         0, -1, -2, -3
     }  # fmt: skip
-    lines = [line for line in figure.data if line.type == "scattergl" and line.mode == "lines"]
-    assert sum(len(line.x) for line in lines) == 3 * 2 * traces["predicted"].tasks_per_run
-    assert {line.name: line.line.color for line in lines} == {
-        "linear": palette.KINDS["linear"], "rms_norm": palette.KINDS["rms_norm"]
-    }  # fmt: skip
+    assert sum(len(area.x) for area in bars) == 5 * 2 * traces["predicted"].tasks_per_run
+    kinds = {kind: palette.KINDS[kind] for kind in ("linear", "rms_norm")}
+    assert {area.name: area.fillcolor for area in bars} == kinds
     frames = [shape for shape in figure.layout.shapes if shape.type == "rect"]
     assert [(shape.x0, shape.x1, shape.line.dash) for shape in frames] == [
         (2e3, 7e3, "solid"), (0, 2e3, "dot"), (3e3, 8e3, "solid")
     ]  # fmt: skip
     assert figure.layout.xaxis3.title.text.endswith("ms")
+
+
+def test_more_tasks_than_a_browser_draws_plainly_are_drawn_with_webgl(
+    trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = {"predicted": trace}
+    shown = gantt.drawn(traces)
+    plain = [area for area in gantt.figure(traces, shown).data if area.fill == "toself"]
+    monkeypatch.setattr(gantt, "MOST_PLAIN", len(shown.slices) - 1)
+    assert not shown.plainly
+    lines = {line.name: line for line in gantt.figure(traces, shown).data if line.type == "scattergl" and line.name}
+    assert lines.keys() == {area.name for area in plain}
+    for area in plain:
+        line = lines[area.name]
+        assert line.line.color == area.fillcolor
+        assert (line.x[::3].tolist(), line.x[1::3].tolist()) == (area.x[::5].tolist(), area.x[1::5].tolist())
+    assert gantt.drawn(traces, most=len(shown.slices) - 1).singly is False
 
 
 def test_a_task_says_what_it_waited_for_and_what_its_error_is_made_of() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboards import palette, work
+from dashboards import gantt, palette, work
 from dashboards.app import PAGES
 from dashboards.question import Question
 from smesim import cli_dashboard
@@ -109,6 +109,19 @@ def test_the_timeline_shows_predictions_and_studies_and_a_task() -> None:
     assert shared.dataframe[0].value.equals(facts)
     sound(shared.button("whole").click().run())
     assert "from-ms" not in shared.query_params
+
+
+def test_every_task_of_a_long_run_is_drawn_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gantt, "MOST_PLAIN", 100)
+    page = opened("timeline")
+    assert page.caption[1].value.startswith("Neighbours of one operator")
+    sound(page.toggle("at-every").set_value(True).run())
+    assert page.caption[1].value.startswith("Drag or turn the wheel")
+    assert address(page, "every") == "yes"
+    shared = opened("timeline", every="yes")
+    assert shared.caption[1].value == page.caption[1].value
+    refused = opened("timeline", every="no")
+    assert [warning.value for warning in refused.warning] == ["address: every='no'; accepted: yes"]
 
 
 def test_a_comparison_is_shown_with_its_error() -> None:
