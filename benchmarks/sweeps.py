@@ -40,10 +40,9 @@ model = ["smollm2-135m", "llama-3.2-1b", "llama-3.2-3b", "qwen3-4b"]
 chip = ["apple-m4", "apple-m4-pro", "phone-d9500", "server-lx2"]
 site = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj", "attention"]
 planner = ["cpu_only", "roofline"]
-threads = [2, 4]
+threads = [%s]
 tokens = { log = [1, 512], count = %d }
 """
-STEPS_PER_TOKEN_COUNT = 4 * 4 * 7 * 2 * 2
 WHOLE = """
 schema_version = 1
 name = "whole"
@@ -55,6 +54,17 @@ planner = "roofline"
 [axes]
 "chip.memory.bandwidth_bytes_per_s" = { range = [60e9, 110e9], count = %d }
 """
+
+
+def operators_of(points: int) -> str:
+    """A sweep of single operators with at least so many points, if there are that many: of prompts up to 512 tokens,
+    and of more teams where there are not enough lengths."""
+    for threads in ("2, 4", "2, 3, 4, 6", "2, 3, 4, 5, 6, 7, 8"):
+        for count in range(1, 257):
+            text = OPERATORS % (threads, count)
+            if Points(parse_sweep(text, "operators")).count >= points:
+                return text
+    return text
 
 
 def timed(sweep: Sweep, executor: Executor) -> float:
@@ -146,7 +156,7 @@ def main() -> None:
     parser.add_argument("--whole", type=int, default=16, help="points of whole models")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    text = OPERATORS % max(1, arguments.points // STEPS_PER_TOKEN_COUNT)
+    text = operators_of(arguments.points)
     operators = parse_sweep(text, "operators")
     whole = parse_sweep(WHOLE % arguments.whole, "whole")
     count = Points(operators).count
