@@ -30,6 +30,8 @@ Executor = Callable[[Sweep, Inputs, list[Chunk]], Iterator[tuple[Chunk, Packet]]
 
 CHUNKS_AHEAD = 2
 """Chunks under way for each process: one that it works at, one that waits."""
+COLLECTED_AFTER = 50_000
+"""Objects that a process makes before Python looks for circles among them."""
 MOST_LOSSES = 3
 """Times that processes may die with a chunk."""
 
@@ -73,6 +75,7 @@ _of_process: list[Worker] = []
 def _start(sweep: Sweep, inputs: Inputs) -> None:
     _of_process[:] = [Worker(sweep, inputs)]
     gc.freeze()  # what was imported stays; there is no need to look through it again and again
+    gc.set_threshold(COLLECTED_AFTER)  # nor, after every few points, through all that is kept between them
 
 
 def _packet(chunk: Chunk) -> Packet:
