@@ -353,8 +353,14 @@ class Program:
     def op_rows(self) -> list[OpRow]:
         return [OpRow(*row) for row in self.ops.tolist()]
 
+    @cached_property
+    def _task_rows(self) -> dict[int, TaskRow]:
+        return {}
+
     def task_row(self, task: int) -> TaskRow:
-        return TaskRow(*self.tasks[task].item())
+        if task not in self._task_rows:
+            self._task_rows[task] = TaskRow(*self.tasks[task].item())
+        return self._task_rows[task]
 
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""
