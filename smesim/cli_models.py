@@ -26,6 +26,9 @@ ComputedOption = Annotated[
     str | None, typer.Option("--weights", help="Format to compute in; default: the file's, or the next that is there.")
 ]
 KvOption = Annotated[str, typer.Option("--kv", help="Format of the KV cache: f32, f16 or q8_0.")]
+PackedOption = Annotated[
+    str, typer.Option("--packed", help="Packed weights on disk: keep (and use), verify (hash all before use), or off.")
+]
 ContextOption = Annotated[int | None, typer.Option(min=1, help="Positions in the KV cache; default: up to 2048.")]
 
 
@@ -44,6 +47,7 @@ def generate(
     weights: ComputedOption = None,
     kv: KvOption = "f32",
     context: ContextOption = None,
+    packed: PackedOption = "keep",
     kv_cache: Annotated[
         Path | None, typer.Option(help="Take what the prompt begins with from this file, and keep all in it.")
     ] = None,
@@ -54,7 +58,7 @@ def generate(
     from smesim.exec.sampling import Sampling
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    session, tokenizer = show_session.opened(model, chip, planner, threads, weights, kv, context, json)
+    session, tokenizer = show_session.opened(model, chip, planner, threads, weights, kv, context, packed, json)
     text = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else prompt
     tokens = tokenizer.encode(text, begin=not chat)
     if not tokens:
@@ -100,6 +104,7 @@ def bench(
     planner: PlannerOption = "cpu_only",
     weights: ComputedOption = None,
     kv: KvOption = "f32",
+    packed: PackedOption = "keep",
     restored: Annotated[
         bool, typer.Option("--restored", help="Time each prompt again, its KV cache taken from a file.")
     ] = False,
@@ -109,7 +114,9 @@ def bench(
 
     counts = [None] if threads is None else _numbers("-t", threads)
     lengths, steps = _numbers("-p", prompts), _numbers("-n", generated)
-    show_session.bench(model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, restored, sys.stdout)
+    show_session.bench(
+        model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, packed, restored, sys.stdout
+    )
 
 
 def _numbers(option: str, text: str) -> list[int]:

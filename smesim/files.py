@@ -23,7 +23,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     write_pieces_atomically(path, [content.encode() if isinstance(content, str) else content])
 
 
-def write_pieces_atomically(path: Path, pieces: Iterable[bytes]) -> None:
+def write_pieces_atomically(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """The same for what is too large to be in memory at once: the pieces are written as they come."""
     try:
         target = Path(os.path.realpath(path))
@@ -56,7 +56,7 @@ def _make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
-def _replace(target: Path, pieces: Iterable[bytes]) -> None:
+def _replace(target: Path, pieces: Iterable[bytes | memoryview]) -> None:
     _make_folder(target.parent)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

@@ -18,7 +18,7 @@ import numpy as np
 from smesim import __version__
 from smesim.exec.cpu_time import CpuTime
 from smesim.exec.device import Device
-from smesim.exec.kv_file import restore_kv, save_kv
+from smesim.exec.kv_file import predicted_restoring_s, restore_kv, save_kv
 from smesim.exec.loading import computed_dtypes
 from smesim.exec.session import Session, Step
 from smesim.hwmodel.chip import Chip
@@ -106,6 +106,7 @@ def bench(
         foreign = before.foreign_share(CpuTime.now())
         steps, session.record = session.record or [], None
         model = session.checkpoint.model
+        restoring_s = predicted_restoring_s(session, n_prompt) if kept else 0.0
         rows.append(
             BenchRow(
                 model_filename=str(session.checkpoint.path),
@@ -121,7 +122,7 @@ def bench(
                 restored_tokens=n_prompt - 1 if kept else 0,
                 cpu_info=session.executor.device.processor,
                 plans=sorted({step.moving.plan.fingerprint() for step in steps}),
-                predicted_ns=round(1e9 * predicted_s(steps, session.chip)),
+                predicted_ns=round(1e9 * (predicted_s(steps, session.chip) + restoring_s)),
                 samples_ns=samples,
                 kernels=kernels_of(session, steps),
                 foreign_load=foreign,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json as json_module
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,9 +15,11 @@ from rich.console import Console
 
 from smesim import model_runs, show, workflow
 from smesim.errors import SmesimError
+from smesim.exec.kv_file import predicted_restoring_s
 from smesim.exec.loading import computed_dtypes
 from smesim.exec.sampling import Sampling
 from smesim.exec.session import Session
+from smesim.exec.weight_cache import WeightCache
 from smesim.plan.formats import product_format
 from smesim.units import format_bytes
 from smesim.workload import DType
@@ -26,9 +29,10 @@ from smesim.workload.tokenizer import Tokenizer
 
 def opened(
     model: Path, chip: str, planner: str, threads: int | None, weights: str | None, kv: str, context: int | None,
-    json: bool,
+    packed: str, json: bool,
 ) -> tuple[Session, Tokenizer]:  # fmt: skip
     """A session with a model's weights in memory; what was converted is said on standard error, or in the JSON."""
+    cache = packed_weights(packed)
     checkpoint = Checkpoint.open(model)
     tokenizer = Tokenizer.of(checkpoint)
     computed = None if weights is None else product_format(DType.parse(weights)).dtype
@@ -36,12 +40,31 @@ def opened(
         described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
         session = Session.open(
             checkpoint, described, planner_name=planner, threads=threads, context=context, weights=computed,
-            kv=DType.parse(kv), progress=report,
+            kv=DType.parse(kv), cache=cache, progress=report,
         )  # fmt: skip
-    notices = Console(stderr=True, highlight=False)
-    for conversion in () if json else session.conversions:
-        notices.print(f"note: {conversion}", markup=False)
+    if json:  # times are asked for
+        session.settle()
+    else:
+        _notices(list(map(str, session.conversions)))
     return session, tokenizer
+
+
+def packed_weights(how: str) -> WeightCache | None:
+    """Where packed weights are kept between runs, None for "off"; "verify" hashes them whole before they are used."""
+    if how not in PACKED:
+        raise SmesimError(f"--packed is {how!r}; accepted: {', '.join(PACKED)}")
+    limit = os.environ.get(LIMIT_VARIABLE, str(PACKED_BYTES))
+    if not (limit.isascii() and limit.isdigit()):
+        raise SmesimError(f"{LIMIT_VARIABLE} is {limit!r}; accepted: a number of bytes")
+    if how == "off" or not int(limit):
+        return None
+    return WeightCache(workflow.kept_files() / "weights", int(limit), verify=how == "verify")
+
+
+def _notices(lines: Sequence[str]) -> None:
+    console = Console(stderr=True, highlight=False)
+    for line in lines:
+        console.print(f"note: {line}", markup=False, soft_wrap=True)
 
 
 def generation(
@@ -72,33 +95,38 @@ def generation(
             "head": str(session.dtypes.last_product), "kv": str(session.dtypes.kv), "prompt": prompt, "text": text,
             "prompt_tokens": list(tokens), "tokens": made, "interrupted": interrupted, "sampling": asdict(sampling),
             "planner": session.planner_name, "conversions": [str(c) for c in session.conversions],
-            "timings": asdict(times), "restored_tokens": restored,
+            "notices": list(session.notices), "timings": asdict(times), "restored_tokens": restored,
         }  # fmt: skip
         if made:
-            facts["first_token"] = _first_token(session, len(tokens))
+            facts["first_token"] = _first_token(session, len(tokens), restored)
         out.write(json_module.dumps(facts, indent=1) + "\n")
     else:
         out.write("\n")
+        session.settle()
+        _notices(session.notices)
         Console(stderr=True, highlight=False).print(account(session), markup=False)
     if interrupted:
         raise KeyboardInterrupt
 
 
-def _first_token(session: Session, n_prompt: int) -> dict[str, float]:
-    """Seconds to the first token, measured and predicted; and predicted without what the KV cache began with."""
+def _first_token(session: Session, n_prompt: int, restored: int) -> dict[str, float]:
+    """Seconds to the first token, measured and predicted, taking `restored` tokens from a file among them; and
+    predicted without."""
     read = session.timings.prefill_tokens
+    restoring_s = predicted_restoring_s(session, restored) if restored else 0.0
     whole_s = model_runs.predicted_prefill_s(session, 0, n_prompt)
     read_s = whole_s if read == n_prompt else model_runs.predicted_prefill_s(session, n_prompt - read, read)
     return {
-        "measured_s": session.timings.first_token_s, "restoring_s": session.timings.restoring_s,
-        "predicted_s": read_s, "predicted_without_cache_s": whole_s,
+        "measured_s": session.timings.first_token_s + session.timings.restoring_s,
+        "restoring_s": session.timings.restoring_s, "predicted_restoring_s": restoring_s,
+        "predicted_s": read_s + restoring_s, "predicted_without_cache_s": whole_s,
     }  # fmt: skip
 
 
 def account(session: Session) -> str:
     """Where the time and the memory of a session went, in one line."""
     times, bill = session.timings, session.bill
-    parts = [f"load {times.load_s:.2f} s"]
+    parts = [f"load {times.load_s:.2f} s{' of packed weights' if times.packed_before else ''}"]
     for what, tokens, seconds in (
         ("prompt", times.prefill_tokens, times.prefill_s),
         ("generated", times.decode_tokens, times.decode_s),
@@ -123,17 +151,21 @@ def weights_written(path: Path, json: bool) -> None:
 
 
 OUTPUTS = ("md", "json", "jsonl", "csv")
+PACKED = ("keep", "verify", "off")
+LIMIT_VARIABLE = "SMESIM_PACKED_BYTES"
+PACKED_BYTES = 20_000_000_000
+"""What packed weights on disk take at most, if nobody says otherwise: two or three models of this machine's size."""
 
 
 def bench(
     model: Path, prompts: Sequence[int], generated: Sequence[int], threads: Sequence[int | None], repeats: int,
-    output: str, chip: str, planner: str, weights: str | None, kv: str,
+    output: str, chip: str, planner: str, weights: str | None, kv: str, packed: str,
     restored: bool, out: TextIO,
 ) -> None:  # fmt: skip
     """Run a bench for each number of threads, and write all its rows in one form."""
     if output not in OUTPUTS:
         raise SmesimError(f"--output is {output!r}; accepted: {', '.join(OUTPUTS)}")
-    checkpoint = Checkpoint.open(model)
+    checkpoint, cache = Checkpoint.open(model), packed_weights(packed)
     context = max([*prompts, *generated], default=0)
     if not context:
         raise SmesimError("-p and -n ask for no test; accepted: a number above 0 in one of them")
@@ -144,12 +176,14 @@ def bench(
             described = workflow.resolve_chip(chip, report, computed or computed_dtypes(checkpoint).weights)
             session = Session.open(
                 checkpoint, described, planner_name=planner, threads=count, context=context, weights=computed,
-                kv=DType.parse(kv), progress=report,
+                kv=DType.parse(kv), cache=cache, progress=report,
             )  # fmt: skip
+            session.settle()
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "cache.safetensors" if restored else None
                 found = model_runs.bench(session, prompts, generated, repeats, report, file)
             rows += [row.as_dict() for row in found]
+        _notices(session.notices)
         del session  # its weights go before those of the next are loaded
     match output:
         case "json":

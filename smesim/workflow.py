@@ -62,12 +62,16 @@ def _quiet(what: str, share: float) -> None:
     return None
 
 
-def host_chip_path(name: str = HOST) -> Path:
-    """Where this machine's last probe of that name is kept: $SMESIM_HOME, else the user's cache folder."""
+def kept_files() -> Path:
+    """The folder of what is kept from one run to the next: $SMESIM_HOME, else in the user's cache folder."""
     home = os.environ.get("SMESIM_HOME")
     cache = os.environ.get("XDG_CACHE_HOME")
-    folder = Path(home) if home else (Path(cache) if cache else Path.home() / ".cache") / "smesim"
-    return folder / f"{name}.toml"
+    return Path(home) if home else (Path(cache) if cache else Path.home() / ".cache") / "smesim"
+
+
+def host_chip_path(name: str = HOST) -> Path:
+    """Where this machine's last probe of that name is kept."""
+    return kept_files() / f"{name}.toml"
 
 
 def resolve_chip(name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32) -> Chip:

@@ -133,3 +133,10 @@ print(json.dumps(sorted(sys.modules)))
     assert done.returncode == 0, done.stderr
     loaded = {name.split(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
     assert not loaded & too_slow
+
+
+def test_a_model_runs_without_the_memory_that_tables_of_traces_take() -> None:
+    """pandas, and pyarrow with it, take 70 MB, which is nothing to a trace and much beside a small model."""
+    program = "import sys, smesim.show_session; print({'pandas', 'pyarrow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

@@ -192,7 +192,7 @@ int sms_run_task(const struct sms_run *run, const struct sms_task *t, int32_t wo
     case SMS_ROUTER: sms_run_router(run, k, op, t, run->scratch[worker]); return 0;
     case SMS_EXPERT_ROUTE: sms_run_expert_route(run, op, run->scratch[worker]); return 0;
     case SMS_EXPERT_PACK: sms_run_expert_pack(run, worker, op, t, run->scratch[worker]); return 0;
-    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, worker, op, t); return 0;
+    case SMS_EXPERT_GEMM: sms_run_expert_gemm(run, worker, op, t, run->scratch[worker]); return 0;
     case SMS_QUANTIZE: run_quantize(run, worker, op, t); return 0;
     case SMS_EXPERT_COMBINE: sms_run_expert_combine(run, k, op, t); return 0;
     default: return SMS_NO_KERNEL;

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include "blocks.h"
+#include "embed_bf16.h"
 
 /* Rows that the router scores at a time; what it needs of scratch does not grow with the tokens. */
 enum { ROUTER_ROWS = 64 };
@@ -116,6 +117,11 @@ void sms_run_expert_route(const struct sms_run *run, const struct sms_op *op, fl
     }
 }
 
+/* The depth of packed rows, in elements: that of bf16 is padded to whole pairs. */
+static int64_t packed_depth(const struct sms_op *op) {
+    return op->rhs_dtype == SMS_NUMBER_BF16 ? sms_ceil_div(op->k, SMS_BF16_GROUP) * SMS_BF16_GROUP : op->k;
+}
+
 /* Rows that lie apart are brought together strip by strip; one row alone is packed as it is. */
 static void gather(const struct sms_kernels *k, const float *x, const int32_t *tokens, int64_t rows, int64_t depth,
                    int64_t mr, float *out, float *scratch) {
@@ -128,6 +134,23 @@ static void gather(const struct sms_kernels *k, const float *x, const int32_t *t
             k->copy(x + tokens[begin + r] * depth, strip_rows + r * depth, depth);
         if (height > 1)
             k->pack_lhs(scratch, depth, height, depth, mr, 0, 1, out + begin * depth);
+    }
+}
+
+/* The same in bf16; rows that follow one another, `tokens` NULL, are packed from where they are. */
+static void pack_bf16(const struct sms_kernels *k, const struct sms_lowp *lowp, const float *x, const int32_t *tokens,
+                      int64_t rows, int64_t depth, int64_t mr, int64_t out_depth, uint16_t *out, float *scratch) {
+    const int64_t strips = sms_lhs_strips(rows, mr);
+    if (!tokens) {
+        lowp->pack_lhs_bf16(x, depth, rows, depth, mr, 0, strips, out);
+        return;
+    }
+    for (int64_t strip = 0; strip < strips; strip++) {
+        const int64_t begin = sms_lhs_strip_row(strip, rows, strips);
+        const int64_t height = sms_lhs_strip_row(strip + 1, rows, strips) - begin;
+        for (int64_t r = 0; r < height; r++)
+            k->copy(x + tokens[begin + r] * depth, scratch + r * depth, depth);
+        lowp->pack_lhs_bf16(scratch, depth, height, depth, mr, 0, 1, out + begin * out_depth);
     }
 }
 
@@ -144,6 +167,12 @@ void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct
     for (int64_t expert = t->begin2; expert < t->end2; expert++) {
         const int64_t first = sms_first_row_of_expert(run, op, expert);
         const int64_t rows = sms_first_row_of_expert(run, op, expert + 1) - first;
+        if (op->rhs_dtype == SMS_NUMBER_BF16) {
+            const int64_t out_depth = packed_depth(op);
+            pack_bf16(k, run->lowp[worker], op->gathers ? x : x + first * depth, op->gathers ? tokens + first : NULL, rows,
+                      depth, mr, out_depth, (uint16_t *)run->buffers[op->packed] + first * out_depth, scratch);
+            continue;
+        }
         float *out = (float *)run->buffers[op->packed] + first * depth;
         if (op->gathers)
             gather(k, x, tokens + first, rows, depth, mr, out, scratch);
@@ -152,7 +181,25 @@ void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct
     }
 }
 
-void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t) {
+/* The rows of one expert, from grouped row `first` on, in bf16. A single row is widened again, for a matrix times a
+ * vector. */
+static void expert_bf16(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
+                        int64_t expert, int64_t first, int64_t rows, float *out, float *scratch) {
+    const struct sms_lowp *lowp = run->lowp[worker];
+    const uint16_t *lhs = (const uint16_t *)run->buffers[op->packed] + first * packed_depth(op);
+    const uint16_t *rhs =
+        (const uint16_t *)run->buffers[op->weight] + expert * sms_rhs_grouped_size(op->n, op->k, SMS_BF16_GROUP);
+    if (rows == 1) {
+        sms_widen_bf16(lhs, op->k, scratch);
+        lowp->gemv_bf16(scratch, rhs, op->n, op->k, NULL, out, t->begin1, t->end1);
+    } else {
+        lowp->gemm_bf16(lhs, rows, op->k, op->lhs_mr, rhs, op->n, NULL, out, op->n, t->begin0, t->end0, t->begin1,
+                        t->end1);
+    }
+}
+
+void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
+                         float *scratch) {
     if (sms_in_blocks(op->rhs_dtype)) {
         sms_run_block_expert(run, worker, op, t);
         return;
@@ -165,9 +212,13 @@ void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct
         if (rows == 0)
             continue;
         const struct sms_task task = sms_task_of_expert(op, t, rows);
+        float *out = (float *)run->buffers[op->output0] + first * op->n;
+        if (op->rhs_dtype == SMS_NUMBER_BF16) {
+            expert_bf16(run, worker, op, &task, expert_of[first], first, rows, out, scratch);
+            continue;
+        }
         const float *lhs = (const float *)run->buffers[op->packed] + first * op->k;
         const float *rhs = (const float *)run->buffers[op->weight] + expert_of[first] * sms_rhs_size(op->n, op->k);
-        float *out = (float *)run->buffers[op->output0] + first * op->n;
         if (rows == 1)
             k->gemv(lhs, rhs, op->n, op->k, NULL, out, t->begin1, t->end1);
         else
@@ -193,5 +244,7 @@ int64_t sms_expert_scratch(const struct sms_op *op, int32_t task_kind) {
         return 2 * (int64_t)op->n;
     if (task_kind == SMS_EXPERT_PACK && op->gathers)
         return (int64_t)op->lhs_mr * op->k;
+    if (task_kind == SMS_EXPERT_GEMM && op->rhs_dtype == SMS_NUMBER_BF16)
+        return op->k;
     return 0;
 }

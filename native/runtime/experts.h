@@ -28,7 +28,8 @@ void sms_run_router(const struct sms_run *run, const struct sms_kernels *k, cons
 void sms_run_expert_route(const struct sms_run *run, const struct sms_op *op, float *scratch);
 void sms_run_expert_pack(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
                          float *scratch);
-void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t);
+void sms_run_expert_gemm(const struct sms_run *run, int32_t worker, const struct sms_op *op, const struct sms_task *t,
+                         float *scratch);
 void sms_run_expert_combine(const struct sms_run *run, const struct sms_kernels *k, const struct sms_op *op,
                             const struct sms_task *t);
 

@@ -20,10 +20,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from smesim.exec.executor import NativeExecutor
 from smesim.exec.tensors import Tensors
@@ -32,6 +32,9 @@ from smesim.plan.schema import OperatorPlan, Plan
 from smesim.plan.tiles import STATIC_PART
 from smesim.trace.schema import Trace
 from smesim.workload.operators import GroupedLinear, Linear
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEAST_GAIN = 0.03
 """A change must promise to save this part of a product's time, however quiet the machine is."""

@@ -46,26 +46,27 @@ def row_bytes(number: Number, k: int) -> int:
 
 
 def pack_rhs(
-    number: Number, rows: Bytes, n: int, k: int, out: Bytes, panel0: int = 0, panel1: int | None = None,
-    isa: str | None = None,
-) -> None:  # fmt: skip
-    """Bring GGUF's blocks of a matrix [n][k] into the layout of the kernels, the columns of some panels or all.
+    number: Number, rows: Bytes, n: int, k: int, out: Bytes, row: int = 0, isa: str | None = None
+) -> None:
+    """Bring GGUF's blocks of rows of a matrix [n][k] into the layout of the kernels, whole or from one of its rows on
+    that begins a panel.
 
-    `rows` are the bytes of the whole matrix as a file has them, `out` those of the packed one (`rhs_bytes`). Threads
-    may do different panels side by side. DeviceError if sizes do not fit.
+    `rows` are the bytes as a file has them, `out` those of the whole packed matrix (`rhs_bytes`). Threads may do
+    different panels side by side. DeviceError if sizes do not fit.
     """
     stride = row_bytes(number, k)
-    if rows.size != n * stride or out.size != format_of_number(number).rhs_bytes(n, k):
+    count, rest = divmod(rows.size, stride)
+    end = row + count
+    is_panels = row % NR == 0 and (end == n or (end % NR == 0 and end < n))
+    if rest or not is_panels or out.size != format_of_number(number).rhs_bytes(n, k):
         raise DeviceError(
-            f"{rows.size} bytes of {number.name.lower()} to pack into {out.size}; accepted for {n} x {k}:"
-            f" {n * stride} and {format_of_number(number).rhs_bytes(n, k)}"
+            f"{rows.size} bytes of {number.name.lower()} to pack into {out.size} from row {row} on; accepted for"
+            f" {n} x {k}: whole panels of rows of {stride}, and {format_of_number(number).rhs_bytes(n, k)}"
         )
     ffi, _ = native()
-    panels = -(-n // NR)
     numbers, scales = _parts(number, n, k, out)
-    source = ffi.from_buffer("uint8_t *", np.ascontiguousarray(rows).reshape(-1))
-    panel1 = panels if panel1 is None else panel1
-    _leaf("repack_rhs", number, isa)(source, stride, n, k, panel0, panel1, numbers, scales)
+    origin = ffi.from_buffer("uint8_t *", np.ascontiguousarray(rows).reshape(-1)) - row * stride
+    _leaf("repack_rhs", number, isa)(origin, stride, n, k, row // NR, -(-end // NR), numbers, scales)
 
 
 def unpack_rhs(number: Number, packed: Bytes, n: int, k: int) -> Floats:

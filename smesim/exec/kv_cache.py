@@ -52,6 +52,14 @@ def packed(values: Floats, number: Number, layout: Layout) -> Bytes:
     return np.ascontiguousarray(numbers).reshape(-1).view(np.uint8)
 
 
+def packed_first(values: Floats, number: Number, layout: Layout, capacity: int) -> Bytes:
+    """The bytes of a cache whose first positions have these numbers (heads, positions, head_dim); zeros behind them."""
+    heads, positions, head_dim = values.shape
+    full = np.zeros((heads, capacity, head_dim), np.float32)
+    full[:, :positions] = values
+    return packed(full, number, layout)
+
+
 def scales(cache: Bytes, capacity: int, head_dim: int) -> npt.NDArray[np.float16]:
     """The scales of a cache in Q8_0: finite as far as its numbers are."""
     heads = cache.reshape(-1, _head_bytes(capacity, head_dim))

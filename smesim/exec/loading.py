@@ -71,42 +71,27 @@ def computed_dtypes(checkpoint: Checkpoint) -> DTypes:
             weight = checkpoint.weight(name, tensor.shape)
             found[weight.format] += weight.stored_bytes
     of_last = checkpoint.weight(last, graph.tensors[last].shape).format
-    weights = _computed_in(found.most_common(1)[0][0], graph.config.is_moe)
-    head = _computed_in(of_last, graph.config.is_moe)
+    weights, head = _computed_in(found.most_common(1)[0][0]), _computed_in(of_last)
     return DTypes(weights=weights, head=None if head is weights else head)
 
 
-def _computed_in(stored: str, is_moe: bool) -> DType:
+def _computed_in(stored: str) -> DType:
     own = next((dtype for dtype in FORMATS if dtype.name == stored), None)
-    if own is DType.BF16 and is_moe:
-        return DType.F32  # there are no kernels for experts in bf16
     return own or _EXACT_IN.get(stored, _NEAREST)
 
 
 def load_weights(
     program: Program, graph: OperatorGraph, tensors: Tensors, checkpoint: Checkpoint, device: Device,
     progress: Progress | None = None,
-) -> tuple[Conversion, ...]:  # fmt: skip
-    """Fill all weights of a program from a file; says what was converted, by the formats in the file.
+) -> None:  # fmt: skip
+    """Fill all weights of a program from a file.
 
     `progress` is called with the bytes that have just been filled. WorkloadError where the file lacks a weight.
     """
     jobs: list[Callable[[], int]] = []
     ends: dict[int, Weight] = {}  # weights by the number of jobs up to their last
-    counts: Counter[tuple[str, DType]] = Counter()
-    stored: Counter[tuple[str, DType]] = Counter()
-    loaded: Counter[tuple[str, DType]] = Counter()
-    for index in np.flatnonzero(program.buffers["role"] == BufferRole.WEIGHT).tolist():
-        name, array = program.buffer_names[index], tensors.arrays[index]
-        weight = checkpoint.weight(name, graph.tensors[name].shape)
-        facts = program.buffers[index]
-        number = format_of_number(int(facts["dtype"]))
-        if len(graph.tensors[name].shape) > 1:
-            key = (weight.format, number.dtype)
-            counts[key] += 1
-            stored[key] += weight.stored_bytes
-            loaded[key] += len(array)
-        jobs += _jobs(array, facts, weight, device)
+    for index, weight in _weights(program, graph, checkpoint):
+        jobs += fill_jobs(tensors.arrays[index], program.buffers[index], weight, device)
         ends[len(jobs)] = weight
     with ThreadPoolExecutor(len(device.cores)) as pool:
         for done, n_bytes in enumerate(pool.map(lambda job: job(), jobs), 1):
@@ -114,12 +99,32 @@ def load_weights(
                 tensor.release()
             if progress is not None:
                 progress(n_bytes)
+
+
+def conversions(program: Program, graph: OperatorGraph, checkpoint: Checkpoint) -> tuple[Conversion, ...]:
+    """What is converted when a program's weights come from a file, by the formats in the file."""
+    counts: Counter[tuple[str, DType]] = Counter()
+    stored: Counter[tuple[str, DType]] = Counter()
+    loaded: Counter[tuple[str, DType]] = Counter()
+    for index, weight in _weights(program, graph, checkpoint):
+        if len(graph.tensors[program.buffer_names[index]].shape) > 1:
+            key = (weight.format, format_of_number(int(program.buffers[index]["dtype"])).dtype)
+            counts[key] += 1
+            stored[key] += weight.stored_bytes
+            loaded[key] += int(program.buffers[index]["n_bytes"])
     return tuple(
         Conversion(*key, counts[key], stored[key], loaded[key]) for key in sorted(counts) if key[0].lower() != key[1]
     )
 
 
-def _jobs(
+def _weights(program: Program, graph: OperatorGraph, checkpoint: Checkpoint) -> Iterator[tuple[int, Weight]]:
+    """The buffers of a program that are weights, and where they come from."""
+    for index in np.flatnonzero(program.buffers["role"] == BufferRole.WEIGHT).tolist():
+        name = program.buffer_names[index]
+        yield index, checkpoint.weight(name, graph.tensors[name].shape)
+
+
+def fill_jobs(
     array: npt.NDArray[np.uint8], facts: np.void, weight: Weight, device: Device
 ) -> Iterator[Callable[[], int]]:
     """Calls that fill one buffer, each with some rows of one matrix; they return the bytes that they filled."""
@@ -151,13 +156,12 @@ def _fill_blocks(
     """Put some rows of a matrix into their place as blocks: those of the file, or quantised ones."""
     is_stored_so = weight.format == number.name
     share = len(out) * (rows.stop - rows.start) // n
+    begin, end = first + rows.start, first + rows.stop
     if packed and is_stored_so:
-        panels = rows.start // NR, -(-rows.stop // NR)
-        blocks.pack_rhs(number, weight.rows(first, first + n), n, k, out, *panels, isa)
+        blocks.pack_rhs(number, weight.rows(begin, end), n, k, out, rows.start, isa)
     elif packed:
-        blocks.pack_floats(number, weight.floats(first + rows.start, first + rows.stop), out, isa, (n, k), rows.start)
+        blocks.pack_floats(number, weight.floats(begin, end), out, isa, (n, k), rows.start)
     else:
-        begin, end = first + rows.start, first + rows.stop
         lines = weight.rows(begin, end) if is_stored_so else blocks.quantized(number, weight.floats(begin, end), isa)
         out.reshape(n, -1)[rows] = lines
     return int(share)

@@ -14,6 +14,7 @@ computed for the filling is overwritten by the tokens that come there later, bef
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,10 +28,11 @@ from smesim.errors import DeviceError, WorkloadError
 from smesim.exec.arena import Arena
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
-from smesim.exec.loading import Conversion, computed_dtypes, load_weights
+from smesim.exec.loading import Conversion, computed_dtypes, conversions, load_weights
 from smesim.exec.memory import MemoryBill
 from smesim.exec.sampling import Sampler, Sampling
 from smesim.exec.tensors import Tensors
+from smesim.exec.weight_cache import Entry, WeightCache
 from smesim.hwmodel.chip import Chip
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
@@ -76,6 +78,8 @@ class Timings:
     decode_s: float = 0.0
     prefill_tokens: int = 0
     decode_tokens: int = 0
+    packed_before: bool = False
+    """Whether the weights came packed from the disk."""
     restoring_s: float = 0.0
     """Taking a KV cache from a file."""
     first_token_s: float = 0.0
@@ -126,6 +130,8 @@ class Session:
     _ready: dict[tuple[int, ...], _Ready] = field(default_factory=dict)
     _team: Any = None
     _first: Tensors | None = None
+    _entry: Entry | None = None
+    _keeping: threading.Thread | None = None
     _arena: Arena = field(default_factory=Arena)
 
     @classmethod
@@ -133,14 +139,15 @@ class Session:
         cls, path: Path | str | Checkpoint, chip: Chip, *, device: Device | None = None, isa: str | None = None,
         context: int | None = None, batch: int = 1, chunk: int = CHUNKS[-1], threads: int | None = None,
         planner_name: str = "cpu_only", weights: DType | None = None, kv: DType = DType.F32,
-        progress: Progress | None = None,
+        cache: WeightCache | None = None, progress: Progress | None = None,
     ) -> Session:  # fmt: skip
         """Plan the first program, check that all fits into memory, and load the weights.
 
         `chip` is what plans are made for; `context` the most positions (default: 2048, or what the model has if that
         is less); `weights` the format that they are computed in (default: `computed_dtypes`), `kv` that of the KV
-        cache: f32, f16 or q8_0. Raises WorkloadError for a file that is not right, PlanError for formats without
-        plans, DeviceError where memory or kernels lack.
+        cache: f32, f16 or q8_0. Packed weights are taken from `cache`, or kept there, if it is given. Raises
+        WorkloadError for a file that is not right, PlanError for formats without plans, DeviceError where memory or
+        kernels lack.
         """
         begin = time.perf_counter()
         checkpoint = path if isinstance(path, Checkpoint) else Checkpoint.open(path)
@@ -156,7 +163,7 @@ class Session:
         executor = NativeExecutor(device or Device.here(), isa)
         session = cls(checkpoint, chip, executor, context, batch, chunk, threads, planner_name, dtypes)
         session.history = np.empty((batch, 0), np.int32)
-        session._load(progress)
+        session._load(cache, progress)
         session.timings.load_s = time.perf_counter() - begin - session.timings.planning_s
         return session
 
@@ -229,6 +236,17 @@ class Session:
         """Where the keys and values of all programs are."""
         assert self._first is not None
         return self._first
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What became of packed weights on disk so far, where that is not what was asked for."""
+        return () if self._entry is None else tuple(self._entry.notices)
+
+    def settle(self) -> None:
+        """Wait until packed weights are on the disk, which goes on beside the first steps and takes some of the
+        machine. The interpreter does so before it ends."""
+        if self._keeping is not None:
+            self._keeping.join()
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -311,14 +329,17 @@ class Session:
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
         return MovingProgram(plan, self.context + self.chunk)
 
-    def _load(self, progress: Progress | None) -> None:
+    def _load(self, cache: WeightCache | None, progress: Progress | None) -> None:
         begin = time.perf_counter()
         moving = self._planned(Phase.decode(1, self.batch))
-        program = moving.program
+        program, graph, device = moving.program, moving.plan.graph(), self.executor.device
         self.bill = self.executor.check(program)
-        self._first = tensors = Tensors(program, self.executor.device)
-        self._ready[0, 1] = self._made_ready(moving, tensors)
         self.timings.planning_s += time.perf_counter() - begin
+        self.conversions = conversions(program, graph, self.checkpoint)
+        entry = None if cache is None else cache.entry(self.checkpoint, program, graph, device)
+        packed = None if entry is None else entry.mapped()
+        self._first = tensors = Tensors(program, device, given=packed)
+        self._ready[0, 1] = self._made_ready(moving, tensors)
         for name in ROPE_TABLES:
             tensors.fill_rope(program.buffer_index(name), self.checkpoint.model)
         filled, total = 0, max(1, self.bill.weights_bytes)
@@ -329,5 +350,11 @@ class Session:
             if progress is not None:
                 progress("loading", min(1.0, filled / total))
 
-        graph = moving.plan.graph()
-        self.conversions = load_weights(program, graph, tensors, self.checkpoint, self.executor.device, report)
+        if packed is None:
+            load_weights(program, graph, tensors, self.checkpoint, device, report)
+            if entry is not None:
+                arrays = dict(zip(program.buffer_names, tensors.arrays, strict=True))
+                self._keeping = threading.Thread(target=entry.keep, args=(arrays,), name="keep packed weights")
+                self._keeping.start()
+        self.timings.packed_before = packed is not None
+        self._entry = entry

@@ -41,8 +41,10 @@ class Tensors:
     def __init__(
         self, program: Program, device: Device, share: Tensors | None = None,
         roles: tuple[BufferRole, ...] = (BufferRole.WEIGHT,), arena: Arena | None = None,
+        given: Mapping[str, npt.NDArray[np.uint8]] | None = None,
     ) -> None:  # fmt: skip
-        """Zeroes, but for what `share` has of these roles under the same name and of the same shape and layout.
+        """Zeroes, but for what is `given` by name, as the program has it in memory, and for what `share` has of these
+        roles under the same name and of the same shape and layout.
 
         Activations lie in the arena, if there is one; what is in them then is left from other programs.
         """
@@ -52,6 +54,7 @@ class Tensors:
         self._device = device
         self._shared = {} if share is None else share._taken_over(program, roles)
         there, sizes = dict(self._shared), program.buffers["n_bytes"].tolist()
+        there |= {program.buffer_index(name): array for name, array in (given or {}).items()}
         if arena is not None:
             activations = np.flatnonzero(program.buffers["role"] == BufferRole.ACTIVATION).tolist()
             there |= zip(activations, arena.placed([sizes[i] for i in activations]), strict=True)
@@ -158,7 +161,9 @@ class Tensors:
         if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
             bits = self._arrays[index].view(np.uint16)
             if facts["layout"] == Layout.RHS_PACKED:
-                return bf16.unpacked_rhs(bits, rows, columns)
+                parts = np.split(bits, self._matrices(index))
+                values = np.stack([bf16.unpacked_rhs(part, rows, columns) for part in parts])
+                return values if len(values) > 1 else values[0]
             return bf16.widened(bits).reshape(rows, columns)
         if facts["dtype"] in blocks.IN_BLOCKS:
             number, packed = Number(int(facts["dtype"])), np.split(self._arrays[index], self._matrices(index))
@@ -193,7 +198,8 @@ class Tensors:
         values = np.ascontiguousarray(array, np.float32)
         if facts["dtype"] == Number.BF16 and facts["layout"] != Layout.LHS_PACKED:
             packed = facts["layout"] == Layout.RHS_PACKED
-            bits = bf16.packed_rhs(values.reshape(rows, columns)) if packed else bf16.rounded(values.ravel())
+            matrices = values.reshape(-1, rows, columns)
+            bits = np.concatenate([bf16.packed_rhs(m) for m in matrices]) if packed else bf16.rounded(values.ravel())
             self._arrays[index].view(np.uint16)[:] = bits
             return
         if facts["dtype"] in blocks.IN_BLOCKS:
@@ -230,11 +236,11 @@ class Tensors:
         if facts["layout"] != Layout.RHS_PACKED:
             array[:] = rows.reshape(-1)
             return
-        parts = zip(rows.reshape(matrices, -1), np.split(array, matrices), strict=True)
+        parts = zip(rows.reshape(matrices, n, -1), np.split(array, matrices), strict=True)
         jobs = [
-            partial(blocks.pack_rhs, number, of_file, n, k, packed, begin, min(begin + PACK_PANELS, -(-n // NR)))
+            partial(blocks.pack_rhs, number, of_file[begin : begin + PACK_PANELS * NR], n, k, packed, begin)
             for of_file, packed in parts
-            for begin in range(0, -(-n // NR), PACK_PANELS)
+            for begin in range(0, n, PACK_PANELS * NR)
         ]
         with ThreadPoolExecutor(len(self._device.cores)) as pool:
             list(pool.map(lambda job: job(), jobs))  # taking the results raises what failed
@@ -250,9 +256,8 @@ class Tensors:
                 f"array for {name!r} has shape {values.shape};"
                 f" accepted: {heads} heads in all, at most {rows} positions, {columns} elements"
             )
-        full = np.zeros((heads, rows, columns), np.float32)
-        full[:, :positions] = values.reshape(heads, positions, columns)
-        array[:] = kv_cache.packed(full, number, Layout(int(facts["layout"])))
+        values = values.reshape(heads, positions, columns)
+        array[:] = kv_cache.packed_first(values, number, Layout(int(facts["layout"])), rows)
 
     def _fill_jobs(self, index: int, model: ModelConfig, seed: int) -> list[Callable[[], int]]:
         facts = self._program.buffers[index]

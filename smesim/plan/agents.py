@@ -149,12 +149,13 @@ class Agent:
 
 
 def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
-    """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, evenly spread: what
-    a block takes grows evenly with its place."""
+    """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, as far from the
+    first as from the last: what a block takes grows evenly with its place, so that these have the mean of all."""
     blocks = list(ranges(tokens, block))
     if len(blocks) <= SAMPLED_BLOCKS:
         return [(begin, end, 1.0) for begin, end in blocks]
-    chosen = [blocks[(2 * i + 1) * len(blocks) // (2 * SAMPLED_BLOCKS)] for i in range(SAMPLED_BLOCKS)]
+    early = [(2 * i + 1) * len(blocks) // (2 * SAMPLED_BLOCKS) for i in range(SAMPLED_BLOCKS // 2)]
+    chosen = [blocks[i] for i in early] + [blocks[-1 - i] for i in early]
     weight = tokens / sum(end - begin for begin, end in chosen)
     return [(begin, end, weight) for begin, end in chosen]
 

@@ -6,9 +6,11 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from smesim.hwmodel.chip import Chip
@@ -22,7 +24,9 @@ from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, Linear, Operator
 
-QUERY_BLOCK_TOKENS = 64
+QUERY_BLOCK_TOKENS, UNIT_QUERY_BLOCK_TOKENS = 64, 32
+"""Tokens of a task of fused attention: a core reads the keys once for so many; a unit has them in its tiles anyway, and
+with fewer all end more nearly together."""
 PAST_SPLITS = (1, 2, 3, 4, 6, 8, 16)
 LEAST_PART = 64
 """Keys that a part of the past has at least."""
@@ -30,7 +34,7 @@ WORTH_DIVIDING = 0.05
 """Part of the time that dividing the past, or rows as well as columns, must be predicted to save."""
 MOST_WAVES = 8
 """Blocks for each agent up to which a product is cut finer by rows."""
-PIPELINE: dict[str, Any] = {"depth": 2, "query_block": QUERY_BLOCK_TOKENS, "key_block": 256}
+PIPELINE: dict[str, Any] = {"depth": 4, "query_block": 128, "key_block": 512}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
 
@@ -71,6 +75,11 @@ class Choices:
         self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
         self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
 
+    @cached_property
+    def _everybody(self) -> tuple[Agent, ...]:
+        """All workers on their cores."""
+        return on_cores(self._chip, self._workers, self._numbers)
+
     def of(self, operator: Operator) -> tuple[Choice, ...]:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
@@ -82,9 +91,8 @@ class Choices:
             able = tuple(u for u in self._units if (u.multiplies_vectors if one_row else u.multiplies_matrices))
             teams = [("cpu", self._cores), ("matrix", able)]
             if one_row and self._units and not able:  # who drives a unit that cannot do it has a core that can
-                everybody = on_cores(self._chip, self._workers, self._numbers)
-                driving = tuple(agent for agent in everybody if agent.role == "matrix")
-                teams = [("cpu", tuple(a for a in everybody if a.role == "cpu")), ("matrix", driving)]
+                driving = tuple(agent for agent in self._everybody if agent.role == "matrix")
+                teams = [("cpu", tuple(a for a in self._everybody if a.role == "cpu")), ("matrix", driving)]
         if all(team for _, team in teams):
             teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
         found = [self._choice(mode, team, operator) for mode, team in teams if team]
@@ -116,7 +124,7 @@ class Choices:
                 if in_rows is not None and in_rows.seconds < seconds * (1 - WORTH_DIVIDING):
                     return in_rows
             case Attention():
-                tokens = min(operator.tokens, QUERY_BLOCK_TOKENS)
+                tokens = query_block(operator, agents)
                 tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
                 alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, tokens))
                 # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
@@ -146,15 +154,17 @@ class Choices:
 
         Each part costs a task more, and all together another round in which a task for each head adds them up.
         """
-        alone, sync = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1)), self._chip.sync
-        heads, best = operator.kv_heads * operator.batch, None
+        sync, heads, best = self._chip.sync, operator.kv_heads * operator.batch, None
         for parts in PAST_SPLITS:
+            if parts == 2:  # parts of the past are work for cores, also for those who drive a unit
+                roles = {agent.role for agent in agents}
+                agents = tuple(agent for agent in self._everybody if agent.role in roles)
             if parts > 1 and operator.past // parts < LEAST_PART:
                 break
-            taken, shares, seconds, bound = self._drawn(operator, agents, alone, heads * parts)
+            alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1))
+            taken, shares, seconds, bound = self._drawn_alike(operator, agents, alone, heads * parts)
             workers = sum(len(agent.workers) for agent in taken)
             rounds = -(-heads * parts // workers)
-            seconds = max(seconds, rounds * max(alone) / (heads * parts)) if len(set(alone)) == 1 else seconds
             seconds += rounds * sync.dispatch_s.value + (sync.barrier_s.value if workers > 1 else 0.0)
             if parts > 1:
                 elements = (parts + 1) * heads * operator.heads // operator.kv_heads * operator.head_dim
@@ -166,7 +176,9 @@ class Choices:
         return best
 
     def _staged(self, operator: Attention) -> Choice:
-        """Attention as a pipeline: the slower of both stages sets the pace, once the first blocks are through.
+        """Attention as a pipeline: the slower of both stages sets the pace. The units wait for the softmax of their
+        last block if no other's products are left by then; the cores for the first scores, and at the end the products
+        for them.
 
         A chain waits for each of its blocks, so a slow unit or core would hold up the fast ones: the fastest kind of
         each takes part.
@@ -178,11 +190,14 @@ class Choices:
         _, softmax_one_s = cores[0].stages_s(operator, pipeline)
         products_s, softmax_s = products_one_s / len(units), softmax_one_s / len(cores)
         chains = -(-operator.tokens // pipeline.query_block) * operator.kv_heads * operator.batch
-        through_s = (products_one_s + softmax_one_s) / chains
-        sync = self._chip.sync
         blocks = chains * -(-(operator.past + operator.tokens) // pipeline.key_block)
+        products_block_s, softmax_block_s = products_one_s / blocks, softmax_one_s / blocks
+        others_s = products_block_s / 2 * (min(chains / len(units), pipeline.lanes) - 1)
+        products_s += max(0.0, softmax_block_s - others_s)
+        softmax_s += products_block_s
+        sync = self._chip.sync
         hand_over_s = blocks / pipeline.lanes * (sync.dispatch_s.value + sync.barrier_s.value)
-        seconds = max(products_s, softmax_s) + through_s + hand_over_s
+        seconds = max(products_s, softmax_s) + hand_over_s
         parts = (1.0,) * (len(units) + len(cores))
         return Choice("cooperative", (*units, *cores), parts, seconds, "compute", pipeline)
 
@@ -231,6 +246,32 @@ class Choices:
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
         return tuple(agent for agent, _ in chosen), [float(n) for _, n in chosen], seconds, bound
 
+    def _drawn_alike(
+        self, operator: Attention, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: int
+    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
+        """So many tasks of one size that whoever is free draws: by the fastest kind alone, or with the next as well
+        where that is worth waiting for the slow one that draws last."""
+        order = sorted(range(len(agents)), key=lambda i: alone_s[i])
+        best: tuple[float, list[int]] | None = None
+        for end in range(1, len(order) + 1):
+            if end < len(order) and agents[order[end]].kind == agents[order[end - 1]].kind:
+                continue  # all of a kind, as far as there are tasks for them
+            team = order[: min(end, tasks)]
+            seconds = drawn_s([alone_s[i] / tasks for i in team], tasks)
+            if best is None or seconds < best[0]:
+                best = seconds, team
+        assert best is not None
+        seconds, taken = best[0], sorted(best[1])
+        chosen = tuple(agents[i] for i in taken)
+        transfer_s = self._streamed_s(operator, chosen)
+        bound = "compute" if seconds >= transfer_s else "bandwidth"
+        return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+
+    def _streamed_s(self, operator: Operator, agents: tuple[Agent, ...]) -> float:
+        """Seconds in which agents read all weights, keys and values of an operator from memory."""
+        streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
+        return streamed / sum(streaming_rates(self._network, agents))
+
     def _drawn(
         self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: float
     ) -> tuple[tuple[Agent, ...], list[float], float, str]:
@@ -247,10 +288,29 @@ class Choices:
             taken, speed, seconds = [*taken, i], speed + 1 / alone_s[i], together
         taken.sort()
         chosen = tuple(agents[i] for i in taken)
-        streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
-        transfer_s = streamed / sum(streaming_rates(self._network, chosen))
+        transfer_s = self._streamed_s(operator, chosen)
         bound = "compute" if seconds >= transfer_s else "bandwidth"
         return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+
+
+def drawn_s(task_s: Sequence[float], tasks: int) -> float:
+    """When the last of so many tasks ends that workers draw from a queue, each as soon as it is free; `task_s` is what
+    each worker takes for a task. The first in line draws first."""
+    if len(set(task_s)) == 1:
+        return -(-tasks // len(task_s)) * task_s[0]
+    free = [(0.0, i) for i in range(len(task_s))]
+    last_s = 0.0
+    for _ in range(tasks):
+        at_s, worker = heapq.heappop(free)
+        last_s = max(last_s, at_s + task_s[worker])
+        heapq.heappush(free, (at_s + task_s[worker], worker))
+    return last_s
+
+
+def query_block(operator: Attention, agents: Sequence[Agent]) -> int:
+    """Tokens of a task of fused attention, for those who take part."""
+    on_units = any(agent.unit is not None for agent in agents)
+    return min(operator.tokens, UNIT_QUERY_BLOCK_TOKENS if on_units else QUERY_BLOCK_TOKENS)
 
 
 def strip_height(agents: Sequence[Agent]) -> int:

@@ -154,11 +154,6 @@ def weights_format(graph: OperatorGraph) -> ProductFormat:
     """The format of the weights of a graph; PlanError where there are no plans for them."""
     numbers = product_format(graph.dtypes.weights)
     product_format(graph.dtypes.last_product)
-    if graph.config.is_moe and numbers.dtype is DType.BF16:
-        raise PlanError(
-            f"weights of bf16 asked for {graph.config.name}, which has experts; accepted: "
-            f"{', '.join(dtype for dtype in FORMATS if dtype is not DType.BF16)}, or a model without experts"
-        )
     return numbers
 
 

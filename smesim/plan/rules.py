@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
-from smesim.plan.choices import QUERY_BLOCK_TOKENS, Choice
+from smesim.plan.choices import Choice, query_block
 from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
@@ -99,7 +99,7 @@ class Rules:
                 tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
-                tile = TileShape(m=min(operator.tokens, QUERY_BLOCK_TOKENS), n=1)
+                tile = TileShape(m=query_block(operator, choice.agents), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
         if choice.row_parts > 1:
@@ -108,8 +108,9 @@ class Rules:
             slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
             part = tile.m / operator.m  # of the rows in a tile
+            least_s = slowest_s * grain * part  # what the slowest draws last
             tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
-            assignment = "static_then_shared" if slowest_s * part < SHORT_PANEL * choice.seconds else "static"
+            assignment = "static_then_shared" if least_s < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
                 panels / len(agent.workers)
                 for agent, panels in zip(choice.agents, choice.parts, strict=True)

@@ -11,13 +11,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from smesim.errors import TraceError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BOUNDS = ("compute", "bandwidth", "overhead")
 

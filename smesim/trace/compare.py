@@ -24,15 +24,18 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from smesim.errors import TraceError
 from smesim.trace.operators import Grouping, Pieces, cut_pieces, elapsed_s, group_by_operator, group_by_site
 from smesim.trace.schema import Trace
 from smesim.trace.statistics import Statistics, interquartile_range, relative_error
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PARTS = ("compute", "transfer", "overhead", "wait")
 """Order of the parts in every array and frame of this module."""

@@ -24,12 +24,15 @@ the makespan of the run.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from smesim.trace.schema import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _Floats = NDArray[np.float64]
 
@@ -132,6 +135,8 @@ def group_by_operator(trace: Trace) -> Grouping:
 
 def group_by_site(trace: Trace) -> Grouping:
     """One group a site (all layers together), in order of its first operator; columns site, op_kind."""
+    import pandas as pd
+
     first = trace.run(0)
     by_op = np.argsort(first["op"].to_numpy(), kind="stable")
     codes, _ = pd.factorize(first["site"].array[by_op])

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from smesim.errors import TraceError
 from smesim.trace import _validation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCHEMA_VERSION: Literal[1] = 1
 
@@ -225,6 +227,8 @@ def _frame(
         if np.any(key[1:] < key[:-1]):
             order = np.argsort(key, kind="stable")
     data: dict[str, Any] = {}
+    import pandas as pd
+
     for column, dtype in dtypes.items():
         if dtype == "category":
             values: Any = _category(name, column, given[column], order)
@@ -254,6 +258,8 @@ def _number(frame: str, column: str, values: Any, dtype: str) -> NDArray[Any]:
 
 def _category(frame: str, column: str, values: Any, order: NDArray[np.intp] | None) -> pd.Categorical:
     """Codes and categories in order of first appearance, without unused categories."""
+    import pandas as pd
+
     if not isinstance(values, pd.Categorical):
         dtype = getattr(values, "dtype", None)
         values = values.array if isinstance(dtype, pd.CategoricalDtype) else np.asarray(values, dtype=object)

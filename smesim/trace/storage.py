@@ -18,16 +18,18 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from smesim.errors import TraceError
 from smesim.files import check_writable, first_validation_problem, read_text, write_atomically
 from smesim.trace.schema import DEPENDENCY_COLUMNS, LINK_COLUMNS, TASK_COLUMNS, Trace, TraceMeta
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMAT = "smesim-trace"
 SUFFIXES = (".json", ".csv", ".parquet")
@@ -167,6 +169,8 @@ def _to_csv(trace: Trace) -> str:
 
 def _from_csv(path: Path) -> Trace:
     text = read_text(path, TraceError, _EXPECTED)
+    import pandas as pd
+
     first, _, rest = text.partition("\n")
     try:
         header = _check_format(json.loads(first.removeprefix("#")))

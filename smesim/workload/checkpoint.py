@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -125,18 +126,33 @@ class Checkpoint:
         pairs = np.arange(shape[0]).reshape(heads, self.model.head_dim // 2, 2)
         return Weight(tensors, pairs.swapaxes(1, 2).ravel())
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that the model's numbers and weights are in."""
+        if self.gguf is not None:
+            return (self.path,)
+        return (self.path / "config.json", *sorted(self.path.glob("*.safetensors*")))
+
+    def numbers(self) -> str:
+        """The model's numbers as text, without what it calls itself."""
+        return self.model.model_copy(update={"name": "-"}).model_dump_json()
+
+    @cached_property
     def fingerprint(self) -> str:
-        """Hash of the model's numbers and of a sample of every tensor's bytes; weights that differ have another."""
-        digest = hashlib.sha256(self.model.model_copy(update={"name": "-"}).model_dump_json().encode())
+        """Hash of the model's numbers and of a sample of every tensor's bytes; weights that differ have another, but
+        for changes of single bytes."""
+        digest = hashlib.sha256(self.numbers().encode())
         for name in sorted(self.tensors):
             tensor = self.tensors[name]
-            step = max(1, len(tensor.raw) // _SAMPLED_BYTES)
             digest.update(f"{name}{tensor.format.name}{tensor.shape}".encode())
-            digest.update(np.ascontiguousarray(tensor.raw[::step]).tobytes())
+            for begin in np.linspace(0, max(0, len(tensor.raw) - _SAMPLE_BYTES), _SAMPLES).astype(int).tolist():
+                digest.update(tensor.raw[begin : begin + _SAMPLE_BYTES].data)
+            tensor.release()
         return digest.hexdigest()[:32]
 
 
-_SAMPLED_BYTES = 4096
+_SAMPLES, _SAMPLE_BYTES = 16, 256
+"""Of each tensor: a few pieces, because a page of the file is read for each."""
 
 
 def gguf_name(name: str) -> str:

@@ -1,4 +1,5 @@
-"""Programs run by `tests/native/program_driver.c`, which a compiler's sanitizer watches."""
+"""Programs run by `tests/native/program_driver.c`, and weights packed by `tests/native/packing_driver.c`, which a
+compiler's sanitizers watch."""
 
 from __future__ import annotations
 
@@ -6,9 +7,11 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from smesim.exec.tensors import Tensors
 from smesim.plan.program import Program
@@ -16,8 +19,9 @@ from smesim.plan.program import Program
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def driver_under(sanitizers: str, folder: Path, level: str = "-O1") -> Path:
-    """The driver with the portable kernels, compiled for sanitizers; the test is skipped where there are none."""
+def driver_under(sanitizers: str, folder: Path, level: str = "-O1", packing: bool = False) -> Path:
+    """The driver with the portable kernels, compiled for sanitizers; the test is skipped where there are none. With
+    `packing` that of packing is beside it."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         pytest.skip("there is no C compiler")
@@ -30,8 +34,9 @@ def driver_under(sanitizers: str, folder: Path, level: str = "-O1") -> Path:
     if probe.returncode or subprocess.run([folder / "empty"], capture_output=True, check=False).returncode:
         pytest.skip(f"{compiler} has no working sanitizers {sanitizers}")
     native = ROOT / "native"
-    sources = [ROOT / "tests" / "native" / "program_driver.c", *sorted((native / "runtime").glob("*.c"))]
-    sources += sorted((native / "kernels").rglob("portable.c"))
+    drivers = ["program", "packing"] if packing else ["program"]
+    sources = [ROOT / "tests" / "native" / f"{driver}_driver.c" for driver in drivers]
+    sources += [*sorted((native / "runtime").glob("*.c")), *sorted((native / "kernels").rglob("portable.c"))]
     include = [f"-I{native / 'include'}", f"-I{native / 'runtime'}"]
     objects = [str(folder / f"{number}.o") for number in range(len(sources))]
     compiling = [
@@ -39,7 +44,9 @@ def driver_under(sanitizers: str, folder: Path, level: str = "-O1") -> Path:
         for source, target in zip(sources, objects, strict=True)
     ]
     assert [process.wait() for process in compiling] == [0] * len(sources)
-    subprocess.run([compiler, *flags, *objects, "-lm", "-o", str(folder / "program")], check=True)
+    for number, driver in enumerate(drivers):
+        own = [objects[number], *objects[len(drivers) :]]
+        subprocess.run([compiler, *flags, *own, "-lm", "-o", str(folder / driver)], check=True)
     return folder / "program"
 
 
@@ -59,3 +66,12 @@ def run_driver(driver: Path, program: Program, tensors: Tensors, folder: Path, r
     left = np.frombuffer(ran.stdout, np.uint8)
     for array in tensors.arrays:
         array[:], left = left[: len(array)], left[len(array) :]
+
+
+def run_packing(driver: Path, form: str, rows: NDArray[Any], k: int, piece: int) -> bytes:
+    """Rows [n][k] of weights packed, so many at a time."""
+    command = [str(driver.with_name("packing")), form, str(len(rows)), str(k), str(piece)]
+    env = os.environ | {"ASAN_OPTIONS": "detect_leaks=0"}
+    ran = subprocess.run(command, input=rows.tobytes(), capture_output=True, timeout=300, check=False, env=env)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout

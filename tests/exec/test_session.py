@@ -103,6 +103,19 @@ def test_a_prompt_in_pieces_and_decode_steps_give_the_logits_of_the_reference(tm
     assert (again == found[1]).all(), "the same plan, the same bits"
 
 
+def test_experts_in_bf16_are_computed_as_they_are_stored(tmp_path: Path) -> None:
+    make_weights(MODELS["qwen3moe"][0], "bf16", tmp_path / "made.gguf")
+    session = open_session(tmp_path / "made.gguf")
+    assert (session.dtypes.weights, session.conversions) == (DType.BF16, ())
+    for name in ("gate", "down"):
+        found = session.kv.read(f"layers.0.{name}_experts.weight")
+        weight = session.checkpoint.weight(f"layers.0.{name}_experts.weight", found.shape)
+        each = weight.tensors[0].n_rows
+        stored = [weight.floats(first, first + each) for first in range(0, weight.n_rows, each)]
+        np.testing.assert_array_equal(found.reshape(-1, found.shape[-1]), np.concatenate(stored))
+    assert len(list(session.generate([1, 2, 3], 3))) == 3
+
+
 @pytest.mark.parametrize("split", [1, 3])
 def test_a_program_that_was_moved_computes_what_one_made_for_that_place_does(split: int) -> None:
     """With the past of attention divided, and not; bit for bit, but for the room in the KV cache."""

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,9 +106,10 @@ def packed_in_bf16(x: Approximate) -> Approximate:
 
 
 def linear(
-    x: Approximate, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, *, bf16: bool = False
-) -> Approximate:
-    packed = bf16 and x.value.size > x.value.shape[-1]
+    x: Approximate, weight: NDArray[np.float32], bias: NDArray[np.float32] | None = None, *, bf16: bool = False,
+    of_expert: bool = False,
+) -> Approximate:  # fmt: skip
+    packed = bf16 and (of_expert or x.value.size > x.value.shape[-1])
     if packed:
         x = packed_in_bf16(x)
     w = weight.astype(np.float64)
@@ -218,17 +220,18 @@ def shares(logits: Approximate, kept: int, normalised: bool) -> Approximate:
 
 
 def experts(
-    x: Approximate, own: Mapping[str, NDArray[np.float32]], routing: NDArray[np.integer], normalised: bool
+    x: Approximate, own: Mapping[str, NDArray[np.float32]], routing: NDArray[np.integer], normalised: bool, bf16: bool
 ) -> Approximate:
     """x [token][d_model]; routing [token][rank] says to which expert the share of a rank is applied."""
     share = shares(linear(x, own["router.weight"]), routing.shape[1], normalised)
+    project = partial(linear, bf16=bf16, of_expert=True)
     value, error = np.empty(x.value.shape), np.empty(x.value.shape)
     for t, chosen in enumerate(routing):
         row = x[t : t + 1]
         outputs = []
         for expert in chosen:
-            gate, up = (linear(row, own[f"{node}_experts.weight"][expert]) for node in ("gate", "up"))
-            outputs.append(linear(swiglu(gate, up), own["down_experts.weight"][expert]))
+            gate, up = (project(row, own[f"{node}_experts.weight"][expert]) for node in ("gate", "up"))
+            outputs.append(project(swiglu(gate, up), own["down_experts.weight"][expert]))
         rows = np.concatenate([o.value for o in outputs])
         off = np.concatenate([o.error for o in outputs])
         value[t] = share.value[t] @ rows
@@ -251,12 +254,14 @@ def forward(
 
     `weights` are by name, as the operator graph names them; a bias, a q/k norm, a router is applied where there is one.
     A layer's "routing" may be of the last tokens only: then the others go no further than its attention. With `bf16`
-    all matrices are rounded to that, and so is what several rows of them are multiplied with. With `last_layer_rows` of
+    all matrices but a router are rounded to that, and so is what experts, and several rows of others, are multiplied
+    with. With `last_layer_rows` of
     "logits" only each sequence's last row goes on from the last layer's `o_proj`: one row alone is not rounded.
     """
     if bf16:
         weights = {
-            name: to_bf16(w.astype(np.float64)).astype(np.float32) if w.ndim == 2 else w for name, w in weights.items()
+            name: to_bf16(w.astype(np.float64)).astype(np.float32) if w.ndim > 1 and ".rout" not in name else w
+            for name, w in weights.items()
         }
     batch, n_tokens = tokens.shape
     past = past_k[0].shape[2]
@@ -290,7 +295,7 @@ def forward(
         if "routing" in own:
             x = x[:, -(len(own["routing"]) // batch) :]
             normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps).reshape(len(own["routing"]), -1)
-            x = x + experts(normed, own, own["routing"], shapes.norm_topk_prob).reshape(*x.value.shape)
+            x = x + experts(normed, own, own["routing"], shapes.norm_topk_prob, bf16).reshape(*x.value.shape)
             continue
         normed = rms_norm(x, own["ffn_norm.weight"], shapes.rms_eps)
         x = x + project(swiglu(project(normed, "gate_proj"), project(normed, "up_proj")), "down_proj")

@@ -128,7 +128,7 @@ def test_weights_are_those_of_the_graph_whatever_the_file_calls_and_orders_them(
             assert (found == flat).all(), name
             last = weight.n_rows - 1
             assert (weight.floats(last, last + 1) == flat[last:]).all(), name
-    assert folder.fingerprint() != Checkpoint(path, model, file.tensors, file).fingerprint()
+    assert folder.fingerprint != Checkpoint(path, model, file.tensors, file).fingerprint
 
 
 def test_a_weight_that_is_missing_or_of_another_shape_is_named(tmp_path):
