@@ -34,9 +34,6 @@ if TYPE_CHECKING:  # imported where traces are made: whoever asks for seconds al
 
     from smesim.trace.schema import Trace
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 class SimExecutor:
     """Runs programs on a described chip, with the given effects on (all by default).
