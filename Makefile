@@ -4,7 +4,7 @@
 PYTHON ?= python3
 SET_UP = $(PYTHON) tools/bootstrap.py
 BIN = .venv/bin
-DEVELOPMENT = dev,dashboard,llm,fit,sweep,cluster
+DEVELOPMENT = dev,dashboard,llm,fit,sweep,cluster,tune
 
 .DEFAULT_GOAL := help
 .PHONY: help demo dashboard test oracle fuzz browser build emulation lint types wheel wheels clean

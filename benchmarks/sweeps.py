@@ -1,7 +1,8 @@
 """How many points a second a sweep answers: operators, whole models, two processes against one, and Dask beside them.
 
-    python benchmarks/sweeps.py                    # about a minute on two cores
+    python benchmarks/sweeps.py                    # about two minutes on two cores
     python benchmarks/sweeps.py --points 100000    # of the sweep of operators: the whole way, files included
+    python benchmarks/sweeps.py --interrupt        # and what is lost when all of it is killed half way
 
 What many machines would give is a projection. One process hands chunks out and writes what comes back, and one, Dask's
 scheduler, passes them on; either may be what limits a large cluster. So it is the least of three rates: of the workers,
@@ -14,16 +15,19 @@ Every sweep is run as `smesim sweep` runs it, into a folder that is thrown away.
 
 import argparse
 import json
+import os
 import pickle
 import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from smesim.sweep import COLUMNS, Executor, Inputs, Points, Sweep, in_processes, on_cluster, parse_sweep, run
 from smesim.sweep.run import MOST_IN_CHUNK
-from smesim.sweep.store import Store
+from smesim.sweep.store import Packer, Store
 from smesim.sweep.workers import Worker
 
 OPERATORS = """
@@ -36,10 +40,9 @@ model = ["smollm2-135m", "llama-3.2-1b", "llama-3.2-3b", "qwen3-4b"]
 chip = ["apple-m4", "apple-m4-pro", "phone-d9500", "server-lx2"]
 site = ["q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj", "attention"]
 planner = ["cpu_only", "roofline"]
-threads = [2, 4]
+threads = [%s]
 tokens = { log = [1, 512], count = %d }
 """
-STEPS_PER_TOKEN_COUNT = 4 * 4 * 7 * 2 * 2
 WHOLE = """
 schema_version = 1
 name = "whole"
@@ -51,6 +54,17 @@ planner = "roofline"
 [axes]
 "chip.memory.bandwidth_bytes_per_s" = { range = [60e9, 110e9], count = %d }
 """
+
+
+def operators_of(points: int) -> str:
+    """A sweep of single operators with at least so many points, if there are that many: of prompts up to 512 tokens,
+    and of more teams where there are not enough lengths."""
+    for threads in ("2, 4", "2, 3, 4, 6", "2, 3, 4, 5, 6, 7, 8"):
+        for count in range(1, 257):
+            text = OPERATORS % (threads, count)
+            if Points(parse_sweep(text, "operators")).count >= points:
+                return text
+    return text
 
 
 def timed(sweep: Sweep, executor: Executor) -> float:
@@ -70,6 +84,7 @@ def dask_s(sweep: Sweep, workers: int) -> float:
 
 
 EMPTY_TASKS = 2000
+WRITTEN = 20
 MANY_WORKERS = 1000
 
 
@@ -88,16 +103,39 @@ def scheduler_s(workers: int) -> float:
 
 
 def writer_s(sweep: Sweep) -> float:
-    """Seconds a point that the process which writes takes for the rows of a full chunk."""
+    """Seconds a point that the process which writes takes for the packet of a full chunk."""
     worker = Worker(sweep, Inputs.of(sweep))
-    some = worker.rows((0, min(50, Points(sweep).count)))
-    rows: list[dict[str, Any]] = (some * MOST_IN_CHUNK)[:MOST_IN_CHUNK]
-    came = pickle.dumps(rows)
+    rows = [worker.row(point) for point in Points(sweep).between(0, 50)]
+    packet = Packer(sweep, tuple(COLUMNS)).packet((rows * MOST_IN_CHUNK)[:MOST_IN_CHUNK])
+    came = pickle.dumps(packet)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder), sweep, tuple(COLUMNS))
+        store = Store(Path(folder), sweep)
         begin = time.perf_counter()
-        store.write("base", (0, len(rows)), pickle.loads(came))
-        return (time.perf_counter() - begin) / len(rows)
+        for i in range(WRITTEN):
+            store.write("base", (i * MOST_IN_CHUNK, (i + 1) * MOST_IN_CHUNK), pickle.loads(came).content)
+        return (time.perf_counter() - begin) / WRITTEN / MOST_IN_CHUNK
+
+
+def interrupted_share(text: str, seconds: float) -> float:
+    """What a sweep by two processes takes longer, as a part of its `seconds`, if all are killed (kill -9) when half of
+    it is on disk and it is resumed: the work that was lost, and a second start."""
+    count = Points(parse_sweep(text, "operators")).count
+    with tempfile.TemporaryDirectory() as folder:
+        file, out = Path(folder) / "sweep.toml", Path(folder) / "out"
+        file.write_text(text, encoding="utf-8")
+        command = [sys.executable, "-m", "smesim", "sweep", str(file), "--workers", "2", "--out", str(out), "--resume"]
+        begin = time.perf_counter()
+        with subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL) as killed:
+            while sum(end - first for first, end in map(numbers_of, out.glob("points/*/part-*"))) < count / 2:
+                time.sleep(0.01)
+            os.killpg(killed.pid, signal.SIGKILL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return (time.perf_counter() - begin) / seconds - 1
+
+
+def numbers_of(part: Path) -> tuple[int, int]:
+    first, end = part.stem.removeprefix("part-").split("-")
+    return int(first), int(end)
 
 
 def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, float]:
@@ -113,11 +151,13 @@ def projected(points_per_s: float, task_s: float, row_s: float) -> dict[str, flo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=4000, help="about so many points of single operators")
+    parser.add_argument("--interrupt", action="store_true", help="kill a sweep half way, and resume it")
+    parser.add_argument("--points", type=int, default=20_000, help="about so many points of single operators")
     parser.add_argument("--whole", type=int, default=16, help="points of whole models")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    operators = parse_sweep(OPERATORS % max(1, arguments.points // STEPS_PER_TOKEN_COUNT), "operators")
+    text = operators_of(arguments.points)
+    operators = parse_sweep(text, "operators")
     whole = parse_sweep(WHOLE % arguments.whole, "whole")
     count = Points(operators).count
     one_s, two_s, on_dask_s = timed(operators, in_processes(1)), timed(operators, in_processes(2)), dask_s(operators, 2)
@@ -136,6 +176,8 @@ def main() -> None:
         "largest_process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         "largest_child_bytes": 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
     }
+    if arguments.interrupt:
+        figures["interrupted_share_longer"] = interrupted_share(text, two_s)
     lines = [f"{name}: {value:.4g}" for name, value in figures.items()]
     print(json.dumps(figures) if arguments.json else "\n".join(lines))
 

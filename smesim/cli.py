@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from smesim import cli_dashboard, cli_models, cli_plans, cli_scenario, cli_sweep, cli_validate
+from smesim import cli_dashboard, cli_models, cli_plans, cli_scenario, cli_sweep, cli_tune, cli_validate
 from smesim.cli_options import (
     ChipOption,
     JsonFlag,
@@ -129,6 +129,9 @@ app.command(epilog="Example: smesim dashboard --port 8501")(cli_dashboard.dashbo
 app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)
 app.command(epilog="Example: smesim sweep scenarios/gemm-sweep.toml --workers 2 --out out/gemm")(cli_sweep.sweep)
 app.command(epilog="Example: smesim results out/gemm --best chip,tokens:time_s")(cli_sweep.results)
+app.command(epilog="Example: smesim tune --model llama-3.2-3b --phase prefill:512 --chip apple-m4 --out plan.json")(
+    cli_tune.tune
+)
 app.command(epilog="Example: smesim scenario kleidiai-m4-pro --out out/kleidiai")(cli_scenario.scenario)
 
 

@@ -15,6 +15,9 @@ V = TypeVar("V")
 def kept_with(owner: object, key: Hashable, make: Callable[[], V]) -> V:
     """What `make` makes for that key, the same object whenever it is asked for. Keys must be few."""
     kept: dict[Hashable, V] = owner.__dict__.setdefault("kept", {})
-    if key not in kept:
-        kept[key] = make()
-    return kept[key]
+    try:
+        return kept[key]
+    except KeyError:
+        pass
+    found = kept[key] = make()
+    return found

@@ -18,6 +18,7 @@ GUESSED_GEMM_EFFICIENCY = 0.85
 DEFAULT_MR = 6
 DEFAULT_NR = 16
 DEFAULT_KC = 384
+PANELS_KEPT = 2000
 
 _COMPUTED_IN = {"q8_0": "s8", "q4_0": "s8", "q4_1": "s8"}
 """Formats of weights whose products are sums of integers, and those integers' format in a chip's rates."""
@@ -62,6 +63,7 @@ class ProductCosts:
         sizes = self._gemm if "mr" in self._gemm else kernels.get("gemm_f32", {})
         self.mr = int(sizes.get("mr", DEFAULT_MR))
         self.nr = int(sizes.get("nr", DEFAULT_NR))
+        self._panel_s: dict[tuple[int, int, tuple[int, int], int], float] = {}
         self._kc = int(sizes.get("kc", DEFAULT_KC))
         self.kstep_s = self._ksteps()
         """Time of one k-step of a micro-tile, by height 0..mr."""
@@ -80,6 +82,14 @@ class ProductCosts:
 
     def gemm_s(self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int) -> float:
         """A tile of packed operands: strips begin..end of `rows` rows by `panels` panels of nr columns, K = k."""
+        key = (rows, mr, strips, k)
+        if key not in self._panel_s:
+            if len(self._panel_s) >= PANELS_KEPT:
+                self._panel_s.clear()
+            self._panel_s[key] = self._gemm_panel_s(*key)
+        return self._panel_s[key] * panels
+
+    def _gemm_panel_s(self, rows: int, mr: int, strips: tuple[int, int], k: int) -> float:
         blocks = -(-k // self._kc)
         per_tile = self._gemm.get("s_per_tile", 0.0) if "tile_overhead" in self._effects else 0.0
         seconds = 0.0
@@ -87,7 +97,7 @@ class ProductCosts:
             # A strip higher than the kernel's micro-tiles is as many of them as it takes, as even as they can be.
             for part, parts in strip_heights(height, self.mr, 0, -(-height // self.mr)):
                 seconds += count * parts * (k * self.kstep_s[part] + blocks * per_tile)
-        return seconds * panels
+        return seconds
 
     def gemv_s(self, panels: int, k: int) -> float:
         """One row times `panels` panels: two FLOP a weight."""

@@ -61,6 +61,12 @@ class Record(BaseModel):
             del copied.__dict__[name]
         return copied
 
+    def __getstate__(self) -> dict[Any, Any]:
+        """What goes to another process: the fields, and nothing of what was worked out from them and kept."""
+        state = super().__getstate__()
+        content = {name: value for name, value in state["__dict__"].items() if name in type(self).model_fields}
+        return {**state, "__dict__": content}
+
 
 class Evidence(Record):
     """Where a fact comes from."""

@@ -24,17 +24,16 @@ from smesim.plan.program import (
     SLOTS,
     TASK_DTYPE,
     WORKER_DTYPE,
-    Array,
     EntryKind,
     Program,
-    joined,
-    words,
 )
+from smesim.plan.records import Array, joined, words
 from smesim.plan.schema import Plan
 from smesim.workload.graph import OperatorGraph
 
 CPU_ROLE = 0
 MATRIX_ROLE = 1
+NO_UNIT = -1
 
 Int32s = npt.NDArray[np.int32]
 
@@ -118,6 +117,14 @@ class Segment:
         return int.from_bytes(digest[:8], "little")
 
 
+def worker_places(plan: Plan) -> tuple[tuple[int, int, int], ...]:
+    """Core, role and unit of each worker of a plan, as a program numbers them."""
+    return tuple(
+        (w.core, CPU_ROLE if w.role == "cpu" else MATRIX_ROLE, NO_UNIT if w.unit is None else w.unit)
+        for w in plan.workers
+    )
+
+
 def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buffers: BufferTable) -> Program:
     """The program of the segments, one behind the other."""
     buffer_rows = buffers.array()
@@ -150,9 +157,8 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
     entries, entry_worker = _entries(segments, first_task, first_pool)
     lengths = np.searchsorted(entry_worker, np.arange(len(plan.workers) + 1))
     workers = np.zeros(len(plan.workers), WORKER_DTYPE)
-    for i, worker in enumerate(plan.workers):
-        role = CPU_ROLE if worker.role == "cpu" else MATRIX_ROLE
-        workers[i] = (lengths[i], lengths[i + 1], worker.core, role, -1 if worker.unit is None else worker.unit)
+    for i, place in enumerate(worker_places(plan)):
+        workers[i] = (lengths[i], lengths[i + 1], *place)
     pools = joined([segment.pools for segment in segments])
     for name in ("begin", "end"):
         pools[name] += np.repeat(np.array(first_drawn[:-1], np.int32), [len(segment.pools) for segment in segments])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DTypeName
@@ -166,6 +167,7 @@ def format_of_number(number: int) -> ProductFormat:
     return _BY_NUMBER[number]
 
 
+@cache
 def format_of_kernel(kernel: str) -> ProductFormat:
     """The format in the name of a kernel of products or look-ups; PlanError where it names none."""
     return product_format(DType.parse(kernel.partition("_")[2]))

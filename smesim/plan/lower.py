@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from smesim.errors import PlanError
-from smesim.plan.assemble import Segment, assembled
+from smesim.plan.assemble import Segment, assembled, worker_places
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
 from smesim.plan.formats import cache_number
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
@@ -34,10 +34,12 @@ from smesim.plan.program import (
     OP_DTYPE,
     SLOTS,
     EntryKind,
+    OpRow,
     Program,
     TaskKind,
 )
 from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
+from smesim.plan.sketch import Sketch
 from smesim.plan.tiles import (
     ROUTE_TILE,
     STATIC_PART,
@@ -52,9 +54,6 @@ from smesim.workload.graph import Block, OperatorGraph
 from smesim.workload.graph import Role as TensorRole
 from smesim.workload.operators import Attention, ExpertCombine, GroupedLinear, KvAppend, Linear, Operator, Rope, Router
 
-CPU_ROLE = 0
-MATRIX_ROLE = 1
-
 
 def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     """Divide the plan's operators into tasks, with dependencies and worker queues.
@@ -65,6 +64,11 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     graph = graph or plan.graph()
     check_plan(plan, graph)
     return _Lowering(plan, graph).run()
+
+
+def sketch(plan: Plan, graph: OperatorGraph) -> Sketch:
+    """The tasks that a plan as a planner made it gives to the only operator of a graph."""
+    return _Lowering(plan, graph).sketch()
 
 
 @dataclass
@@ -124,18 +128,30 @@ class _Lowering:
 
     def segment(self, block: Block) -> Segment:
         """The tasks of some operators. The last of them is the one that all others lead to."""
-        self.begin_segment()
         first_buffer = len(self.buffers)
-        for operator in block.operators:
+        self.fill(block.operators)
+        return Segment.of(
+            self.ops, self.tasks, self.predecessors, self.entries, self.pools, self.pool_tasks, self.pool_visitors,
+            layer=block.operators[0].layer, buffers=(first_buffer, len(self.buffers)),
+        )  # fmt: skip
+
+    def sketch(self) -> Sketch:
+        """The tasks of a graph of one operator."""
+        self.fill(self.graph.operators)
+        return Sketch(
+            op=OpRow._make(self.ops[0]), tasks=self.tasks, predecessors=self.predecessors, entries=self.entries,
+            pools=[self.pool_tasks[begin:end] for begin, end in self.pools], buffer_rows=self.buffers.rows,
+            workers=worker_places(self.plan), elsewhere_bytes=round(self.graph.elsewhere_bytes),
+        )  # fmt: skip
+
+    def fill(self, operators: Sequence[Operator]) -> None:
+        self.begin_segment()
+        for operator in operators:
             self.add_operator(operator, self.entries_by_site[operator.site])
         followed = {p for after in self.predecessors for p in after}
         leaves = tuple(n for n in range(len(self.tasks)) if n not in followed)
         if len(leaves) > 1:
             self.add_join(leaves, len(self.ops) - 1)
-        return Segment.of(
-            self.ops, self.tasks, self.predecessors, self.entries, self.pools, self.pool_tasks, self.pool_visitors,
-            layer=block.operators[0].layer, buffers=(first_buffer, len(self.buffers)),
-        )  # fmt: skip
 
     def again(self, segment: Segment, block: Block) -> Segment | None:
         """The segment on the buffers of the next layer, None if it shares some that it was the first to need."""

@@ -42,14 +42,16 @@ count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from smesim.plan.records import Array, field_bytes
 
 NO_BUFFER = -1
 NO_LAYER = -1
@@ -241,8 +243,6 @@ BUFFER_DTYPE = np.dtype(
 )
 SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
 
-Array = npt.NDArray[np.void]
-
 
 class OpRow(NamedTuple):
     """One row of `Program.ops` as Python numbers: many times as fast to read, value by value."""
@@ -302,23 +302,6 @@ class TaskRow(NamedTuple):
     successor_end: int
 
 
-def words(array: Array) -> npt.NDArray[np.int32]:
-    """Rows of `OP_DTYPE` or `TASK_DTYPE` as rows of 32-bit words of the same memory; these two have no gaps."""
-    return array.view(np.int32).reshape(len(array), -1)
-
-
-def joined(arrays: Sequence[Array]) -> Array:
-    """Rows of one dtype one behind the other, field by field what they are; numpy would look into each field."""
-    dtype = arrays[0].dtype
-    opaque = np.dtype((np.void, dtype.itemsize))
-    return np.concatenate([array.view(opaque) for array in arrays]).view(dtype)
-
-
-def field_bytes(array: npt.NDArray[Any]) -> bytes:
-    """The bytes of all fields, column by column. What lies between fields, where C aligns them, is left to chance."""
-    return b"".join(array[name].tobytes() for name in array.dtype.names or ())
-
-
 @dataclass(frozen=True)
 class Program:
     """The arrays of one program; see the module's text for what they mean.
@@ -358,8 +341,14 @@ class Program:
     def op_rows(self) -> list[OpRow]:
         return [OpRow(*row) for row in self.ops.tolist()]
 
+    @cached_property
+    def _task_rows(self) -> dict[int, TaskRow]:
+        return {}
+
     def task_row(self, task: int) -> TaskRow:
-        return TaskRow(*self.tasks[task].item())
+        if task not in self._task_rows:
+            self._task_rows[task] = TaskRow(*self.tasks[task].item())
+        return self._task_rows[task]
 
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""

@@ -27,6 +27,7 @@ from smesim.plan.program import (
     TaskKind,
     TaskRow,
 )
+from smesim.plan.sketch import Rows
 from smesim.plan.tiles import NR, STRIP_KINDS
 
 F32_BYTES = 4
@@ -53,7 +54,7 @@ ROW_KERNELS = {
 """Kernels that work row by row: the names by which the probe fits them and the simulator costs them, in f32."""
 
 
-def row_kernel(program: Program, task: int) -> str:
+def row_kernel(program: Rows, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
     row = program.task_row(task)
     number = Number(program.op_rows[row.op].rhs_dtype)
@@ -64,7 +65,9 @@ def row_kernel(program: Program, task: int) -> str:
 
 
 _IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
-_IS_KEPT = np.array([role in (BufferRole.WEIGHT, BufferRole.KV) for role in BufferRole])
+KEPT_ROLES = (BufferRole.WEIGHT, BufferRole.KV)
+"""What is touched once a pass of the model; what passes between operators, by its neighbours."""
+_IS_KEPT = np.array([role in KEPT_ROLES for role in BufferRole])
 
 
 def cache_number_bytes(op: OpRow) -> float:
@@ -115,9 +118,17 @@ def touched_bytes(program: Program) -> Int64s:
     experts."""
     sizes = program.buffers["n_bytes"].astype(np.int64)
     for op in program.op_rows:
-        if op.kind == TaskKind.EXPERT_GEMM:
-            sizes[op.weight] = op.experts * format_of_number(op.rhs_dtype).rhs_bytes(op.n, op.k)
+        of_experts = touched_of_operator(op)
+        if of_experts is not None:
+            sizes[op.weight] = of_experts
     return sizes
+
+
+def touched_of_operator(op: OpRow) -> int | None:
+    """Bytes of its weights that an operator touches, where that is not all of them."""
+    if op.kind != TaskKind.EXPERT_GEMM:
+        return None
+    return op.experts * format_of_number(op.rhs_dtype).rhs_bytes(op.n, op.k)
 
 
 def _settle(program: Program, distances: dict[str, Int64s]) -> None:
@@ -147,7 +158,7 @@ def _strip_rows(row: TaskRow, op: OpRow) -> int:
     return row.end0 * m // strips - row.begin0 * m // strips
 
 
-def rows_of(program: Program, task: int) -> int:
+def rows_of(program: Rows, task: int) -> int:
     """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
     row = program.task_row(task)
     if row.kind in STRIP_KINDS:
@@ -155,7 +166,7 @@ def rows_of(program: Program, task: int) -> int:
     return row.end0 - row.begin0
 
 
-def row_operands(program: Program, task: int) -> tuple[Operand, ...]:
+def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
     """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
 
     Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.

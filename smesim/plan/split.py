@@ -39,15 +39,22 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
     alike = Counter(shares)
     low, high = 0.0, min(share.seconds(panels) for share in alike)
     kinds = [(share.step_s, share.granule, count) for share, count in alike.items()]
+    fewest = [0] * len(kinds)  # steps that each kind can take within `low`, and within `high`
+    most_steps = [int(high / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
     for _ in range(STEPS_OF_BISECTION):
         middle = (low + high) / 2
         together = 0
+        steps = []
         for step_s, granule, count in kinds:  # `Share.within`, written out: it is asked so often
-            together += min(int(middle / step_s * (1 + ROUNDING)) * granule, panels) * count
+            taking = int(middle / step_s * (1 + ROUNDING))
+            steps.append(taking)
+            together += min(taking * granule, panels) * count
         if together >= panels:
-            high = middle
+            high, most_steps = middle, steps
         else:
-            low = middle
+            low, fewest = middle, steps
+        if sum(most_steps) - sum(fewest) == 1:
+            break  # nobody's last step lies between but the one without which it would be too little
     most = {share: share.within(high, panels) for share in alike}
     taken = [most[share] for share in shares]
     surplus = sum(taken) - panels

@@ -7,8 +7,8 @@ kind and three ranges; `program.py` says what each range counts.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,8 +38,7 @@ from smesim.workload.operators import (
 NR = formats.NR
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One task to be: ranges are begin0, end0, begin1, end1, begin2, end2; slot and state are places in `handover`.
 
     `worker` is who runs it, where the division of the operator says so; else the entry's assignment decides.
@@ -127,8 +126,13 @@ def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> 
 
 def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
     """Where each worker's part of `total` ends, by the entry's shares, equal ones if it has none."""
-    shares = np.array(entry.shares or [1.0] * len(entry.workers))
-    bounds: list[int] = np.rint(np.cumsum(shares) / shares.sum() * total).astype(int).tolist()
+    return _share_bounds(entry.shares or (1.0,) * len(entry.workers), total)
+
+
+@lru_cache(maxsize=4096)
+def _share_bounds(shares: tuple[float, ...], total: int) -> list[int]:
+    given = np.array(shares)
+    bounds: list[int] = np.rint(np.cumsum(given) / given.sum() * total).astype(int).tolist()
     return bounds
 
 
@@ -154,10 +158,11 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
             for columns in ranges(panels, panel_step)
         ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
+    row_ranges = [*ranges(strips, strip_step)]
     return [
-        Tile(TaskKind.GEMM, (*rows, begin, end, 0, 0), worker=who)
+        Tile(TaskKind.GEMM, (first, last, begin, end, 0, 0), 0, 0, who)
         for begin, end, who in _column_ranges(operator, entry)
-        for rows in ranges(strips, strip_step)
+        for first, last in row_ranges
     ]
 
 

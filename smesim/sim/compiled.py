@@ -61,6 +61,19 @@ def _native() -> Any:
         return None
 
 
+def native() -> Any:
+    """The module of the engine; SmesimError if it was not built."""
+    found = _native()
+    if found is None:
+        raise SmesimError("the compiled engine is not there; accepted: the engine 'simpy', or setup.py build_ext")
+    return found
+
+
+def problem(status: int) -> str:
+    """What a status of the engine other than OK says."""
+    return next(words for name, words in _PROBLEMS.items() if status == getattr(native().lib, name))
+
+
 def run_part(part: Part, machine: Machine, table: WorkTable, arrivals: Sequence[int], *, grants: bool) -> PartResult:
     """Simulate a part from time 0, as `engine.run_part` does; without `grants` what the links carry is not noted.
 
@@ -73,10 +86,7 @@ class Prepared:
     """A part with its costs as C reads them, to be run with the workers coming to it in one order or another."""
 
     def __init__(self, part: Part, machine: Machine, table: WorkTable) -> None:
-        native = _native()
-        if native is None:
-            raise SmesimError("the compiled engine is not there; accepted: the engine 'simpy', or setup.py build_ext")
-        self._ffi, self._lib = native.ffi, native.lib
+        self._ffi, self._lib = native().ffi, native().lib
         self._kept: list[Any] = []  # what C reads must stay where it is
         self._part, self._n_links = part, len(machine.links)
         tables = _tables(machine, table.works)
@@ -124,7 +134,7 @@ class Prepared:
         status = lib.sms_sim_run(self._in_c, self._machine, order, len(arrivals), result)
         try:
             if status != lib.SMS_SIM_OK:
-                why = next(words for name, words in _PROBLEMS.items() if status == getattr(lib, name))
+                why = problem(status)
                 raise ProgramError(f"the part of the program from task {part.first_task} on cannot run: {why}")
             refuse_stuck(part, times[2], counts[1])
             granted_at_s = self._copied(result.granted_at_s, result.n_grants)
@@ -146,7 +156,7 @@ class Prepared:
             granted=granted,
         )
 
-    def _network(self, links: _Links, contention: bool) -> dict[str, Any]:
+    def _network(self, links: Links, contention: bool) -> dict[str, Any]:
         return {
             "n_links": len(links.capacities),
             "n_kinds": len(links.kinds),
@@ -177,7 +187,7 @@ _TIMES = ("ready_s", "start_s", "end_s", "compute_s", "transfer_s", "serial_s")
 
 
 @dataclass(frozen=True)
-class _Links:
+class Links:
     """Shared rates: the links' capacities, the kinds of flows over them, and the kinds' paths one behind the other."""
 
     capacities: list[float]
@@ -187,8 +197,8 @@ class _Links:
 
 @dataclass(frozen=True)
 class _Tables:
-    links: _Links
-    units: _Links
+    links: Links
+    units: Links
     works: list[tuple[float, float, int, int, int]]
     flows: list[tuple[float, int]]
 
@@ -209,10 +219,11 @@ def _tables(machine: Machine, works: Sequence[Work]) -> _Tables:
         if work.unit is not None:
             check_amount(work.compute_s)
         rows.append((work.compute_s, work.serial_s, unit_of.get(work.unit, -1), begin, len(flows)))
-    return _Tables(_links(dict(machine.links), kinds), _links(units, unit_kinds), rows, flows)
+    return _Tables(links_of(dict(machine.links), kinds), links_of(units, unit_kinds), rows, flows)
 
 
-def _links(capacities: dict[str, float], kinds: Sequence[tuple[tuple[str, ...], float]]) -> _Links:
+def links_of(capacities: dict[str, float], kinds: Sequence[tuple[tuple[str, ...], float]]) -> Links:
+    """Links as C reads them; ChipError or ProgramError for one, or a kind, that cannot be."""
     check_links(capacities)
     index = {name: i for i, name in enumerate(capacities)}
     rows: list[tuple[float, float, int, int]] = []
@@ -222,7 +233,7 @@ def _links(capacities: dict[str, float], kinds: Sequence[tuple[tuple[str, ...], 
         begin = len(paths)
         paths += [index[link] for link in path]
         rows.append((cap, min([cap, *(capacities[link] for link in path)]), begin, len(paths)))
-    return _Links(list(capacities.values()), rows, paths)
+    return Links(list(capacities.values()), rows, paths)
 
 
 def tabulated(part: Part, work: Callable[[int, int], Work]) -> WorkTable:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import numpy as np
-
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.cost import AttentionShape, CoreCosts, TaskCost, Transfer
-from smesim.hwmodel.kept import kept_with
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import APPENDING, NO_BUFFER, SLOTS, OpRow, Program, TaskKind, TaskRow, words
+from smesim.plan.program import OpRow, Program, TaskKind, TaskRow
 from smesim.plan.reuse import (
     F32_BYTES,
     ROW_KERNELS,
@@ -25,100 +22,63 @@ from smesim.plan.reuse import (
     rows_of,
     shared_bytes,
 )
-from smesim.plan.tiles import NR, STRIP_KINDS, rows_of_expert
-from smesim.plan.work import strip_row
+from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.costing_attention import STAGED_KINDS, AttentionCosting
 from smesim.sim.costing_unit import UNIT_TASKS, UnitCosting
-from smesim.sim.crew import crew_of
+from smesim.sim.crew import Crew, crew_of, places_in
+from smesim.sim.facts import Facts, facts_of
 from smesim.sim.places import Places
 
 UNIT_KINDS = frozenset({*STAGED_KINDS, *UNIT_TASKS})
 """Tasks that a unit may do in its driver's place."""
-STRIPS = (*STRIP_KINDS, TaskKind.PACK_LHS)
-PRODUCTS = (TaskKind.GEMM, TaskKind.GEMV, TaskKind.EXPERT_GEMM)
-_BY_LENGTH = (
-    {*ROW_KERNELS, *STRIPS} - {*APPENDING},
-    {*PRODUCTS, TaskKind.ATTENTION, TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE},
-    {*TaskKind} - {TaskKind.EXPERT_GEMM},
-)
-IN_STRIPS = np.array([kind in STRIPS for kind in TaskKind])
-BY_LENGTH = np.array([[kind in kinds for kinds in _BY_LENGTH] for kind in TaskKind])
-"""By kind of task and axis, whether its cost depends on how long the range is, and not on where it begins."""
-
 
 class Costing:
     """Costs of the tasks of one program on one chip, with the given effects on.
 
-    >>> costing = Costing(chip, program, effects)
+    >>> costing = Costing.of(chip, program, effects)
     >>> costing.cost(task=17, worker=0)
     TaskCost(compute_s=0.00031, serial_s=0.0, transfers=(Transfer(level='DRAM', n_bytes=3145728.0), ...))
 
     Equal tasks on equal cores are costed once.
     """
 
-    def __init__(self, chip: Chip, program: Program, effects: Collection[str]) -> None:
-        self._program = program
-        self._crew = crew = crew_of(chip, program, frozenset(effects))
-        self._places = Places(chip, program, crew.clusters, effects)
-        self._staged = AttentionCosting(program, self._places)
+    def __init__(self, chip: Chip, facts: Facts, crew: Crew, effects: Collection[str]) -> None:
+        self._rows, self._ops = facts.rows, facts.rows.op_rows
+        self._crew = crew
+        self._places = Places(chip, facts, crew.clusters, effects)
+        self._staged = AttentionCosting(facts, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
-        self._op_keys = kept_with(program, "op keys", self._shape_keys)
+        self._op_keys = facts.op_keys
         self._units = [
-            None if costs is None else UnitCosting(costs, program, self._places, cluster.name)
+            None if costs is None else UnitCosting(costs, self._places, cluster.name)
             for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)
         ]
 
+    @classmethod
+    def of(cls, chip: Chip, program: Program, effects: Collection[str]) -> Costing:
+        """The costs of a program's tasks on a chip, with the given effects on."""
+        return cls(chip, facts_of(program), crew_of(chip, places_in(program), frozenset(effects)), effects)
+
     def cost(self, task: int, worker: int) -> TaskCost:
         """Seconds and bytes of one task if `worker` runs it."""
-        row = self._program.task_row(task)
+        row = self._rows.task_row(task)
         core, unit = self._crew.alike[worker]
         key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
-            op, costing = self._program.op_rows[row.op], self._units[worker]
-            cluster, costs = self._crew.clusters[worker].name, self._crew.costs[core]
-            on_unit = None if costing is None else costing.cost(row, op)
-            if costing is not None and row.kind in STAGED_KINDS:
-                on_unit = self._staged.cost(row, cluster, costs, costing.costs)
-            self._memo[key] = on_unit or self._cost(task, row, op, cluster, costs)
+            self._memo[key] = self._cost_of(task, row, worker)
         return self._memo[key]
 
-    def classes(self, begin: int, end: int) -> list[tuple[int, ...]]:
-        """For each of the tasks begin .. end - 1 its class: tasks of one class cost the same on the same worker.
+    def cost_once(self, task: int, worker: int) -> TaskCost:
+        """The same for who does not ask for equal tasks twice."""
+        return self._cost_of(task, self._rows.task_row(task), worker)
 
-        Of most ranges only the length counts; how much is done at a begin of its own depends on where it is.
-        """
-        tasks = self._program.tasks[begin:end]
-        op, kind = tasks["op"], tasks["kind"]
-        rows, n, mr = (self._program.ops[name].astype(np.int64)[op] for name in ("m", "n", "lhs_mr"))
-        ranges = words(tasks)[:, 2:8].astype(np.int64)
-        firsts, lasts = ranges[:, 0::2], ranges[:, 1::2]
-        lengths = lasts - firsts
-        # Strips are balanced: so many of them may have a row more or less.
-        in_strips = IN_STRIPS[kind]
-        if in_strips.any():
-            in_rows = strip_row(lasts[:, 0], rows, mr) - strip_row(firsts[:, 0], rows, mr)
-            lengths[:, 0] = np.where(in_strips, in_rows, lengths[:, 0])
-        # The last columns of a product may be those of a panel that is not full.
-        lengths[:, 1] *= np.where(lasts[:, 1] * NR > n, -1, 1)
-        by_length = BY_LENGTH[kind]
-        keys = np.empty((end - begin, 8), np.int64)
-        keys[:, 0], keys[:, 1] = np.array(self._op_keys)[op], kind
-        keys[:, 2:5], keys[:, 5:] = np.where(by_length, -1, firsts), np.where(by_length, lengths, lasts)
-        return list(map(tuple, keys.tolist()))
-
-    def _shape_keys(self) -> list[int]:
-        """For each operator a number for what its costs depend on: its shape and the sizes of its buffers, not which
-        they are."""
-        ops = self._program.ops.copy()
-        ops["layer"] = 0
-        buffers = words(ops)[:, -len(SLOTS) :]
-        sizes = np.where(buffers != NO_BUFFER, self._places.touched_bytes[buffers], NO_BUFFER)
-        buffers[:] = 0
-        foreign = [shares.view(np.int64) for shares in self._staged.foreign.values()]
-        far = np.array([*self._places.distances.values(), *foreign])
-        rows = np.concatenate([words(ops), sizes.view(np.int32), far.T.copy().view(np.int32)], axis=1)
-        known: dict[bytes, int] = {}
-        return [known.setdefault(row.tobytes(), len(known)) for row in rows]
+    def _cost_of(self, task: int, row: TaskRow, worker: int) -> TaskCost:
+        op, costing = self._ops[row.op], self._units[worker]
+        cluster, costs = self._crew.clusters[worker].name, self._crew.costs[self._crew.alike[worker][0]]
+        on_unit = None if costing is None else costing.cost(row, op)
+        if costing is not None and row.kind in STAGED_KINDS:
+            on_unit = self._staged.cost(row, cluster, costs, costing.costs)
+        return on_unit or self._cost(task, row, op, cluster, costs)
 
     def _cost(self, task: int, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
         kind = TaskKind(row.kind)
@@ -136,7 +96,7 @@ class Costing:
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
             case TaskKind.EXPERT_ROUTE:
-                table_bytes = float(self._program.buffers["n_bytes"][op.input2])
+                table_bytes = float(self._rows.buffers["n_bytes"][op.input2])
                 level = self._places.level(cluster, table_bytes)
                 return TaskCost(0.0, 0.0, (Transfer(level, table_bytes),))
             case _ if kind in ROW_KERNELS:
@@ -214,9 +174,9 @@ class Costing:
 
     def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
-        row = self._program.task_row(task)
-        operands = row_operands(self._program, task)
-        rows = rows_of(self._program, task)
+        row = self._rows.task_row(task)
+        operands = row_operands(self._rows, task)
+        rows = rows_of(self._rows, task)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
         transfers = []
         streamed_bytes = 0.0
@@ -225,7 +185,7 @@ class Costing:
             n_bytes = operand.n_bytes * (self._places.write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
-        kernel = row_kernel(self._program, task)
+        kernel = row_kernel(self._rows, task)
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
         compute_s += costs.shared_s(kernel, shared_bytes(operands, self._crew.busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))

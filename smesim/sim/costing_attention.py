@@ -7,25 +7,16 @@ from its cache.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
-
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
-from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.unit_cost import UnitCosts
-from smesim.plan.program import NO_BUFFER, EntryKind, Program, TaskKind, TaskRow
+from smesim.plan.program import TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, cache_number_bytes
+from smesim.sim.facts import Facts
 from smesim.sim.places import Places
 
-Floats = npt.NDArray[np.float64]
-
 KERNEL = "attention_f32"
-HANDED_OVER = (
-    (TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX),
-    (TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV),
-)
 STAGED_KINDS = frozenset(
     {
         TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
@@ -37,17 +28,17 @@ STAGED_KINDS = frozenset(
 class AttentionCosting:
     """Costs of the staged attention tasks of one program."""
 
-    def __init__(self, program: Program, places: Places) -> None:
-        self._program = program
+    def __init__(self, facts: Facts, places: Places) -> None:
+        self._ops = facts.rows.op_rows
         self._places = places
-        self.foreign = kept_with(program, "foreign", lambda: foreign_shares(program))
+        self._foreign = facts.foreign
 
     def cost(self, row: TaskRow, cluster: str, costs: CoreCosts, unit: UnitCosts | None = None) -> TaskCost:
         """Seconds and bytes of one task, a row of the program's `tasks`; `unit` is what its worker drives."""
         kind = TaskKind(row.kind)
         if kind is TaskKind.ATTENTION_COMBINE:
             return self._combine(row, cluster, costs)
-        op = self._program.op_rows[row.op]
+        op = self._ops[row.op]
         group = op.heads // op.kv_heads
         past, head_dim, tokens = op.past, op.head_dim, op.tokens
         if kind is TaskKind.ATTENTION_PART:
@@ -64,13 +55,13 @@ class AttentionCosting:
         ring = self._places.slot_level(cluster, index, "handover")
         score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
         query_bytes = float(F32_BYTES * block.rows * block.head_dim)
-        foreign = float(self.foreign[kind][index]) if kind in self.foreign else 0.0
+        foreign = float(self._foreign[kind][index]) if kind in self._foreign else 0.0
         foreign_s = costs.handed_over_s(foreign * score_bytes)
         if kind is TaskKind.ATTENTION_SOFTMAX:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
-        is_last = block.end == self._program.op_rows[row.op].tokens
+        is_last = block.end == self._ops[row.op].tokens
         near, old = self._key_levels(row, block.past, block.end, cluster, is_last)
-        per_key = cache_number_bytes(self._program.op_rows[row.op]) * block.head_dim
+        per_key = cache_number_bytes(self._ops[row.op]) * block.head_dim
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
         transfers = [
             Transfer(ring, score_bytes),
@@ -98,7 +89,7 @@ class AttentionCosting:
         compute_s = units * costs.part_s(block)
         near, old = self._key_levels(row, block.past, block.end, cluster, True)
         old_keys = max(0, min(block.past, block.key_end) - block.key_begin)
-        per_key = 2.0 * cache_number_bytes(self._program.op_rows[index]) * block.head_dim * units
+        per_key = 2.0 * cache_number_bytes(self._ops[index]) * block.head_dim * units
         gathered = float(F32_BYTES * units * block.rows * (block.head_dim + 2))
         transfers = [
             Transfer(old, per_key * old_keys),
@@ -110,13 +101,13 @@ class AttentionCosting:
         return TaskCost(compute_s - serial_s, serial_s, _moved(transfers))
 
     def _combine(self, row: TaskRow, cluster: str, costs: CoreCosts) -> TaskCost:
-        op, index = self._program.op_rows[row.op], row.op
+        op, index = self._ops[row.op], row.op
         units = (row.end1 - row.begin1) * (row.end2 - row.begin2)
         rows = units * op.tokens * op.heads // op.kv_heads
         elements = rows * op.head_dim
         read_bytes = float(F32_BYTES * row.end0 * (elements + 2 * rows))
         compute_s = costs.combine_s(rows, row.end0 * elements)
-        compute_s += costs.handed_over_s(self.foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
+        compute_s += costs.handed_over_s(self._foreign[TaskKind.ATTENTION_COMBINE][index] * read_bytes)
         written = self._places.write_factor * F32_BYTES * elements
         transfers = [
             Transfer(self._places.slot_level(cluster, index, "handover"), read_bytes),
@@ -127,56 +118,10 @@ class AttentionCosting:
     def _key_levels(self, row: TaskRow, past: int, end: int, cluster: str, first: bool) -> tuple[str, str]:
         """Where new keys and values are, and old ones: these were last read a whole pass ago, and the first tasks in
         line, those of the last tokens, bring them in."""
-        op = self._program.op_rows[row.op]
+        op = self._ops[row.op]
         near = self._places.level(cluster, 4.0 * cache_number_bytes(op) * op.head_dim * (past + end))
         return near, self._places.old_keys_level(cluster, op) if first else near
 
 
 def _moved(transfers: list[Transfer]) -> tuple[Transfer, ...]:
     return tuple(transfer for transfer in transfers if transfer.n_bytes > 0)
-
-
-def foreign_shares(program: Program) -> dict[TaskKind, Floats]:
-    """By kind of reading task, for each operator: of what it takes over, the share that another worker wrote.
-
-    A task in a pool falls to any of its visitors, to each as likely as to the others.
-    """
-    if not (program.ops["handover"] != NO_BUFFER).any():
-        nobody = np.zeros(len(program.ops))
-        return dict.fromkeys((TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_COMBINE), nobody)
-    teams, team_of = _teams(program)
-    apart = np.array([[1.0 - len(a & b) / (len(a) * len(b)) for b in teams] for a in teams])
-    kind, op, n_ops = program.tasks["kind"], program.tasks["op"], len(program.ops)
-    counts = program.tasks["successor_end"] - program.tasks["successor_begin"]
-    writers = np.repeat(np.arange(program.n_tasks), counts)
-    shares = {}
-    for written_by, read_by in HANDED_OVER:
-        edges = (kind[writers] == written_by) & (kind[program.successors] == read_by)
-        writer, reader = writers[edges], program.successors[edges]
-        foreign = np.bincount(op[reader], weights=apart[team_of[writer], team_of[reader]], minlength=n_ops)
-        shares[read_by] = foreign / np.maximum(np.bincount(op[reader], minlength=n_ops), 1)
-    combined = shares[TaskKind.ATTENTION_COMBINE] = np.zeros(n_ops)  # behind a join: any part with any task
-    for index in np.unique(op[kind == TaskKind.ATTENTION_COMBINE]):
-        writer, reader = (
-            team_of[(op == index) & (kind == side)] for side in (TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE)
-        )
-        combined[index] = apart[np.ix_(writer, reader)].mean()
-    return shares
-
-
-def _teams(program: Program) -> tuple[list[frozenset[int]], npt.NDArray[np.int64]]:
-    """The sets of workers that tasks may fall to, and for each task which of them; of joins it says nothing."""
-    teams = [frozenset({worker}) for worker in range(program.n_workers)]
-    team_of = np.maximum(program.tasks["worker"].astype(np.int64), 0)
-    visitors: dict[int, set[int]] = {}
-    for worker in range(program.n_workers):
-        queue = program.queue(worker)
-        for pool in np.unique(queue["index"][queue["kind"] == EntryKind.POOL]).tolist():
-            visitors.setdefault(pool, set()).add(worker)
-    for pool, workers in visitors.items():
-        team = frozenset(workers)
-        if team not in teams:
-            teams.append(team)
-        begin, end = program.pools[pool].item()
-        team_of[program.pool_tasks[begin:end]] = teams.index(team)
-    return teams, team_of

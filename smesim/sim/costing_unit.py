@@ -9,7 +9,7 @@ from __future__ import annotations
 from smesim.hwmodel.cost import AttentionShape, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts, UnitWork
 from smesim.plan.formats import format_of_number
-from smesim.plan.program import Number, OpRow, Program, TaskKind, TaskRow
+from smesim.plan.program import Number, OpRow, TaskKind, TaskRow
 from smesim.plan.reuse import F32_BYTES, appended, cache_number_bytes
 from smesim.plan.tiles import NR, rows_of_expert
 from smesim.sim.places import Places
@@ -23,9 +23,8 @@ UNIT_TASKS = (
 class UnitCosting:
     """Costs of tasks on one unit. `cost` gives None for a task that its driver's core does better."""
 
-    def __init__(self, costs: UnitCosts, program: Program, places: Places, cluster: str) -> None:
+    def __init__(self, costs: UnitCosts, places: Places, cluster: str) -> None:
         self.costs = costs
-        self._program = program
         self._places = places
         self._cluster = cluster
 

@@ -18,12 +18,13 @@ from smesim.hwmodel.known_costs import core_costs, unit_costs
 from smesim.hwmodel.links import Agent, LinkNetwork
 from smesim.hwmodel.stand_in import computing_core
 from smesim.hwmodel.unit_cost import UnitCosts, unit_rates
-from smesim.plan.assemble import CPU_ROLE
-from smesim.plan.program import Program, words
+from smesim.plan.assemble import CPU_ROLE, NO_UNIT
+from smesim.plan.program import Program
 from smesim.sim.clock import whole_ticks
 from smesim.sim.engine import Machine
 
-NO_UNIT = -1
+Places = tuple[tuple[int, int, int], ...]
+"""Of each worker its core, its role and its unit, or NO_UNIT."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,18 @@ class Crew:
     machine: Machine
 
 
-def crew_of(chip: Chip, program: Program, effects: frozenset[str]) -> Crew:
-    """The crew of a program; ProgramError for a worker that the chip has no place for."""
+def crew_of(chip: Chip, places: Places, effects: frozenset[str]) -> Crew:
+    """The crew of workers with such places; ProgramError for one that the chip has no place for."""
+    return kept_with(chip, ("crew", places, effects), lambda: _crew(chip, places, effects))
+
+
+def places_in(program: Program) -> Places:
+    """The places of a program's workers."""
     # A row of workers: where its queue begins and ends, and then its core, role and unit.
-    places = words(program.workers)[:, 2:]
-    return kept_with(chip, ("crew", places.tobytes(), effects), lambda: _crew(chip, places.tolist(), effects))
+    return tuple((core, role, unit) for _, _, core, role, unit in program.workers.tolist())
 
 
-def _crew(chip: Chip, places: list[list[int]], effects: frozenset[str]) -> Crew:
+def _crew(chip: Chip, places: Places, effects: frozenset[str]) -> Crew:
     network = LinkNetwork.of(chip)
     units = tuple(_agent(network, i, core, unit) for i, (core, _, unit) in enumerate(places))
     cores = tuple(network.agent(core) for core, _, _ in places)

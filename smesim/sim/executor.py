@@ -19,25 +19,20 @@ import numpy.typing as npt
 from smesim import __version__
 from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip
-from smesim.hwmodel.cost import TaskCost
-from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.library import fingerprint
-from smesim.hwmodel.links import Agent, LinkNetwork
+from smesim.hwmodel.links import LinkNetwork
 from smesim.plan.program import Program
 from smesim.plan.schema import Plan
 from smesim.plan.work import dependency_pairs, trace_columns
 from smesim.sim import compiled
-from smesim.sim.clock import whole_ticks
-from smesim.sim.costing import Costing
-from smesim.sim.crew import column_of, crew_of
 from smesim.sim.effects import ALL_EFFECTS, check_effects
-from smesim.sim.engine import Flow, Work
-from smesim.sim.part import Part
 from smesim.sim.timeline import ENGINES, EngineName, Timeline, makespan_s, simulate
-from smesim.trace.schema import Trace, TraceMeta
+from smesim.sim.works import ProgramWorks
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where traces are made: whoever asks for seconds alone need not wait for it
     import pandas as pd
+
+    from smesim.trace.schema import Trace
 
 
 class SimExecutor:
@@ -64,23 +59,25 @@ class SimExecutor:
         save time: the result is the same. Raises ProgramError for a program that cannot run, or not on this
         chip.
         """
-        works = _Works(self._chip, program, self._effects)
+        works = ProgramWorks(self._chip, program, self._effects)
         return simulate(
-            program, works.crew.machine, works.of, table=works.table, by_segment=by_segment,
+            program, works.crew.machine, works.work, table=works.table, by_segment=by_segment,
             repeat_equal=repeat_equal, engine=self._engine or "simpy",
         )  # fmt: skip
 
     def seconds(self, program: Program) -> float:
         """When the last task of a program ends: what most questions are about, and all that this works out."""
-        works = _Works(self._chip, program, self._effects)
+        works = ProgramWorks(self._chip, program, self._effects)
         engine = self._engine or ("compiled" if compiled.is_there() else "simpy")
-        return makespan_s(program, works.crew.machine, works.of, table=works.table, engine=engine)
+        return makespan_s(program, works.crew.machine, works.work, table=works.table, engine=engine)
 
     def run(self, program: Program, plan: Plan) -> Trace:
         """The trace of a program; `plan` is what it was lowered from, perhaps for another chip.
 
         Raises ProgramError for a program that cannot run, not on this chip, or is not of this plan.
         """
+        from smesim.trace.schema import Trace, TraceMeta
+
         if program.plan_fingerprint != plan.fingerprint():
             raise ProgramError(
                 f"the program was lowered from plan {program.plan_fingerprint},"
@@ -145,54 +142,3 @@ def _task_times(timeline: Timeline, rows: npt.NDArray[np.int32]) -> dict[str, An
         "overhead_s": np.zeros(len(rows)),  # hand-over is the gap before a task, not a part of it
         "bound": _categorical((transfer_s > compute_s - serial_s).astype(np.intp), ["compute", "bandwidth"]),
     }
-
-
-class _Works:
-    """What each task costs on each worker of a program, with its transfers laid over the chip's links."""
-
-    def __init__(self, chip: Chip, program: Program, effects: frozenset[str]) -> None:
-        self._program = program
-        self.crew = crew_of(chip, program, effects)
-        self._network = LinkNetwork.of(chip)
-        self._capped = "agent_cap" in effects
-        self._costing = Costing(chip, program, effects)
-        self._known: dict[tuple[str, str | None, TaskCost], Work] = {}
-
-    def of(self, task: int, worker: int) -> Work:
-        cost = self._costing.cost(task, worker)
-        agent = (self.crew.units if cost.on_unit else self.crew.cores)[worker]
-        key = (agent.cluster, agent.unit, cost)
-        if key not in self._known:
-            self._known[key] = self._work(agent, cost)
-        return self._known[key]
-
-    def table(self, part: Part) -> compiled.WorkTable:
-        """All works of a part: equal tasks of an operator, and workers that are alike, are asked for once."""
-        first, end = part.first_task, part.first_task + part.n_tasks
-        classes = kept_with(self._program, ("classes", first, end), lambda: self._classes(first, end))
-        works: list[Work] = []
-        work_of = np.full((part.n_tasks, len(self.crew.teams)), compiled.NO_WORK, np.int32)
-        reached = part.reached()
-        for column, team in enumerate(self.crew.teams):
-            tasks = np.flatnonzero(reached[list(team)].any(axis=0))
-            _, firsts, place = np.unique(classes[tasks], return_index=True, return_inverse=True)
-            work_of[tasks, column] = len(works) + place
-            works += [self.of(first + task, team[0]) for task in tasks[firsts].tolist()]
-        return compiled.WorkTable(works, column_of(self.crew), work_of)
-
-    def _classes(self, first: int, end: int) -> npt.NDArray[np.int64]:
-        """A number for the class of each task."""
-        numbers: dict[tuple[int, ...], int] = {}
-        return np.array([numbers.setdefault(key, len(numbers)) for key in self._costing.classes(first, end)])
-
-    def _work(self, agent: Agent, cost: TaskCost) -> Work:
-        # An agent's cap is for all that it draws from a level, so a task has one flow a level.
-        by_level: dict[str, float] = {}
-        for transfer in cost.transfers:
-            by_level[transfer.level] = by_level.get(transfer.level, 0.0) + transfer.n_bytes
-        flows = []
-        for level, n_bytes in by_level.items():
-            route = self._network.route(agent, level)
-            flow = Flow(route.links, n_bytes, route.cap_bytes_per_s)
-            flows.append(flow if self._capped else Flow(route.links, n_bytes))
-        return Work(whole_ticks(cost.compute_s), whole_ticks(cost.serial_s), tuple(flows), agent.unit)

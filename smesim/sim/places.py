@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable
 
 from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
 from smesim.hwmodel.kept import kept_with
-from smesim.plan.program import OpRow, Program
-from smesim.plan.reuse import reuse_distances, touched_bytes
+from smesim.plan.program import OpRow
+from smesim.sim.facts import Facts
 
 
 class Places:
@@ -20,28 +20,10 @@ class Places:
     written: a line that is in no cache is read first."""
 
     def __init__(
-        self, chip: Chip, program: Program, clusters: Iterable[ClusterInstance], effects: Collection[str]
+        self, chip: Chip, facts: Facts, clusters: Iterable[ClusterInstance], effects: Collection[str]
     ) -> None:
-        self._program = program
-        self._levels = {
-            instance.name: [
-                (level, chip.cache(level, instance.cluster.name).size_bytes.value)
-                for level in chip.levels(instance.cluster.name)
-                if level != DRAM
-            ]
-            for instance in clusters
-        }
-        self.distances = kept_with(program, "distances", lambda: reuse_distances(program))
-        self.touched_bytes = kept_with(program, "touched bytes", lambda: touched_bytes(program))
-        self._pass_bytes = float(self.touched_bytes.sum() + program.elsewhere_bytes)
-        # Between two touches of a byte lies all that was touched between, and the rest of its buffer.
-        self._far_bytes = kept_with(
-            program,
-            "far bytes",
-            lambda: {
-                slot: (far + self.touched_bytes[program.ops[slot]]).tolist() for slot, far in self.distances.items()
-            },
-        )
+        self._facts = facts
+        self._levels = {instance.name: _sizes(chip, instance.cluster.name) for instance in clusters}
         self._found: dict[tuple[str, int, str], str] = {}
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
@@ -56,9 +38,19 @@ class Places:
         """Where the operator finds (or puts) one of its buffers."""
         key = (cluster, op, slot)
         if key not in self._found:
-            self._found[key] = self.level(cluster, float(self._far_bytes[slot][op]))
+            self._found[key] = self.level(cluster, float(self._facts.far_bytes[slot][op]))
         return self._found[key]
 
     def old_keys_level(self, cluster: str, op: OpRow) -> str:
         """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
-        return self.level(cluster, self._pass_bytes + float(self._program.buffers["n_bytes"][op.input1]))
+        return self.level(cluster, self._facts.pass_bytes + float(self._facts.rows.buffers["n_bytes"][op.input1]))
+
+
+def _sizes(chip: Chip, cluster: str) -> list[tuple[str, float]]:
+    """The caches of a cluster, as described, nearest first: name and bytes."""
+
+    def found() -> list[tuple[str, float]]:
+        levels = (level for level in chip.levels(cluster) if level != DRAM)
+        return [(level, chip.cache(level, cluster).size_bytes.value) for level in levels]
+
+    return kept_with(chip, ("cache sizes", cluster), found)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.errors import ProgramError
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.program import Program
 from smesim.sim import compiled
 from smesim.sim.engine import Machine, Work, run_part
@@ -145,17 +146,21 @@ class _Run:
 
     def courses(self) -> Iterator[tuple[float, _Course]]:
         """For each segment when it starts, and the course that it takes."""
-        cutter = Cutter(self._program)
         known: dict[tuple[int, tuple[int, ...]], _Course] = {}
         now, arrivals = 0.0, tuple(range(self._program.n_workers))
         for bounds, signature in zip(self._bounds, self._signatures, strict=True):
             course = known.get((signature, arrivals)) if self._repeat_equal else None
             if course is None:
                 if not self._repeat_equal or signature not in self._prepared:
-                    self._prepared[signature] = self._prepare(cutter.part(*bounds))
+                    self._prepared[signature] = self._prepare(self._part(*bounds))
                 course = known[signature, arrivals] = self._simulated(*self._prepared[signature], arrivals)
             yield now, course
             now, arrivals = now + course.end_s, course.arrivals
+
+    def _part(self, begin: int, end: int) -> Part:
+        program = self._program
+        cutter = kept_with(program, "cutter", lambda: Cutter(program))
+        return kept_with(program, ("part", begin, end), lambda: cutter.part(begin, end))
 
     def _prepare(self, part: Part) -> tuple[Part, compiled.Prepared | None]:
         if self._engine == "simpy":

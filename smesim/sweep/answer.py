@@ -25,12 +25,14 @@ from smesim.errors import SmesimError, SweepError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.formats import product_format
-from smesim.plan.lower import lower
+from smesim.plan.lower import lower, sketch
 from smesim.plan.oracle import oracle
 from smesim.plan.planners import PLANNERS, parse_forced
 from smesim.plan.program import Program
-from smesim.plan.schema import Plan
-from smesim.sim import SimExecutor, without
+from smesim.plan.schema import OperatorPlan, Plan, check_plan
+from smesim.plan.sketch import Sketch
+from smesim.sim import SimExecutor, compiled, without
+from smesim.sim.alone import seconds_alone
 from smesim.sweep.inputs import Inputs, changed_chip, changed_model
 from smesim.sweep.points import Point
 from smesim.sweep.schema import Value
@@ -41,12 +43,15 @@ from smesim.workload.tensors import Role
 ORACLE = "oracle"
 DEFAULT_PLANNER = "roofline"
 CHIPS_KEPT, ANSWERS_KEPT = 64, 50_000
-PROGRAMS_KEPT, SINGLE_PROGRAMS_KEPT = 32, 1000
-"""Programs of whole phases, a megabyte each and more, and of single operators."""
+PROGRAMS_KEPT, SKETCHES_KEPT = 32, 1000
+"""Programs of whole phases, a megabyte each and more, and what stands for those of single operators."""
 MODELS_KEPT, LAYERS_KEPT, OPERATORS_KEPT = 16, 2_000, 10_000
 """Graphs: of all layers, of one, of one operator; the smaller the more."""
 _NAMES = {"name", "site", "layer", "inputs", "weights", "outputs"}
 """Fields of an operator that say what it is called and not what it computes."""
+_OF_ENTRY = tuple(name for name in OperatorPlan.model_fields if name not in ("site", "reason"))
+
+_SORTED = json.JSONEncoder(sort_keys=True)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -83,19 +88,20 @@ COLUMNS: dict[str, tuple[str, Callable[[Answer], float | int | str | None]]] = {
 
 
 class Memo(Generic[K, V]):
-    """A dictionary that forgets what it has known longest once it is full."""
+    """A dictionary that forgets what it has known longest once it is full; of values that are not None."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._known: dict[K, V] = {}
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        if key not in self._known:
-            value = make()
+        known = self._known.get(key)
+        if known is None:
+            known = make()
             if len(self._known) >= self._limit:
                 del self._known[next(iter(self._known))]
-            self._known[key] = value
-        return self._known[key]
+            self._known[key] = known
+        return known
 
 
 class Solver:
@@ -117,7 +123,7 @@ class Solver:
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
         self._programs: Memo[Hashable, tuple[OperatorGraph, Program]] = Memo(PROGRAMS_KEPT)
-        self._single_programs: Memo[Hashable, tuple[OperatorGraph, Program]] = Memo(SINGLE_PROGRAMS_KEPT)
+        self._sketches: Memo[Hashable, tuple[OperatorGraph, Sketch]] = Memo(SKETCHES_KEPT)
         self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
         self._remember = remember
 
@@ -129,7 +135,7 @@ class Solver:
             row["inputs"] = self._inputs_hash(point)
             if not self._remember:
                 self._answers, self._times = Memo(ANSWERS_KEPT), Memo(ANSWERS_KEPT)
-                self._programs, self._single_programs = Memo(PROGRAMS_KEPT), Memo(SINGLE_PROGRAMS_KEPT)
+                self._programs, self._sketches = Memo(PROGRAMS_KEPT), Memo(SKETCHES_KEPT)
             answer = self.answer(point)
             row |= {name: COLUMNS[name][1](answer) for name in self._columns}
         except SmesimError as error:
@@ -154,20 +160,25 @@ class Solver:
 
         def work_out() -> Answer:
             plan = self._plan(asked, graph, chip, effects)
-            entry = plan.operators[0].model_copy(update={"site": "", "reason": None})
-            key = (shape, plan.workers, plan.layout_reuse, entry)
-            return _answer(plan, graph, self._times.get(key, lambda: self._seconds(plan, chip, graph, effects)))
+            key = (shape, plan.workers, plan.layout_reuse, _how(plan.operators[0]))
+            return _answer(plan, graph, self._times.get(key, lambda: self._alone_s(plan, chip, graph, effects)))
 
         return self._answers.get((shape, how), work_out)
 
     def _seconds(self, plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
         """Simulated seconds of a plan. Points that differ in a chip's numbers are often planned alike, and what a plan
         is lowered to does not depend on the chip."""
-        entries = tuple(entry.model_copy(update={"reason": None}) for entry in plan.operators)
-        key = (id(graph), plan.workers, plan.layout_reuse, entries)
-        programs = self._programs if len(entries) > 1 else self._single_programs
-        _, program = programs.get(key, lambda: (graph, lower(plan, graph)))
+        key = (id(graph), plan.workers, plan.layout_reuse, tuple(map(_how, plan.operators)))
+        _, program = self._programs.get(key, lambda: (graph, lower(plan, graph)))
         return SimExecutor(chip, effects).seconds(program)
+
+    def _alone_s(self, plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
+        """The same of a single operator, by the shorter way where the engine for it was built."""
+        if not compiled.is_there():
+            return self._seconds(plan, chip, graph, effects)
+        key = (id(graph), plan.workers, plan.layout_reuse, _how(plan.operators[0]))
+        _, drawn = self._sketches.get(key, lambda: (graph, sketch(plan, graph)))
+        return seconds_alone(drawn, chip, effects)
 
     def _shape(self, alone: OperatorGraph) -> int:
         """A number for all that the time of a single operator depends on, but for chip and plan."""
@@ -183,7 +194,7 @@ class Solver:
         chip, model = str(point.values.get("chip")), str(point.values.get("model"))
         content.append(self._facts.get(("chip", chip), lambda: _content(self._inputs.chips.get(chip))))
         content.append(self._facts.get(("model", model), lambda: _content(self._inputs.models.get(model))))
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+        return hashlib.sha256(_SORTED.encode(content).encode()).hexdigest()[:32]
 
     def _chip(self, asked: dict[str, Value]) -> tuple[Chip, str]:
         """The chip of a point, changed as it says, with its fingerprint."""
@@ -239,7 +250,11 @@ class Solver:
 
 
 def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
-    return SimExecutor(chip, effects).seconds(lower(plan, graph))
+    """Of one operator, planned in a way that may be none that can run."""
+    if not compiled.is_there():
+        return SimExecutor(chip, effects).seconds(lower(plan, graph))
+    check_plan(plan, graph)
+    return seconds_alone(sketch(plan, graph), chip, effects)
 
 
 def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
@@ -257,6 +272,12 @@ def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
         mode=next(iter(modes)) if alone else " ".join(f"{mode}:{n}" for mode, n in sorted(modes.items())),
         bound=reason.bound if alone and reason is not None else None,
     )
+
+
+def _how(entry: OperatorPlan) -> Hashable:
+    """All that an entry says of how its operator is run: not what it is called, nor why."""
+    facts = entry.__dict__
+    return tuple([facts[name] for name in _OF_ENTRY])
 
 
 def _content(named: Chip | ModelConfig | None) -> str:

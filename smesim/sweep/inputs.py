@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from smesim.files import first_validation_problem
 from smesim.hwmodel import library
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.kept import kept_with
+from smesim.hwmodel.quantity import Quantity, Record
 from smesim.sweep.points import Points
 from smesim.sweep.schema import Sweep, Value
 from smesim.workload import ModelConfig, catalog
@@ -57,6 +58,53 @@ class Inputs:
 
 def changed_chip(chip: Chip, changes: tuple[tuple[str, Value], ...]) -> Chip:
     """A chip with some of its numbers replaced, marked as guessed; SweepError for a way that leads nowhere."""
+    try:
+        changed = chip
+        for path, value in changes:
+            changed = _with(changed, path.split("."), value)
+        return changed
+    except (LookupError, ValidationError):
+        return _read_anew(chip, changes)
+
+
+def _with(holder: Any, way: Sequence[str], value: Value) -> Any:
+    """A part of a chip with the number at the end of a way replaced. Only what holds it is checked again: the rest is
+    what it was. LookupError for all that is not as plain as that."""
+    part, *rest = way
+    if isinstance(holder, Record):
+        content = {name: holder.__dict__[name] for name in type(holder).model_fields}
+        content = {name: old for name, old in content.items() if old is not None}
+        content[part] = _next(content[part], rest, value)
+        return type(holder).model_validate(content)
+    if isinstance(holder, dict):
+        return holder | {part: _next(holder[part], rest, value)}
+    if isinstance(holder, tuple):
+        names = [getattr(entry, "name", None) for entry in holder]
+        place = next((i for i, name in enumerate(names) if part in (str(i), name)), None)
+        if place is not None:
+            return (*holder[:place], _next(holder[place], rest, value), *holder[place + 1 :])
+    raise LookupError(part)
+
+
+def _next(old: Any, way: Sequence[str], value: Value) -> Any:
+    if way:
+        return _with(old, way, value)
+    if isinstance(old, Quantity) and isinstance(value, int | float) and not isinstance(value, bool):
+        return Quantity.model_validate(_guess(old.unit, value))
+    if isinstance(old, Record | dict | tuple):
+        raise LookupError(type(old).__name__)
+    return value
+
+
+def _guess(unit: str, value: float) -> dict[str, Any]:
+    return {
+        "value": float(value), "unit": unit, "provenance": "guessed", "source": "smesim sweep",
+        "reason": "varied in a sweep",
+    }  # fmt: skip
+
+
+def _read_anew(chip: Chip, changes: tuple[tuple[str, Value], ...]) -> Chip:
+    """The same by way of the chip's content as a file would have it: whatever is wrong is said as of a file."""
     text = kept_with(chip, "content", lambda: json.dumps(chip.model_dump(mode="json", exclude_none=True)))
     content = json.loads(text)
     for path, value in changes:
@@ -94,10 +142,7 @@ def _replace(content: Any, path: str, value: Value, what: str) -> None:
     if isinstance(old, dict) and {"value", "provenance"} <= old.keys():
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise SweepError(f"{what}: {path} = {value!r} given; accepted: a number in {old.get('unit')}")
-        new: Any = {
-            "value": float(value), "unit": old["unit"], "provenance": "guessed", "source": "smesim sweep",
-            "reason": "varied in a sweep",
-        }  # fmt: skip
+        new: Any = _guess(old["unit"], value)
     else:
         new = value
     if isinstance(holder, list):

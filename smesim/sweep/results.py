@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from smesim.errors import SweepError
 from smesim.sweep.store import PARTS, pyarrow, read_manifest
+
+if TYPE_CHECKING:  # the processes that answer points read no results
+    import pandas as pd
 
 
 def read_results(folder: Path) -> pd.DataFrame:
@@ -33,6 +36,8 @@ def read_results(folder: Path) -> pd.DataFrame:
 
 def matching(frame: pd.DataFrame, query: str) -> pd.DataFrame:
     """The rows that a query of pandas holds for: "chip == 'apple-m4' and tokens > 64"; SweepError if it is none."""
+    import pandas as pd
+
     try:
         found = frame.query(query)
     except Exception as error:  # pandas raises what Python raises at the expression, whatever that is
@@ -77,6 +82,8 @@ def pareto_front(frame: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame
 
 def pivoted(frame: pd.DataFrame, rows: str, columns: str, values: str) -> pd.DataFrame:
     """A table with a row for each value of one column and a column for each of another; the least where several fit."""
+    import pandas as pd
+
     check_columns(frame, [rows, columns, values], numbers=[values])
     table = frame.pivot_table(index=rows, columns=columns, values=values, aggfunc="min")
     table.columns = pd.Index([f"{columns}={value}" for value in table.columns])
@@ -85,6 +92,8 @@ def pivoted(frame: pd.DataFrame, rows: str, columns: str, values: str) -> pd.Dat
 
 def check_columns(frame: pd.DataFrame, names: Sequence[str], numbers: Sequence[str] = ()) -> None:
     """SweepError unless a table has all these columns, and numbers in some of them."""
+    import pandas as pd
+
     for name in names:
         if name not in frame.columns:
             raise SweepError(f"column {name!r} asked for; accepted: {_names(frame)}")
@@ -100,6 +109,8 @@ def plotted(frame: pd.DataFrame, x: str, y: str, colour: str | None, title: str)
         import plotly.graph_objects as go
     except ModuleNotFoundError:
         raise SweepError("a plot needs plotly: pip install 'smesim[dashboard]'") from None
+    import pandas as pd
+
     check_columns(frame, [x, y] if colour is None else [x, y, colour], numbers=[y])
     figure = go.Figure()
     groups = [("", frame)] if colour is None else [(str(name), rows) for name, rows in frame.groupby(colour)]

@@ -9,13 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from smesim.sweep.answer import COLUMNS, Solver
 from smesim.sweep.inputs import Inputs
 from smesim.sweep.points import Points
 from smesim.sweep.schema import Sweep
-from smesim.sweep.store import Store, left_to_do
+from smesim.sweep.store import FAILURES_SHOWN, Failure, Packer, Store, left_to_do, pyarrow
 from smesim.sweep.workers import Executor, Worker, in_processes
 
 Progress = Callable[[str, float], None]
@@ -24,16 +23,6 @@ CHUNKS, MOST_IN_CHUNK, LEAST_IN_CHUNK = 200, 1000, 8
 """A sweep is cut into about so many chunks: what a kill can lose is less than a hundredth of it for each process."""
 SAMPLED = 16
 """Points that an estimate answers."""
-FAILURES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A point that raised, with its inputs."""
-
-    point: int
-    values: dict[str, Any]
-    error: str
 
 
 @dataclass(frozen=True)
@@ -67,9 +56,9 @@ def run(
     SweepError if the folder has results and none are to be resumed, or those of another sweep.
     """
     points = Points(sweep)
-    columns = sweep.columns or tuple(COLUMNS)
-    Solver(inputs, columns)
-    store = Store(out, sweep, columns)
+    Solver(inputs, sweep.columns)
+    pyarrow("pyarrow.parquet")
+    store = Store(out, sweep)
     done = store.open(inputs.fingerprint(sweep), resume)
     chunks = left_to_do(points, done, _chunk_size(points.count))
     done_before = sum(end - first for first, end in done)
@@ -77,15 +66,11 @@ def run(
     answered = failed = 0
     passed = done_before
     failures: list[Failure] = []
-    for chunk, rows in (executor or in_processes(workers))(sweep, inputs, chunks):
-        store.write(points.question_of(chunk[0]), chunk, rows)
-        answered += len(rows)
-        for row in rows:
-            if row["error"] is not None:
-                failed += 1
-                if len(failures) < FAILURES_SHOWN:
-                    values = {key: row[key] for key in sweep.keys if key in row}
-                    failures.append(Failure(row["point"], values, row["error"]))
+    for chunk, packet in (executor or in_processes(workers))(sweep, inputs, chunks):
+        store.write(points.question_of(chunk[0]), chunk, packet.content)
+        answered += packet.answered
+        failed += packet.failed
+        failures += packet.failures[: FAILURES_SHOWN - len(failures)]
         passed += chunk[1] - chunk[0]
         progress(f"{passed:,} of {points.count:,} points, {failed:,} failed", passed / points.count)
     return Summary(answered, done_before, failed, time.monotonic() - begin, tuple(failures))
@@ -93,9 +78,7 @@ def run(
 
 def estimate(sweep: Sweep, inputs: Inputs, workers: int = 1) -> Estimate:
     """What `run` would take, from a few points spread over the sweep; writes nothing."""
-    points = Points(sweep)
-    columns = sweep.columns or tuple(COLUMNS)
-    worker, store = Worker(sweep, inputs), Store(Path(), sweep, columns)
+    points, worker, packer = Points(sweep), Worker(sweep, inputs), Packer(sweep, sweep.columns or tuple(COLUMNS))
     count = points.count_asked()
     spread = dict.fromkeys(round(i * (points.count - 1) / max(1, SAMPLED - 1)) for i in range(SAMPLED))
     sample = [point for point in map(points.at, spread) if point is not None]
@@ -107,7 +90,7 @@ def estimate(sweep: Sweep, inputs: Inputs, workers: int = 1) -> Estimate:
     begin = time.perf_counter()
     rows = [worker.row(point) for point in sample]
     per_point_s = (time.perf_counter() - begin) / len(sample)
-    empty, full = len(store.to_bytes([])), len(store.to_bytes(rows))
+    empty, full = len(packer.content([])), len(packer.content(rows))
     parts = len(left_to_do(points, (), _chunk_size(points.count)))
     disk_bytes = parts * empty + count * (full - empty) / len(rows)
     return Estimate(count, points.count - count, per_point_s, per_point_s * count / workers, disk_bytes)

@@ -16,6 +16,7 @@ import io
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ MANIFEST, PARTS = "sweep.json", "points"
 _PART = re.compile(r"part-(\d+)-(\d+)\.parquet")
 _NUMBERS = {"time_s", "tokens_per_s", "flop", "flop_per_s", "moved_bytes", "memory_bytes"}
 _COUNTS = {"point", "workers", "units"}
+FAILURES_SHOWN = 5
 
 Chunk = tuple[int, int]
 """The numbers of some points: from the first to before the second; all of one question."""
@@ -42,13 +44,61 @@ def pyarrow(module: str) -> Any:
         raise SweepError("results of a sweep are Parquet, which needs pyarrow: pip install 'smesim[sweep]'") from None
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A point that raised, with its inputs."""
+
+    point: int
+    values: dict[str, Any]
+    error: str
+
+
+@dataclass(frozen=True)
+class Packet:
+    """The rows of a chunk as whoever answered them hands them over: the content of a part, how many rows there are in
+    it, how many of them raised, and the first of those."""
+
+    content: bytes
+    answered: int
+    failed: int
+    failures: tuple[Failure, ...]
+
+
+class Packer:
+    """Makes packets of rows, so that nobody has to look at each of them after the worker that answered it."""
+
+    def __init__(self, sweep: Sweep, columns: Sequence[str]) -> None:
+        self._keys = sweep.keys
+        self._schema = schema(sweep, columns)
+        text = pyarrow("pyarrow").string()
+        self._texts = [field.type == text for field in self._schema]
+
+    def packet(self, rows: Sequence[dict[str, Any]]) -> Packet:
+        raised = [row for row in rows if row["error"] is not None]
+        shown = (
+            Failure(row["point"], {key: row[key] for key in self._keys if key in row}, row["error"])
+            for row in raised[:FAILURES_SHOWN]
+        )
+        return Packet(self.content(rows), len(rows), len(raised), tuple(shown))
+
+    def content(self, rows: Sequence[dict[str, Any]]) -> bytes:
+        """Rows as the content of a Parquet file."""
+        columns = {}
+        for name, is_text in zip(self._schema.names, self._texts, strict=True):
+            values = [row.get(name) for row in rows]
+            columns[name] = list(map(_as_text, values)) if is_text else values
+        buffer = io.BytesIO()
+        table = pyarrow("pyarrow").table(columns, schema=self._schema)
+        pyarrow("pyarrow.parquet").write_table(table, buffer, compression="zstd")
+        return buffer.getvalue()
+
+
 class Store:
     """The folder of one sweep's results."""
 
-    def __init__(self, folder: Path, sweep: Sweep, columns: Sequence[str]) -> None:
+    def __init__(self, folder: Path, sweep: Sweep) -> None:
         self._folder = folder
         self._sweep = sweep
-        self._schema = schema(sweep, columns)
 
     def open(self, fingerprint: str, resume: bool) -> list[Chunk]:
         """Makes the folder ready and says which numbers it has already.
@@ -80,20 +130,10 @@ class Store:
         write_atomically(manifest, json.dumps(content, indent=1) + "\n")
         return done
 
-    def write(self, question: str, chunk: Chunk, rows: list[dict[str, Any]]) -> None:
-        """The rows of a chunk; a chunk without points leaves an empty part, so that it is known to be done."""
+    def write(self, question: str, chunk: Chunk, content: bytes) -> None:
+        """The part of a chunk; one without points leaves an empty part, so that it is known to be done."""
         name = f"part-{chunk[0]:09d}-{chunk[1]:09d}.parquet"
-        write_atomically(self._folder / PARTS / f"question={question}" / name, self.to_bytes(rows))
-
-    def to_bytes(self, rows: list[dict[str, Any]]) -> bytes:
-        """Rows as the content of a Parquet file."""
-        columns = {
-            field.name: [_stored(row.get(field.name), field) for row in rows] for field in self._schema
-        }
-        buffer = io.BytesIO()
-        table = pyarrow("pyarrow").table(columns, schema=self._schema)
-        pyarrow("pyarrow.parquet").write_table(table, buffer, compression="zstd")
-        return buffer.getvalue()
+        write_atomically(self._folder / PARTS / f"question={question}" / name, content)
 
     def _parts(self) -> Iterator[Chunk]:
         for path in self._folder.glob(f"{PARTS}/*/part-*.parquet"):
@@ -119,12 +159,10 @@ def _all_numbers(sweep: Sweep, key: str) -> bool:
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def _stored(value: Any, field: Any) -> Any:
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    if value is not None and str(field.type) == "string":
-        return str(value)
-    return value
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, str) or value is None:
+        return value
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

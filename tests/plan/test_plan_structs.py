@@ -21,9 +21,8 @@ from smesim.plan.program import (
     OpRow,
     TaskKind,
     TaskRow,
-    joined,
-    words,
 )
+from smesim.plan.records import joined, words
 from smesim.plan.tiles import NR
 
 ffi, lib = native()

@@ -12,7 +12,7 @@ from smesim.plan.program import TaskKind
 from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, SimExecutor, without
 from smesim.sim.costing import Costing
-from smesim.sim.costing_attention import foreign_shares
+from smesim.sim.facts import foreign_shares
 from smesim.workload import Phase, build_graph, catalog
 from tests.plan.plans import with_entry
 from tests.sim.chips import two_core_chip
@@ -76,7 +76,7 @@ def test_who_wrote_what_a_task_takes_over(plan: Plan, expected: dict[TaskKind, f
 
 def test_what_another_core_wrote_costs_time_and_can_be_switched_off() -> None:
     program = lower(staged(lanes=2, assignment="shared"))
-    costs = {name: Costing(CHIP, program, effects) for name, effects in
+    costs = {name: Costing.of(CHIP, program, effects) for name, effects in
              (("all", ALL_EFFECTS), ("alone", without(["shared_lines"])))}  # fmt: skip
     for kind, dearer in ((QK, False), (SOFTMAX, True), (PV, True)):
         task = int(np.flatnonzero(program.tasks["kind"] == kind)[0])
@@ -91,7 +91,7 @@ def test_keys_values_queries_and_outputs_move_once_and_scores_four_times() -> No
     """A prompt of one chain and one lane: near caches hold all, so bytes are told apart by kind alone."""
     plan = staged("prefill:48", lanes=1, query_block=48, key_block=32, layers=1)
     program = lower(plan)
-    costing = Costing(CHIP, program, without(["write_allocate"]))
+    costing = Costing.of(CHIP, program, without(["write_allocate"]))
     moved = {
         kind: sum(
             transfer.n_bytes
@@ -112,7 +112,7 @@ def test_keys_values_queries_and_outputs_move_once_and_scores_four_times() -> No
 def test_old_keys_of_a_split_past_come_from_memory_once() -> None:
     plan = with_entry(fused("decode:1000", layers=1), "attention", past_split=4)
     program = lower(plan)
-    costing = Costing(CHIP, program, ALL_EFFECTS)
+    costing = Costing.of(CHIP, program, ALL_EFFECTS)
     (past,) = {int(op["past"]) for op in program.ops[program.ops["kind"] == TaskKind.ATTENTION]}
     from_memory = sum(
         transfer.n_bytes

@@ -94,7 +94,7 @@ def test_identical_layers_are_simulated_once_and_the_result_is_that_of_the_full_
 def test_a_task_lasts_as_long_as_the_longer_of_its_parts_and_what_of_them_does_not_overlap(phase: str) -> None:
     tasks = traced(phase).tasks
     program, _ = lowered(phase)
-    costing = Costing(CHIP, program, ALL_EFFECTS)
+    costing = Costing.of(CHIP, program, ALL_EFFECTS)
     pairs = zip(tasks["task"], tasks["worker"], strict=True)
     serial_s = np.array([costing.cost(task, worker).serial_s for task, worker in pairs])
     longer = np.maximum(tasks["compute_s"] - serial_s, tasks["transfer_s"])
@@ -113,7 +113,7 @@ def test_invariants_2_and_3_links_carry_exactly_what_the_tasks_move(phase: str, 
     chip = two_core_chip(with_caches=with_caches)
     program, plan = lowered(phase, chip)
     trace = SimExecutor(chip).run(program, plan)
-    costing = Costing(chip, program, ALL_EFFECTS)
+    costing = Costing.of(chip, program, ALL_EFFECTS)
     moved = dict.fromkeys(("DRAM", "L2", "L3"), 0.0)
     for task, worker in zip(trace.tasks["task"], trace.tasks["worker"], strict=True):
         for transfer in costing.cost(task, worker).transfers:
@@ -171,7 +171,7 @@ def test_the_barrier_is_the_time_from_the_last_end_to_ready() -> None:
 def test_without_contention_each_task_moves_its_bytes_as_if_alone() -> None:
     program, plan = lowered("decode:33")
     trace = SimExecutor(CHIP, without(["contention"])).run(program, plan)
-    costing = Costing(CHIP, program, ALL_EFFECTS)
+    costing = Costing.of(CHIP, program, ALL_EFFECTS)
     rates = {"DRAM": CORE_BYTES_PER_S, "L3": 30e9, "L2": 60e9}
     for task, worker, transfer_s in trace.tasks[["task", "worker", "transfer_s"]].itertuples(index=False):
         levels: dict[str, float] = {}
@@ -220,7 +220,7 @@ def test_the_weights_of_reached_experts_come_from_memory_once_and_one_row_is_a_v
     model = tiny_moe(d_model=2048, d_expert=512, experts=16, experts_per_token=4, layers=1)
     plan = cpu_only(build_graph(model, Phase.prefill(tokens)), CHIP)
     program = lower(plan)
-    costing, cost = Costing(CHIP, program, ALL_EFFECTS), CoreCosts(CHIP.clusters[0], ALL_EFFECTS, 2)
+    costing, cost = Costing.of(CHIP, program, ALL_EFFECTS), CoreCosts(CHIP.clusters[0], ALL_EFFECTS, 2)
     op = program.op_sites.index("up_experts")
     of_up = (program.tasks["op"] == op) & (program.tasks["kind"] == TaskKind.EXPERT_GEMM)
     tasks = np.flatnonzero(of_up)

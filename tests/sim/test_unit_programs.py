@@ -89,7 +89,7 @@ def test_every_effect_of_a_unit_costs_time_and_can_be_switched_off(effect: str) 
 def test_attention_computes_its_softmax_on_the_core_that_drives_the_unit() -> None:
     chip = unit_chip()
     program, _ = lowered("prefill:64", chip, 1)
-    costing = Costing(chip, program, ALL_EFFECTS)
+    costing = Costing.of(chip, program, ALL_EFFECTS)
     task = next(i for i in range(program.n_tasks) if program.op_kinds[program.tasks["op"][i]] == "attention")
     on_unit, on_core = costing.cost(task, 0), costing.cost(task, 3)
     assert (on_unit.on_unit, on_core.on_unit) == (True, False)
@@ -100,7 +100,7 @@ def test_attention_computes_its_softmax_on_the_core_that_drives_the_unit() -> No
 def test_work_row_by_row_stays_on_the_core() -> None:
     chip = unit_chip()
     program, _ = lowered("prefill:64", chip, 1)
-    costing = Costing(chip, program, ALL_EFFECTS)
+    costing = Costing.of(chip, program, ALL_EFFECTS)
     task = next(i for i in range(program.n_tasks) if program.op_kinds[program.tasks["op"][i]] == "rms_norm")
     assert not costing.cost(task, 0).on_unit
     assert costing.cost(task, 0) == costing.cost(task, 3)
@@ -110,7 +110,7 @@ def test_a_decode_step_is_drawn_through_the_unit_where_it_multiplies_vectors() -
     chip = unit_chip()
     program, plan = lowered("decode:32", chip, 1)
     gemv = next(i for i in range(program.n_tasks) if program.tasks["kind"][i] == 5)
-    cost = Costing(chip, program, ALL_EFFECTS).cost(gemv, 0)
+    cost = Costing.of(chip, program, ALL_EFFECTS).cost(gemv, 0)
     assert cost.on_unit
     trace = SimExecutor(chip).run(program, plan)
     assert (trace.tasks["end_s"] > trace.tasks["start_s"]).all()
@@ -140,7 +140,7 @@ def test_products_in_bf16_run_on_a_unit_with_a_rate_for_it_and_else_on_the_core(
     costs = []
     for program in (in_f32, in_bf16(plan, chip)):
         products = np.isin(program.tasks["kind"], [TaskKind.GEMM, TaskKind.GEMV])
-        costing = Costing(chip, program, ALL_EFFECTS)
+        costing = Costing.of(chip, program, ALL_EFFECTS)
         costs.append([costing.cost(int(task), 0) for task in np.flatnonzero(products)])
     assert all(cost.on_unit for cost in costs[0])
     assert {cost.on_unit for cost in costs[1]} == {rate is not None}
@@ -158,7 +158,7 @@ def test_a_unit_without_a_rate_for_f32_is_refused() -> None:
     for table in ("flop_per_s", "accumulators", "latency_cycles"):
         unit[table]["bf16"] = unit[table].pop("f32")
     with pytest.raises(ProgramError, match="no rate for f32"):
-        Costing(Chip.model_validate(data), program, ALL_EFFECTS)
+        Costing.of(Chip.model_validate(data), program, ALL_EFFECTS)
 
 
 def test_stages_of_attention_multiply_on_the_unit_while_cores_do_the_softmax() -> None:
@@ -182,7 +182,7 @@ def test_stages_of_attention_multiply_on_the_unit_while_cores_do_the_softmax() -
 def test_a_driver_packs_by_turning_tiles_over_and_a_core_by_its_vectors() -> None:
     chip = unit_chip()
     program, _ = lowered("prefill:64", chip, 1)
-    costing = Costing(chip, program, ALL_EFFECTS)
+    costing = Costing.of(chip, program, ALL_EFFECTS)
     task = next(i for i in range(program.n_tasks) if program.tasks["kind"][i] == TaskKind.PACK_LHS)
     on_unit, on_core = costing.cost(task, 0), costing.cost(task, 3)
     assert (on_unit.on_unit, on_core.on_unit) == (True, False)
@@ -201,7 +201,7 @@ def test_a_packer_that_drives_a_unit_turns_keys_over_on_it_unless_they_become_bl
     for packers in ((0,), ()):
         program = lower(with_entry(plan, "kv_append", packers=packers))
         task = int(np.flatnonzero(np.isin(program.tasks["kind"], APPENDING))[0])
-        costing = Costing(chip, program, ALL_EFFECTS)
+        costing = Costing.of(chip, program, ALL_EFFECTS)
         costs[packers] = costing.cost(task, 0)
         assert not costing.cost(task, 3).on_unit
     assert costs[0,].on_unit == (kv is not DType.Q8_0)

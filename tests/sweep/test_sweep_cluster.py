@@ -14,8 +14,7 @@ from distributed import LocalCluster
 
 from smesim.errors import SweepError
 from smesim.sweep import Inputs, Sweep, cluster, on_cluster, parse_sweep, read_results, run
-from smesim.sweep.store import Chunk
-from smesim.sweep.workers import Rows
+from smesim.sweep.store import Chunk, Packet
 
 OPERATORS = """
 schema_version = 1
@@ -54,7 +53,7 @@ class Disturbed:
     def __init__(self, dask: LocalCluster, after: int, disturb: Any) -> None:
         self._dask, self._after, self._disturb = dask, after, disturb
 
-    def __call__(self, sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Rows]]:
+    def __call__(self, sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Packet]]:
         for done, answered in enumerate(on_cluster(self._dask.scheduler_address)(sweep, inputs, chunks), 1):
             if done == self._after:
                 self._disturb(self._dask)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from multiprocessing import active_children
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from smesim.cli import app
@@ -18,8 +21,8 @@ from smesim.plan.lower import lower
 from smesim.plan.planners import matrix_only
 from smesim.sim import SimExecutor, without
 from smesim.sweep import Inputs, Points, Solver, Sweep, estimate, in_processes, parse_sweep, read_results, run
-from smesim.sweep.store import Chunk
-from smesim.sweep.workers import Rows
+from smesim.sweep.store import Chunk, Packet
+from smesim.sweep.workers import Stretches
 from smesim.workload import DType, DTypes, Phase, build_graph, catalog
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,7 +110,7 @@ def test_the_order_of_points_and_what_is_remembered_change_nothing(asked: Sweep,
         assert {key: None if stored[key] != stored[key] else stored[key] for key in row} == row
 
 
-def with_a_loss(sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Rows]]:
+def with_a_loss(sweep: Sweep, inputs: Inputs, chunks: list[Chunk]) -> Iterator[tuple[Chunk, Packet]]:
     """Two processes, of which one is killed as soon as some points are done."""
     for done, answered in enumerate(in_processes(2)(sweep, inputs, chunks)):
         if done == 1:
@@ -132,6 +135,29 @@ def test_processes_give_the_same_rows_and_a_resumed_run_does_only_what_is_missin
     assert not list(folder.glob("points/*/.part-*"))
     pd.testing.assert_frame_equal(read_results(folder), finished[1])
     assert finished[1]["point"].is_unique
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 40), st.lists(st.integers(0, 5), min_size=1, max_size=6, unique=True), st.randoms())
+def test_each_chunk_is_handed_out_once_and_neighbours_to_the_same(
+    count: int, hands: list[int], draw: random.Random
+) -> None:
+    chunks = [(i, i + 1) for i in range(count)]
+    left, by = Stretches(chunks, hands), {hand: list[Chunk]() for hand in [*hands, 6]}
+    while left:
+        hand = draw.choice([*by])
+        chunk = left.next(hand)
+        assert chunk is not None
+        if draw.random() < 0.1 and by[hand]:  # it was lost, and is done again
+            left.back(hand, chunk)
+        else:
+            by[hand].append(chunk)
+    assert sorted(chunk for of_hand in by.values() for chunk in of_hand) == chunks
+    assert left.next(hands[0]) is None
+    fair = Stretches(chunks, hands)
+    for i, hand in enumerate(hands):
+        own = [fair.next(hand) for _ in range((i + 1) * count // len(hands) - i * count // len(hands))]
+        assert own == chunks[i * count // len(hands) : (i + 1) * count // len(hands)]
 
 
 def test_a_folder_is_resumed_with_the_same_inputs_only(asked: Sweep, finished: Finished) -> None:
