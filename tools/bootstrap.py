@@ -37,8 +37,6 @@ OLDEST_PYTHON = (3, 11)
 ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENT = ROOT / ".venv"
 ENVIRONMENT_PYTHON = ENVIRONMENT / "bin" / "python"
-STAMPS = ENVIRONMENT / "set-up.json"
-STAMPS_LOCK = threading.Lock()
 CACHE = ROOT / ".cache"
 PYPROJECT = ROOT / "pyproject.toml"
 NATIVE_MODULES = (ROOT / "smesim" / "exec" / "_native.abi3.so", ROOT / "smesim" / "sim" / "_engine.abi3.so")
@@ -58,6 +56,33 @@ TRIAL_PROGRAM = """
 #include <stdio.h>
 int main(int argc, char **argv) { (void)argv; return printf("%f", sqrt(argc)) < 0; }
 """
+
+
+class Stamps:
+    """What finished steps said about themselves, in a file; steps that run side by side may write at the same time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._lock = path, threading.Lock()
+
+    def _known(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._path.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def of(self, step: str) -> Any:
+        """What a step said, or None."""
+        return self._known().get(step)
+
+    def write(self, step: str, value: str | list[str]) -> None:
+        """Records that a step is finished, whole or not at all."""
+        with self._lock:
+            partial = self._path.with_suffix(".partial")
+            partial.write_text(json.dumps({**self._known(), step: value}, indent=1) + "\n", encoding="utf-8")
+            partial.replace(self._path)
+
+
+STAMPS = Stamps(ENVIRONMENT / "set-up.json")
 
 
 class SetUpError(Exception):
@@ -101,42 +126,42 @@ def main() -> int:
 
 def ensure_environment() -> None:
     """A virtual environment of this Python, with pip. One made elsewhere, or by another Python, is made anew."""
-    if stamp("environment") == environment_key() and ENVIRONMENT_PYTHON.exists():
+    if STAMPS.of("environment") == environment_key() and ENVIRONMENT_PYTHON.exists():
         return
     has_pip = importlib.util.find_spec("ensurepip") is not None
     with announced(f"making .venv with Python {platform.python_version()}"):
         venv.create(ENVIRONMENT, clear=True, symlinks=True, with_pip=has_pip)
         if not has_pip:
             install_pip_from_debian()
-    write_stamp("environment", environment_key())
+    STAMPS.write("environment", environment_key())
 
 
 def ensure_requirements(wanted: Sequence[str], what_for: str) -> None:
     """Packages that pyproject.toml requires. What an earlier run installed stays."""
-    installed = stamp("requirements") or []
+    installed = STAMPS.of("requirements") or []
     if set(wanted) <= set(installed):
         return
     with announced("installing Python packages" + (f" ({what_for})" if what_for else "")):
         run([*PIP, "install", *wanted], "pip could not install what pyproject.toml requires")
-    write_stamp("requirements", sorted({*installed, *wanted}))
+    STAMPS.write("requirements", sorted({*installed, *wanted}))
 
 
 def ensure_trained_model() -> None:
     """A small trained model for the tests. Without what its package requires, a build of llama.cpp; and without it the
     tests that need it are skipped, and say so."""
-    if stamp("trained") == TRAINED_MODEL:
+    if STAMPS.of("trained") == TRAINED_MODEL:
         return
     with announced(f"fetching a trained model, {TRAINED_MODEL}"):
         done = subprocess.run([*PIP, "install", "--no-deps", TRAINED_MODEL], check=False, capture_output=True)
     if done.returncode:
         print(f"set-up: {TRAINED_MODEL} could not be had; the tests that need it are skipped", file=sys.stderr)
         return
-    write_stamp("trained", TRAINED_MODEL)
+    STAMPS.write("trained", TRAINED_MODEL)
 
 
 def ensure_vocabularies() -> None:
     """llama.cpp's vocabularies of real models, and the tokens it makes of some texts, from a package's sources."""
-    if stamp("vocabularies") == VOCABULARIES_SOURCE and VOCABULARIES.exists():
+    if STAMPS.of("vocabularies") == VOCABULARIES_SOURCE and VOCABULARIES.exists():
         return
     fetching = announced(f"fetching vocabularies from the sources of {VOCABULARIES_SOURCE}")
     with fetching, tempfile.TemporaryDirectory() as folder:
@@ -150,13 +175,13 @@ def ensure_vocabularies() -> None:
                 content = archive.extractfile(member) if "/llama.cpp/models/ggml-vocab-" in member.name else None
                 if content is not None:
                     (VOCABULARIES / Path(member.name).name).write_bytes(content.read())
-    write_stamp("vocabularies", VOCABULARIES_SOURCE)
+    STAMPS.write("vocabularies", VOCABULARIES_SOURCE)
 
 
 def ensure_package() -> None:
     """smesim itself: its command, and a link from .venv to this checkout, where the native modules are."""
     key = digest([PYPROJECT, ROOT / "setup.py"])
-    if stamp("package") == key:
+    if STAMPS.of("package") == key:
         return
     with announced("installing smesim into .venv"):
         run(
@@ -164,12 +189,12 @@ def ensure_package() -> None:
             "smesim could not be installed",
             {**os.environ, "SMESIM_LINK_ONLY": "1"},
         )
-    write_stamp("package", key)
+    STAMPS.write("package", key)
 
 
 def native_is_there() -> bool:
     """Whether the native modules stand beside their Python code, made from the C files as they are now."""
-    return stamp("native") == native_key() and all(module.exists() for module in NATIVE_MODULES)
+    return STAMPS.of("native") == native_key() and all(module.exists() for module in NATIVE_MODULES)
 
 
 def ensure_native(build: tuple[dict[str, str], str] | None) -> None:
@@ -184,7 +209,7 @@ def ensure_native(build: tuple[dict[str, str], str] | None) -> None:
             "the native kernels did not compile",
             environment,
         )
-    write_stamp("native", key)
+    STAMPS.write("native", key)
 
 
 def build_wheel() -> None:
@@ -345,26 +370,6 @@ def digest(paths: Iterable[Path], *more: str) -> str:
     for path in sorted(path for path in paths if path.is_file() and "__pycache__" not in path.parts):
         known.update(f"\0{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return known.hexdigest()
-
-
-def stamp(step: str) -> Any:
-    """What a finished step said about itself, or None."""
-    try:
-        return json.loads(STAMPS.read_text(encoding="utf-8")).get(step)
-    except (OSError, ValueError):
-        return None
-
-
-def write_stamp(step: str, value: str | list[str]) -> None:
-    """Records that a step is finished, whole or not at all."""
-    with STAMPS_LOCK:
-        try:
-            stamps = json.loads(STAMPS.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stamps = {}
-        partial = STAMPS.with_suffix(".partial")
-        partial.write_text(json.dumps({**stamps, step: value}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(STAMPS)
 
 
 @contextmanager

@@ -15,7 +15,6 @@ skipped with it.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -24,19 +23,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from bootstrap import CACHE, COMPILER_FROM_PIP, ROOT, SetUpError, announced, digest, requirements, run
+from bootstrap import CACHE, COMPILER_FROM_PIP, ROOT, SetUpError, Stamps, announced, digest, requirements, run
 
 from smesim import emulation
 from smesim.emulation import FOLDER, NATIVE_MODULES, PYTHON, REASON_IF_MISSING, SYSROOT, Features
 
-STAMPS = FOLDER / "set-up.json"
-STAMPS_LOCK = threading.Lock()
+STAMPS = Stamps(FOLDER / "set-up.json")
 ENVIRONMENT_HAS_ZIG = importlib.util.find_spec("ziglang") is not None
 ZIG = FOLDER / "zig"
 SITE = SYSROOT / "usr" / "lib" / "python3" / "dist-packages"
@@ -120,7 +117,7 @@ def ensure_emulators() -> None:
 def ensure_python() -> None:
     """Debian's Python for arm64, with its headers, as a folder that the emulator takes for the root."""
     key = digest([], PYTHON_SUITE, *PYTHON_PACKAGES)
-    if stamp("python") == key and PYTHON.exists():
+    if STAMPS.of("python") == key and PYTHON.exists():
         return
     wanted = [(name, "arm64", PYTHON_SUITE) for name in PYTHON_PACKAGES]
     with announced("emulation: fetching Python for arm64"), debian_packages(wanted) as tree:
@@ -128,8 +125,8 @@ def ensure_python() -> None:
         shutil.move(tree, SYSROOT)
         if sys.version_info[:2] == (3, 11):  # else the emulated Python compiles what it imports, once
             subprocess.run([sys.executable, "-m", "compileall", "-qq", "-j0", SYSROOT / "usr" / "lib"], check=False)
-    write_stamp("python", key)
-    write_stamp("packages", "")
+    STAMPS.write("python", key)
+    STAMPS.write("packages", "")
 
 
 def ensure_packages() -> None:
@@ -137,30 +134,30 @@ def ensure_packages() -> None:
     more = [r for r in requirements(["dev", "llm"]) if r.split(">=")[0] in (*TEST_PACKAGES, *SPEAKING_PACKAGES)]
     wanted = list(dict.fromkeys([*requirements([]), *more]))
     key = digest([], *wanted)
-    if stamp("packages") == key:
+    if STAMPS.of("packages") == key:
         return
     options = [word for name in WHEELS for word in ("--platform", name)]
     options += ["--python-version", "3.11", "--implementation", "cp", "--only-binary=:all:"]
     with announced("emulation: installing Python packages for arm64"):
         shutil.rmtree(SITE, ignore_errors=True)
         pip_install(SITE, *wanted, *options)
-    write_stamp("packages", key)
+    STAMPS.write("packages", key)
 
 
 def ensure_compiler() -> None:
     """The zig that compiles smesim's kernels, unless this environment has it."""
-    if ENVIRONMENT_HAS_ZIG or stamp("compiler") == COMPILER_FROM_PIP:
+    if ENVIRONMENT_HAS_ZIG or STAMPS.of("compiler") == COMPILER_FROM_PIP:
         return
     with announced("emulation: installing zig"):
         shutil.rmtree(ZIG, ignore_errors=True)
         pip_install(ZIG, COMPILER_FROM_PIP)
-    write_stamp("compiler", COMPILER_FROM_PIP)
+    STAMPS.write("compiler", COMPILER_FROM_PIP)
 
 
 def ensure_native() -> None:
     """smesim's native modules for arm64, from the C files as they are now, compiled by zig."""
     key = digest([ROOT / "setup.py", Path(__file__), *(ROOT / "native").rglob("*")], COMPILER_FROM_PIP)
-    if stamp("native") == key and all(module.exists() for module in NATIVE_MODULES):
+    if STAMPS.of("native") == key and all(module.exists() for module in NATIVE_MODULES):
         return
     built = ROOT / "build" / "lib.emulated"
     places = ["--build-lib", str(built), "--build-temp", str(ROOT / "build" / "temp.emulated")]
@@ -173,7 +170,7 @@ def ensure_native() -> None:
         for module in NATIVE_MODULES:
             folder, name = module.parent.relative_to(ROOT), module.name.partition(".")[0]
             (built / folder / f"{name}.abi3.so").replace(module)
-    write_stamp("native", key)
+    STAMPS.write("native", key)
 
 
 def headers_for_all() -> Path:
@@ -269,27 +266,6 @@ def debian_mirror() -> str:
 def host_architecture() -> str:
     """This machine's name in Debian's words."""
     return subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, check=True).stdout.strip()
-
-
-def stamp(step: str) -> str | None:
-    """What a finished step was made from, or None."""
-    try:
-        made_from: str | None = json.loads(STAMPS.read_text(encoding="utf-8")).get(step)
-    except (OSError, ValueError):
-        return None
-    return made_from
-
-
-def write_stamp(step: str, made_from: str) -> None:
-    """Records what a finished step was made from, whole or not at all."""
-    with STAMPS_LOCK:
-        try:
-            stamps = json.loads(STAMPS.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            stamps = {}
-        partial = STAMPS.with_suffix(".partial")
-        partial.write_text(json.dumps({**stamps, step: made_from}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(STAMPS)
 
 
 if __name__ == "__main__":

@@ -273,15 +273,19 @@ def test_what_the_demo_leaves_is_shown(page: Any) -> None:
         visit(page, url)
         page.get_by_text("demo, llama-3.2-3b, prefill").first.wait_for()
         keep_picture(page, "demo-overview")
-        for study in sorted(DEMO.glob("predicted-*.json")):
+        studies = sorted(DEMO.glob("predicted-*.json"))
+        assert studies
+        for study in studies:
             visit(page, f"{url}/timeline?look=demo/{study.name}")
             drawn(page)
+            page.get_by_text("predicted: llama-3.2-3b").wait_for()
             keep_picture(page, f"demo-timeline-{study.stem}")
         page.get_by_role("switch", name="Every task").press("Space")
         page.wait_for_function("location.search.includes('every=yes')")
         drawn(page)
         visit(page, f"{url}/predicted-measured?study=demo")
         drawn(page)
+        assert page.get_by_test_id("stMetricValue").count() == len(studies)
         keep_picture(page, "demo-predicted-measured")
         visit(page, f"{url}/files")
         choose(page, "Or a file in", "demo/chip.toml")
