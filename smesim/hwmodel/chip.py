@@ -25,9 +25,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from smesim.hwmodel.checks import among, ascending, unique
+from smesim.hwmodel.checks import among, ascending, steps_take_time, unique
 from smesim.hwmodel.instructions import Instruction, Sharing
 from smesim.hwmodel.quantity import (
     Bytes,
@@ -82,7 +82,7 @@ class KernelModel(Record):
 
     name: Name
     isa: Name
-    parameters: dict[Name, Quantity] = Field(min_length=1)
+    parameters: Annotated[dict[Name, Quantity], Field(min_length=1), AfterValidator(steps_take_time)]
 
 
 class CoreSpec(Record):

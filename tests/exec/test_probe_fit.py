@@ -57,6 +57,15 @@ def test_a_coefficient_that_would_be_negative_is_zero_and_the_rest_are_fitted_wi
     np.testing.assert_allclose(fit.coefficients[:2], closed_form(features[:, :2], seconds), rtol=1e-6)
 
 
+def test_a_coefficient_that_is_known_to_be_positive_stays_so_where_others_alone_would_fit_better() -> None:
+    features = samples(2)
+    seconds = features @ (np.array([-0.5, 5.0, 0.0]) / SCALES) + 0.5  # faster, the more there is of the first
+    assert non_negative_fit(features, seconds).coefficients[0] == 0.0
+    bound = non_negative_fit(features, seconds, positive=[0])
+    assert bound.coefficients[0] > 0.0
+    assert (np.array(bound.coefficients) >= 0).all()
+
+
 def test_a_few_disturbed_samples_change_nothing() -> None:
     features = samples(3)
     seconds = features @ (np.array([2.0, 3.0, 1.0]) / SCALES)

@@ -32,6 +32,13 @@ def test_cores_and_units_are_numbered_through_the_chip(small: Chip) -> None:
         small.instance_of(5)
 
 
+def test_a_kernel_whose_products_take_no_time_is_refused(small_data: Data) -> None:
+    kernel = {"name": "gemm_f32", "isa": "neon", "parameters": {"s_per_kstep_h1": quantity(0.0, "s")}}
+    small_data["clusters"][0]["core"]["kernels"] = [kernel]
+    with pytest.raises(ValidationError, match=r"s_per_kstep_h1: 0\.0 s given; accepted: a time above 0"):
+        Chip.model_validate(small_data)
+
+
 def test_a_unit_of_core_scope_belongs_to_each_core(small_data: Data) -> None:
     small_data["clusters"][0]["matrix_units"][0]["scope"] = "core"
     units = Chip.model_validate(small_data).unit_instances

@@ -166,8 +166,9 @@ def _needed(samples: list[Sample], what: str) -> list[Sample]:
     return samples
 
 
-def _fit(features: Floats, samples: Sequence[Sample]) -> Fit:
-    return non_negative_fit(features, np.array([s.seconds for s in samples]), np.array([s.weight for s in samples]))
+def _fit(features: Floats, samples: Sequence[Sample], positive: Sequence[int] = ()) -> Fit:
+    seconds, weights = np.array([s.seconds for s in samples]), np.array([s.weight for s in samples])
+    return non_negative_fit(features, seconds, weights, positive)
 
 
 def _needed_ratios(ratios: list[float]) -> list[float]:
@@ -185,7 +186,8 @@ def _fit_gemm(
     rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
     rows = [(f, s) for f, s in rows if f[1] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
     _needed([s for _, s in rows], "compute-bound GEMM tasks")
-    fit = _fit(np.array([f for f, _ in rows]), [s for _, s in rows])
+    # A disturbed machine may be explained best by bytes alone; but products that take no time would be no cost model.
+    fit = _fit(np.array([f for f, _ in rows]), [s for _, s in rows], positive=[0])
     stretch, per_byte = fit.coefficients
     parameters = {f"s_per_kstep_h{h}": (stretch * warm.kstep_s[h], "s") for h in range(1, mr + 1)}
     parameters |= {"s_per_tile": (stretch * warm.tile_s, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
