@@ -210,20 +210,29 @@ class Agents(tuple[Agent, ...]):
         return self.of_kind(max(self.of_kinds, key=lambda agent: agent.strength).kind)
 
     def of_kind(self, kind: str) -> Agents:
-        return self if len(self.kinds) == 1 else Agents(self[place] for place in self.kinds[kind])
+        return self.at(self.kinds[kind])
 
-    def taking(self, amounts: Sequence[float]) -> Agents:
-        """Those that take more than nothing, of what each is given."""
-        if all(amounts):
+    @cached_property
+    def _group_at(self) -> list[int]:
+        """Which group the agent at each place is of."""
+        found = [0] * len(self)
+        for index, (_, places) in enumerate(self.groups):
+            for place in places:
+                found[place] = index
+        return found
+
+    def at(self, places: Sequence[int]) -> Agents:
+        """Those at some places, given in order."""
+        if len(places) == len(self):
             return self
-        taking = Agents(agent for agent, amount in zip(self, amounts, strict=True) if amount)
-        rank, ranks = 0, [0] * len(self)
-        for place, amount in enumerate(amounts):
-            ranks[place] = rank
-            rank += amount > 0
-        groups = ((agent, tuple([ranks[p] for p in places if amounts[p]])) for agent, places in self.groups)
-        taking.__dict__["groups"] = tuple(Group(agent, places) for agent, places in groups if places)
-        return taking
+        chosen = Agents([self[place] for place in places])
+        groups: dict[int, list[int]] = {}
+        for rank, place in enumerate(places):
+            groups.setdefault(self._group_at[place], []).append(rank)
+        chosen.__dict__["groups"] = tuple(
+            Group(self.groups[index].agent, tuple(ranks)) for index, ranks in groups.items()
+        )
+        return chosen
 
 
 def merged(places: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -86,7 +86,8 @@ class Appending:
         tiles = len(parts) * self._operator.batch
         begin, end = max(parts, key=lambda tokens: tokens[1] - tokens[0])
         counts = self._counts(entry, agents, tiles)
-        busy, counts = agents.taking(counts), [count for count in counts if count]
+        places = [place for place, count in enumerate(counts) if count]
+        busy, counts = agents.at(places), [counts[place] for place in places]
         written_bytes = WRITE_FACTOR * 2 * self._number.n_bytes * (end - begin) * self._operator.width
         kinds_s = {agent.kind: self._task_s(agent, begin, end) for agent in busy.of_kinds}
         rates = streaming_rates(self._network, busy)

@@ -52,7 +52,8 @@ class Choice:
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
-    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well.
+    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well,
+    each of `width` panels.
     """
 
     mode: Mode
@@ -63,6 +64,7 @@ class Choice:
     pipeline: PipelinePlan | None = None
     past_split: int = 1
     row_parts: int = 1
+    width: int = 0
 
     @property
     def is_even(self) -> bool:
@@ -80,6 +82,7 @@ class Choices:
         self._network = LinkNetwork.of(chip)
         self._workers = workers
         self._known_s: dict[tuple[str, int], float] = {}
+        self._streamed_bytes: dict[str, float] = {}
         self._known_on_cores: dict[frozenset[str], Agents] = {}
         self.agents = agents_of(chip, workers, self._numbers)
         self._cores = Agents(agent for agent in self.agents if agent.role == "cpu")
@@ -240,22 +243,34 @@ class Choices:
 
     def _rows_and_columns(self, mode: Mode, agents: Agents, operator: Linear) -> Choice | None:
         """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
-        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike."""
+        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike.
+
+        The blocks of the first rows bring the weights in, each as fast as one agent draws from memory; those below them
+        find them in a cache. So a step may be narrower than what a unit has in its tiles anyway.
+        """
         if operator.m == 1 or len(agents) == 1 or len(agents.kinds) > 1:
             return None
         one, mr, sync = agents[0], strip_height(agents), self._chip.sync
-        granule = one.granule(operator.m)
-        panels, strips = -(-operator.n // NR), -(-operator.m // mr)
-        steps = -(-panels // granule)
+        granule, panels, strips = one.granule(operator.m), -(-operator.n // NR), -(-operator.m // mr)
+        streamed_bytes_s = streamed_bytes_per_s(self._network, agents)
         best: Choice | None = None
-        for row_parts in range(2, min(strips, -(-MOST_WAVES * len(agents) // steps)) + 1):
-            block_rows = min(operator.m, -(-strips // row_parts) * mr)
-            waves = -(-row_parts * steps // len(agents))
-            seconds = waves * (one.columns_s(block_rows, mr, granule, operator.k) + sync.dispatch_s.value)
-            seconds += sync.barrier_s.value
-            if best is None or seconds < best.seconds:
-                best = Choice(mode, agents, (1.0,) * len(agents), seconds, "compute", row_parts=row_parts)
-        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / streamed_bytes_per_s(self._network, agents)
+        for width in _halves(granule):
+            steps = -(-panels // width)
+            rate = min(one.cap_bytes_per_s, streamed_bytes_s / min(steps, len(agents)))
+            fetch_s = float(self._numbers.rhs_bytes(width * NR, operator.k)) / rate
+            most = min(strips, -(-MOST_WAVES * len(agents) // steps))
+            for row_parts in sorted({-(-strips // -(-strips // parts)) for parts in range(2, most + 1)}):
+                block_rows = min(operator.m, -(-strips // row_parts) * mr)
+                waves = -(-row_parts * steps // len(agents))
+                block_s = one.columns_s(block_rows, mr, width, operator.k)
+                first = -(-waves // row_parts)  # of each one's blocks: those of a step follow one another
+                seconds = first * max(block_s, fetch_s) + (waves - first) * block_s
+                seconds += waves * sync.dispatch_s.value + sync.barrier_s.value
+                if best is None or seconds < best.seconds:
+                    parts = (1.0,) * len(agents)
+                    bound = "bandwidth" if first * fetch_s > waves * block_s else "compute"
+                    best = Choice(mode, agents, parts, seconds, bound, row_parts=row_parts, width=width)
+        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / streamed_bytes_s
         return None if best is None or best.seconds < streamed_s else best
 
     def _columns(self, agents: Agents, operator: Linear) -> tuple[Agents, list[float], float, str]:
@@ -283,7 +298,8 @@ class Choices:
             most = max(taken[place] for place in of_kind)
             computing = max(computing, ceil(most / steps[kind][0]) * steps[kind][1])
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
-        return agents.taking(taken), [part for part in taken if part], seconds, bound
+        places = [place for place, part in enumerate(taken) if part]
+        return agents.at(places), [taken[place] for place in places], seconds, bound
 
     def _drawn_alike(
         self, operator: Attention, agents: Agents, alone_s: dict[str, float], tasks: int
@@ -309,19 +325,18 @@ class Choices:
         self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: dict[str, int], seconds: float
     ) -> tuple[Agents, list[float], float, str]:
         """Those that draw, the first so many of each kind, and their speeds; `seconds` is when they have computed."""
-        speeds = [0.0] * len(agents)
-        for kind, count in team.items():
-            for place in agents.kinds[kind][:count]:
-                speeds[place] = 1 / alone_s[kind]
-        chosen = agents.taking(speeds)
+        places = merged([agents.kinds[kind][:count] for kind, count in team.items()])
+        chosen = agents.at(places)
         transfer_s = self._streamed_s(operator, chosen)
         bound = "compute" if seconds >= transfer_s else "bandwidth"
-        return chosen, [speed for speed in speeds if speed], max(seconds, transfer_s), bound
+        return chosen, [1 / alone_s[agent.kind] for agent in chosen], max(seconds, transfer_s), bound
 
     def _streamed_s(self, operator: Operator, agents: Agents) -> float:
         """Seconds in which agents read all weights, keys and values of an operator from memory."""
-        streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
-        return streamed / streamed_bytes_per_s(self._network, agents)
+        if operator.name not in self._streamed_bytes:
+            streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
+            self._streamed_bytes[operator.name] = streamed
+        return self._streamed_bytes[operator.name] / streamed_bytes_per_s(self._network, agents)
 
     def _drawn(
         self, operator: Operator, agents: Agents, alone_s: dict[str, float], tasks: float
@@ -341,6 +356,11 @@ class Choices:
             speed += team[kind] / one_s
             seconds = max(1 / speed, min(task_s, one_s))
         return self._drawing(operator, agents, alone_s, team, seconds)
+
+
+def _halves(number: int) -> list[int]:
+    """A number, half of it, and so on down to 1."""
+    return [] if number == 0 else [number, *_halves(number // 2)]
 
 
 def _teams(cores: Agents, units: Agents) -> Sequence[tuple[Mode, Agents]]:

@@ -91,7 +91,7 @@ class Rules:
                     lhs = QUANTIZED_ROWS if numbers.is_quantized else ROW_MAJOR
                 rhs = numbers.rhs_layout
                 grain = max(agent.granule(operator.m) for agent in choice.agents.of_kinds)
-                tile = self._gemm_tile(operator, guess, team, grain, choice.row_parts)
+                tile = self._gemm_tile(operator, guess, team, grain, choice)
             case GroupedLinear():
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
@@ -156,15 +156,15 @@ class Rules:
         return NR * min(steps * together, -(-operator.n // NR))
 
     def _gemm_tile(
-        self, operator: Linear, guess: Estimate, team: Team, grain: int, row_parts: int
+        self, operator: Linear, guess: Estimate, team: Team, grain: int, choice: Choice
     ) -> TileShape:  # fmt: skip
         numbers = operator_format(self.graph, operator)
         row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
-        row_tiles = max(row_parts, -(-operator.m // most_rows))
+        row_tiles = max(choice.row_parts, -(-operator.m // most_rows))
         rows = -(-operator.m // row_tiles)
-        if row_parts > 1:
-            return TileShape(m=rows, n=NR * grain)
+        if choice.row_parts > 1:
+            return TileShape(m=rows, n=NR * choice.width)
         return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team, grain))
 
     def _columns(
