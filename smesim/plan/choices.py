@@ -166,7 +166,8 @@ class Choices:
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
                 alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
+                steps = -(-operator.n // (NR * max(agent.granule(operator.m) for agent in agents.of_kinds)))
+                agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts * steps)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
         if len(agents.workers) > 1:
