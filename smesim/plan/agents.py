@@ -192,6 +192,11 @@ class Agents(tuple[Agent, ...]):
         return {kind: merged(places) for kind, places in found.items()}
 
     @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {kind: len(places) for kind, places in self.kinds.items()}
+
+    @cached_property
     def of_kinds(self) -> tuple[Agent, ...]:
         """One of each kind."""
         return tuple(self[places[0]] for places in self.kinds.values())
@@ -229,9 +234,7 @@ class Agents(tuple[Agent, ...]):
         groups: dict[int, list[int]] = {}
         for rank, place in enumerate(places):
             groups.setdefault(self._group_at[place], []).append(rank)
-        chosen.__dict__["groups"] = tuple(
-            Group(self.groups[index].agent, tuple(ranks)) for index, ranks in groups.items()
-        )
+        chosen.__dict__["groups"] = tuple(Group(chosen[ranks[0]], tuple(ranks)) for ranks in groups.values())
         return chosen
 
 

@@ -6,7 +6,6 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,10 +24,11 @@ from smesim.plan.agents import (
     streaming_rates,
 )
 from smesim.plan.appending import Appending
+from smesim.plan.drawn import drawn, drawn_alike
 from smesim.plan.formats import cache_number, weights_format
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, WorkerPlan
-from smesim.plan.split import ROUNDING, Share, divide
+from smesim.plan.split import Share, divide
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
@@ -162,12 +162,14 @@ class Choices:
                 # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
                 seen = operator.past + operator.tokens
                 longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
+                team = drawn(alone, agents.counts, tasks, longest)
+                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
                 alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
                 steps = -(-operator.n // (NR * max(agent.granule(operator.m) for agent in agents.of_kinds)))
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts * steps)
+                team = drawn(alone, agents.counts, experts * steps)
+                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
         if len(agents.workers) > 1:
@@ -195,7 +197,8 @@ class Choices:
             if parts > 1 and operator.past // parts < LEAST_PART:
                 break
             alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1))
-            taken, shares, seconds, bound = self._drawn_alike(operator, agents, alone, heads * parts)
+            team = drawn_alike(alone, agents.counts, heads * parts)
+            taken, shares, seconds, bound = self._drawing(operator, agents, alone, team)
             workers = len(taken.workers)
             rounds = -(-heads * parts // workers)
             seconds += rounds * sync.dispatch_s.value + (sync.barrier_s.value if workers > 1 else 0.0)
@@ -284,12 +287,12 @@ class Choices:
             steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
         wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
         rates = streaming_rates(self._network, agents, wanted)
-        places: dict[Share, list[tuple[int, ...]]] = {}
+        lots: dict[Share, list[tuple[int, ...]]] = {}
         for (agent, group), rate in zip(agents.groups, rates, strict=True):
             granule, step_s = steps[agent.kind]
-            places.setdefault(Share(max(step_s, granule * panel_bytes / rate), granule), []).append(group)
-        of_shares = [merged(lists) for lists in places.values()]
-        divided, seconds = divide(list(places), panels, [len(of_share) for of_share in of_shares])
+            lots.setdefault(Share(max(step_s, granule * panel_bytes / rate), granule), []).append(group)
+        of_shares = [merged(lists) for lists in lots.values()]
+        divided, seconds = divide(list(lots), panels, [len(of_share) for of_share in of_shares])
         taken = [0.0] * len(agents)
         for of_share, parts in zip(of_shares, divided, strict=True):
             for place, part in zip(of_share, parts, strict=True):
@@ -302,31 +305,13 @@ class Choices:
         places = [place for place, part in enumerate(taken) if part]
         return agents.at(places), [taken[place] for place in places], seconds, bound
 
-    def _drawn_alike(
-        self, operator: Attention, agents: Agents, alone_s: dict[str, float], tasks: int
-    ) -> tuple[Agents, list[float], float, str]:
-        """So many tasks of one size that whoever is free draws: by the fastest kind alone, or with the next as well
-        where that is worth waiting for the slow one that draws last."""
-        best: tuple[float, dict[str, int]] | None = None
-        team: dict[str, int] = {}  # how many of each kind, as far as there are tasks for them
-        task_s: list[tuple[float, int]] = []
-        for kind, one_s in alone_s.items():
-            fewer = tasks - sum(team.values())
-            if fewer == 0:
-                break
-            team = team | {kind: min(fewer, len(agents.kinds[kind]))}
-            task_s.append((one_s / tasks, team[kind]))
-            seconds = drawn_s(task_s, tasks)
-            if best is None or seconds < best[0]:
-                best = seconds, team
-        assert best is not None
-        return self._drawing(operator, agents, alone_s, best[1], best[0])
-
     def _drawing(
-        self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: dict[str, int], seconds: float
+        self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: tuple[dict[str, int], float]
     ) -> tuple[Agents, list[float], float, str]:
-        """Those that draw, the first so many of each kind, and their speeds; `seconds` is when they have computed."""
-        places = merged([agents.kinds[kind][:count] for kind, count in team.items()])
+        """Those that draw, the first so many of each kind, and their speeds; `team` says as well when they have
+        computed."""
+        numbers, seconds = team
+        places = merged([agents.kinds[kind][:count] for kind, count in numbers.items()])
         chosen = agents.at(places)
         transfer_s = self._streamed_s(operator, chosen)
         bound = "compute" if seconds >= transfer_s else "bandwidth"
@@ -338,25 +323,6 @@ class Choices:
             streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
             self._streamed_bytes[operator.name] = streamed
         return self._streamed_bytes[operator.name] / streamed_bytes_per_s(self._network, agents)
-
-    def _drawn(
-        self, operator: Operator, agents: Agents, alone_s: dict[str, float], tasks: float
-    ) -> tuple[Agents, list[float], float, str]:
-        """Tasks that whoever is free draws, the longest of them one of `tasks`: speeds add up, of those fast enough.
-
-        Who needs longer for a task than the others for all that is left would be waited for, and is left out.
-        """
-        team: dict[str, int] = {}
-        speed, seconds = 0.0, float("inf")
-        for kind, one_s in alone_s.items():
-            task_s = one_s / tasks
-            if task_s >= seconds:
-                break
-            useful = max(1, ceil((1 / task_s - speed) * one_s * (1 - ROUNDING)))  # more would wait for one task
-            team[kind] = min(useful, len(agents.kinds[kind]))
-            speed += team[kind] / one_s
-            seconds = max(1 / speed, min(task_s, one_s))
-        return self._drawing(operator, agents, alone_s, team, seconds)
 
 
 def _halves(number: int) -> list[int]:
@@ -374,23 +340,6 @@ def _teams(cores: Agents, units: Agents) -> Sequence[tuple[Mode, Agents]]:
     if cores and units:
         teams.append(("cooperative", Agents((*units, *cores))))
     return teams
-
-
-def drawn_s(task_s: Sequence[tuple[float, int]], tasks: int) -> float:
-    """When the last of so many tasks ends that workers draw from a queue, each as soon as it is free; `task_s` is what
-    each worker of a kind takes for a task, and how many there are. The first kind in line draws first."""
-    if len(task_s) == 1:
-        one_s, count = task_s[0]
-        return -(-tasks // count) * one_s
-    free = [(0.0, kind) for kind in range(len(task_s))]
-    last_s = 0.0
-    while tasks > 0:
-        at_s, kind = heapq.heappop(free)
-        end_s = at_s + task_s[kind][0]
-        tasks -= task_s[kind][1]
-        last_s = max(last_s, end_s)
-        heapq.heappush(free, (end_s, kind))
-    return last_s
 
 
 def query_block(operator: Attention, agents: Agents) -> int:
