@@ -9,9 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboards import gantt, one_task, opening, palette, work
-from dashboards.drawing import lasting
 from dashboards.question import Question, files_folder
 from dashboards.views import address, parts
+from dashboards.views.drawing import lasting
 from smesim.trace import Trace
 from smesim.trace.figures import MAX_DRAWN_TASKS
 from smesim.trace.perfetto import perfetto_document
