@@ -16,6 +16,7 @@ from smesim.exec.probe import topology
 from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmBlocks, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
+from smesim.exec.probe.lone_streams import lone_stream_share
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
@@ -152,7 +153,8 @@ def _warm(device: Device, yardstick: Yardstick, number: Number) -> WarmNumbers:
     kernels = product_kernel(device, number)
     product = WarmProduct.measure(device, yardstick, number)
     gemv = gemv_seconds_per_element(device, number)
-    return WarmNumbers(number, product, gemv.median, kernels.mr, kernels.nr, kernels.kc)
+    lone = lone_stream_share(device, number)
+    return WarmNumbers(number, product, gemv.median, lone, kernels.mr, kernels.nr, kernels.kc)
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:

@@ -57,11 +57,13 @@ class FittedKernel:
 
 @dataclass(frozen=True)
 class WarmNumbers:
-    """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks."""
+    """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks;
+    and the share that one stream of weights alone draws of what several do from memory."""
 
     number: Number
     product: WarmProduct
     gemv_element_s: float
+    lone_stream_share: float
     mr: int
     nr: int
     kc: int
@@ -206,7 +208,7 @@ def _warm_gemm(of: WarmNumbers, steady: Reference) -> FittedKernel:
 
 
 def _gemv(of: WarmNumbers) -> FittedKernel:
-    parameters = {"s_per_element": (of.gemv_element_s, "s/element")}
+    parameters = {"s_per_element": (of.gemv_element_s, "s/element"), "lone_stream_share": (of.lone_stream_share, "1")}
     return FittedKernel(f"gemv_{of.number.name.lower()}", parameters, 0.0, 0)
 
 
