@@ -331,10 +331,11 @@ class Chip(Record):
         return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
 
     def has_fitted_products(self, dtype: str) -> bool:
-        """Whether every core, and every stand-in for a matrix unit, has fitted kernels for products in a format."""
+        """Whether every core and stand-in for a matrix unit has kernels for products in a format, fitted in models."""
         engines: list[CoreSpec | MatrixUnit] = [cluster.core for cluster in self.clusters]
         engines += [unit for cluster in self.clusters for unit in cluster.matrix_units if unit.is_stand_in]
-        return all(any(kernel.name == f"gemv_{dtype}" for kernel in engine.kernels) for engine in engines)
+        fitted = "s_per_streamed_byte"
+        return all(any(k.name == f"gemm_{dtype}" and fitted in k.parameters for k in e.kernels) for e in engines)
 
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""

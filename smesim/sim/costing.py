@@ -146,7 +146,8 @@ class Costing:
         weight_bytes = float(numbers.rhs_bytes(panels * NR, op.k))
         level = self._places.slot_level(cluster, row.op, "weight")
         compute_s = costs.gemv_s(panels, op.k, numbers.name)
-        return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
+        serial_s = compute_s * costs.serial_share(numbers.gemv) if level == DRAM else 0.0
+        return TaskCost(compute_s - serial_s, serial_s, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
         index = row.op
