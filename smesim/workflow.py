@@ -44,7 +44,7 @@ from smesim.plan.program import Program
 from smesim.plan.schema import Mode, Plan
 from smesim.plan.search import DEFAULT_BUDGET_S, search
 from smesim.sim import ALL_EFFECTS, SimExecutor
-from smesim.trace import Comparison, ComparisonReport, Trace, compare
+from smesim.trace import Comparison, ComparisonReport, Trace, WholePart, compare
 from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
 from smesim.workload.operators import GroupedLinear, Linear
 
@@ -289,10 +289,17 @@ class Study:
     plans: tuple[Plan, ...]
     chips: tuple[Chip, ...]
     comparisons: tuple[Comparison, ...]
+    whole: tuple[WholePart, ...] = ()
+    """Of a model file that was run from its first token on: what its programs add up to."""
 
     @property
     def report(self) -> ComparisonReport:
-        return ComparisonReport(self.comparisons)
+        return ComparisonReport(self.comparisons, self.whole)
+
+    @property
+    def weights(self) -> str:
+        """Where the numbers of the weights are from."""
+        return "weights of its file" if self.whole else "true widths, random weights"
 
 
 def study(

@@ -130,9 +130,30 @@ def test_bench_has_the_fields_of_llama_bench_in_every_form(smesim: CommandLine, 
 
 
 def test_a_whole_run_is_compared_with_its_prediction(smesim: CommandLine, made: Path) -> None:
-    arguments = ("compare", "--model", made, "--prompt-tokens", "9", "--generate", "3", *HERE, "--json")
-    phases = [part["phase"] for part in smesim(*arguments).json()["phases"]]
-    assert phases == ["prefill:16", "decode:11"]
+    arguments = ("compare", "--model", made, "--prompt-tokens", "9", "--generate", "3", "--repeats", "2", *HERE)
+    found = smesim(*arguments, "--json").json()
+    assert [part["phase"] for part in found["phases"]] == ["prefill:16", "decode:11"]
+    assert [(part["name"], part["tokens"]) for part in found["whole"]] == [("prompt", 9), ("decode", 3), ("both", 12)]
+    for what in ("predicted_s", "measured_s"):
+        prompt, decode, both = (part[what] for part in found["whole"])
+        assert min(prompt, decode) > 0
+        if what == "predicted_s":
+            assert both == pytest.approx(prompt + decode)
+            assert decode == pytest.approx(3 * found["phases"][1]["total"][what], rel=0.2)
+    shown = smesim(*arguments, "--kv", "f16").out
+    assert "1 of 1 layers of made, weights of its file" in " ".join(shown.split())
+    assert "the whole run" in shown
+
+
+def test_several_continuations_are_drawn_at_once(smesim: CommandLine, made: Path) -> None:
+    arguments = ("generate", "--model", made, "--prompt", "a", "--max-tokens", "4", *HERE, "--batch", "3")
+    facts = smesim(*arguments, "--json").json()
+    alone = smesim(*arguments[:-2], "--json").json()
+    assert facts["tokens"] == [alone["tokens"]] * 3, "the likeliest are the same for all"
+    drawn = smesim(*arguments, "--temperature", "3", "--json").json()
+    assert len(drawn["text"]) == 3
+    assert drawn["tokens"][0] != drawn["tokens"][1]
+    assert smesim(*arguments).out.count("--- ") == 3
 
 
 @pytest.mark.parametrize(
@@ -150,6 +171,8 @@ def test_a_whole_run_is_compared_with_its_prediction(smesim: CommandLine, made: 
         (("bench", "{made}", "-p", "0", "-n", "0"), "ask for no test"),
         (("bench", "{made}", "-o", "xml"), "--output is 'xml'; accepted: md, json"),
         (("compare", "--model", "{made}"), "accepted: either --phase, or --prompt-tokens"),
+        (("compare", "--model", "{made}", "--prompt-tokens", "9", "--layers", "1"), "--layers is for phases of a"),
+        (("compare", "--model", "{made}", "-p", "decode:9", "--kv", "f16"), "--kv is for a whole run of a model"),
     ],
 )
 def test_what_is_refused_is_one_line(

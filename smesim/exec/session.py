@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,8 @@ CHUNKS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Sizes of a piece of prompt that there are plans for; a piece is filled up by at most half."""
 DEFAULT_CONTEXT = 2048
 FIRST_SPAN = 64
+ENDED = -1
+"""In the place of a token of a sequence that has ended before others of its batch."""
 _SHARED = (BufferRole.WEIGHT, BufferRole.KV, BufferRole.TABLE)
 
 Progress = Callable[[str, float], None]
@@ -174,21 +177,31 @@ class Session:
     ) -> Iterator[int]:
         """Tokens behind a prompt, one by one, of the one sequence; ends behind `most`, at the end of the context, or
         before a token of `stop`. As much of the prompt as the KV cache begins with is not read again."""
+        for tokens in self.continuations(prompt, most, sampling, stop):
+            yield int(tokens[0])
+
+    def continuations(
+        self, prompt: Sequence[int], most: int, sampling: Sampling | None = None, stop: Sequence[int] = ()
+    ) -> Iterator[npt.NDArray[np.int32]]:
+        """The same of every sequence of the batch behind one prompt: a token of each, shape (batch,), and `ENDED` of
+        those that have come to a token of `stop`; ends when all have."""
         begin = time.perf_counter()
         sampler = Sampler(sampling or Sampling())
-        tokens = np.asarray(prompt, np.int32)[None, :]
+        tokens = np.tile(np.asarray(prompt, np.int32), (self.batch, 1))
         self.keep_common(tokens)
         logits = self.prefill(tokens[:, self.past :])
+        goes_on = np.ones(self.batch, bool)
         for produced in range(most):
-            token = int(sampler.draw(logits)[0])
+            drawn = sampler.draw(logits)
             if not produced:
                 self.timings.first_token_s = time.perf_counter() - begin
-            if token in stop:
+            goes_on &= ~np.isin(drawn, stop)
+            if not goes_on.any():
                 return
-            yield token
+            yield np.where(goes_on, drawn, np.int32(ENDED))
             if produced + 1 == most or self.past >= self.context:
                 return
-            logits = self.decode(np.array([token], np.int32))
+            logits = self.decode(drawn)
 
     def prefill(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Read a prompt of each sequence, shape (batch, tokens); returns the logits of the last tokens (batch, vocab).
@@ -230,6 +243,12 @@ class Session:
         length = min(self.past, tokens.shape[1] - 1)
         differs = (self.history[:, :length] != tokens[:, :length]).any(axis=0)
         self.reset(int(np.argmax(differs)) if differs.any() else max(length, 0))
+
+    @property
+    def positions(self) -> int:
+        """Room in the KV caches: the context, and what fills up a last piece at its end."""
+        sizes = [size for size in CHUNKS if size <= self.chunk]
+        return self.context + max((after - size - 1 for size, after in pairwise(sizes)), default=0)
 
     @property
     def kv(self) -> Tensors:
@@ -327,7 +346,7 @@ class Session:
         model = self.checkpoint.model
         graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
         plan = planner(self.planner_name)(graph, self.chip, self.threads)
-        return MovingProgram(plan, self.context + self.chunk)
+        return MovingProgram(plan, self.positions)
 
     def _load(self, cache: WeightCache | None, progress: Progress | None) -> None:
         begin = time.perf_counter()
