@@ -60,9 +60,12 @@ def generate(
     """Continue a text with a model's own weights, token by token as they come."""
     from smesim import show_session
     from smesim.exec.sampling import Sampling
+    from smesim.files import check_writable
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    asked = show_session.Asked(chip, planner, weights, kv, packed)
+    if kv_cache is not None:
+        check_writable(kv_cache)
+    asked = show_session.Asked(chip, planner, weights, kv, packed, predicts=False)
     session, tokenizer = show_session.opened(model, asked, threads, context, batch, json)
     text = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else prompt
     tokens = tokenizer.encode(text, begin=not chat)

@@ -38,6 +38,8 @@ class Asked:
     weights: str | None
     kv: str
     packed: str
+    predicts: bool = True
+    """Whether times are to be predicted; else a probe of this machine need not know what is only good for that."""
 
     def session(
         self, checkpoint: Checkpoint, threads: int | None, context: int | None, progress: Progress, batch: int = 1
@@ -45,7 +47,8 @@ class Asked:
         """A session with a model's weights in memory. SmesimError for what cannot be done."""
         cache, kv = packed_weights(self.packed), DType.parse(self.kv)
         computed = None if self.weights is None else product_format(DType.parse(self.weights)).dtype
-        chip = workflow.resolve_chip(self.chip, progress, computed or computed_dtypes(checkpoint).weights)
+        dtype = computed or computed_dtypes(checkpoint).weights
+        chip = workflow.resolve_chip(self.chip, progress, dtype, self.predicts)
         return Session.open(
             checkpoint, chip, planner_name=self.planner, threads=threads, context=context, weights=computed, kv=kv,
             cache=cache, progress=progress, batch=batch,
@@ -213,9 +216,14 @@ def bench(
         case "csv":
             writer = csv.DictWriter(out, list(rows[0]))
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
         case _:
             out.write("\n".join(_markdown(rows)) + "\n")
+
+
+def _cell(value: object) -> object:
+    """What stands in a cell; lists and objects in JSON's words."""
+    return json_module.dumps(value) if isinstance(value, dict | list) else value
 
 
 def _markdown(rows: Sequence[dict[str, object]]) -> list[str]:

@@ -74,18 +74,19 @@ def host_chip_path(name: str = HOST) -> Path:
     return kept_files() / f"{name}.toml"
 
 
-def resolve_chip(name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32) -> Chip:
+def resolve_chip(
+    name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32, in_models: bool = True
+) -> Chip:
     """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none that
-    knows products with `weights` of that format. So is "host-stand-in", the machine with a stand-in for a unit."""
+    knows products with `weights`, `in_models` if it is to predict and not only to plan by. So is "host-stand-in"."""
     if name_or_path not in (HOST, HOST_STAND_IN):
         return library.load(name_or_path, also=(HOST, HOST_STAND_IN))
     path = host_chip_path(name_or_path)
     formats = [weights]
     if path.exists() and is_this_machine(kept := library.load(path)):
-        known = [w for w in FORMATS if w is DType.F32 or kept.has_fitted_products(product_format(w).name)]
-        if weights in known:
+        if weights is DType.F32 or kept.has_fitted_products(product_format(weights).name, in_models):
             return kept
-        formats += known
+        formats += [w for w in FORMATS if kept.has_fitted_products(product_format(w).name)]
     return probe_host(path, quick=True, formats=formats, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smesim.errors import DeviceError, WorkloadError
+from smesim.errors import DeviceError, PlanError, WorkloadError
 from smesim.exec.arena import Arena
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
@@ -37,7 +37,7 @@ from smesim.exec.weight_cache import Entry, WeightCache
 from smesim.hwmodel.chip import Chip
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
-from smesim.plan.planners import planner
+from smesim.plan.planners import PLANNERS
 from smesim.plan.program import BufferRole
 from smesim.plan.schema import Plan
 from smesim.workload.checkpoint import Checkpoint
@@ -158,6 +158,8 @@ class Session:
         context = min(DEFAULT_CONTEXT, model.max_position) if context is None else context
         if not 1 <= context <= model.max_position:
             raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
+        if planner_name not in PLANNERS:
+            raise PlanError(f"planner {planner_name!r} asked for; accepted for a session: {', '.join(PLANNERS)}")
         if chunk not in CHUNKS:
             raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
         dtypes = replace(computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights), kv=kv)
@@ -212,8 +214,9 @@ class Session:
         logits = None
         for begin in range(0, tokens.shape[1], self.chunk):
             piece = tokens[:, begin : begin + self.chunk]
-            logits = self._step(self._prefill_program(piece.shape[1], self.past), piece)
+            logits, spent_s = self._step(self._prefill_program(piece.shape[1], self.past), piece)
             self.timings.prefill_tokens += piece.size
+            self.timings.prefill_s += spent_s
         assert logits is not None
         return logits
 
@@ -225,8 +228,9 @@ class Session:
     def decode(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """One more token of each sequence, shape (batch,); returns the logits behind it (batch, vocab)."""
         column = self._checked(np.asarray(tokens)[:, None])
-        logits = self._step(self._decode_program(self.past + 1), column)
+        logits, spent_s = self._step(self._decode_program(self.past + 1), column)
         self.timings.decode_tokens += column.size
+        self.timings.decode_s += spent_s
         return logits
 
     def reset(self, past: int = 0) -> None:
@@ -284,7 +288,8 @@ class Session:
             raise WorkloadError(f"tokens {low}..{high}; accepted: 0..{self.checkpoint.model.vocab - 1}")
         return tokens.astype(np.int32, copy=False)
 
-    def _step(self, ready: _Ready, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def _step(self, ready: _Ready, tokens: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float32], float]:
+        """Logits, and the seconds that the step took."""
         begin = time.perf_counter()
         count = tokens.shape[1]
         ready.moving.move(self.past, count)
@@ -296,12 +301,7 @@ class Session:
             self.record.append(Step(self.past, count, ready.moving, times))
         self.past += count
         self.history = np.concatenate([self.history.reshape(self.batch, -1), tokens], axis=1)
-        spent = time.perf_counter() - begin
-        if ready.moving.phase.kind == "decode":
-            self.timings.decode_s += spent
-        else:
-            self.timings.prefill_s += spent
-        return ready.logits.copy()
+        return ready.logits.copy(), time.perf_counter() - begin
 
     def _prefill_program(self, tokens: int, past: int) -> _Ready:
         """What reads a piece of a prompt; of the next size that there are plans for."""
@@ -345,7 +345,7 @@ class Session:
     def _planned(self, phase: Phase) -> MovingProgram:
         model = self.checkpoint.model
         graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
-        plan = planner(self.planner_name)(graph, self.chip, self.threads)
+        plan = PLANNERS[self.planner_name](graph, self.chip, self.threads)
         return MovingProgram(plan, self.positions)
 
     def _load(self, cache: WeightCache | None, progress: Progress | None) -> None:
