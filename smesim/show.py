@@ -293,7 +293,7 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
             f"Predicted for {study.chip.name}, measured on this machine:"
             " what differs is the machines, and no error of the prediction."
         )
-    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights")
+    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, {study.weights}")
     print_report(study.report, "\n".join(lines), _console)
 
 
