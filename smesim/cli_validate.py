@@ -42,6 +42,9 @@ def validate(
     show.print_table(
         "Predicted against published", report.shown_columns(), [report.shown_row(b) for b in validation.blocks]
     )
+    show.print_table(
+        "Calibration rows by class", report.CLASS_COLUMNS, [report.class_row(c) for c in validation.summary.classes]
+    )
     for line in report.summary_lines(validation):
         print(line)
     if out is not None:
