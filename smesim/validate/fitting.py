@@ -154,15 +154,17 @@ def fit(
     rows = [r for r in records if r.split == "calibration" and r.value and _is_modelled(r, library)]
     documents = {name: doc for name, doc in library.documents().items() if not only or name in only}
     parameters = free_parameters(documents)
-    model = _Rows(rows, parameters)
-    if not rows or not parameters:
+    used: list[int] = []
+    if rows and parameters:
+        progress(f"{len(rows)} rows, {len(parameters)} free parameters")
+        model = _Rows(rows, parameters)
+        start = np.array([p.start for p in parameters])
+        model.jacobian(start)
+        used = np.flatnonzero(model.depends.any(axis=0)).tolist()
+    if not used:
         raise SmesimError(
             "nothing to fit; accepted: blocks whose chips or engines have numbers that are 'fitted' with low and high"
         )
-    start = np.array([p.start for p in parameters])
-    progress(f"{len(rows)} rows, {len(parameters)} free parameters")
-    model.jacobian(start)
-    used = np.flatnonzero(model.depends.any(axis=0)).tolist()
     parameters = tuple(parameters[i] for i in used)
     model = _Rows(rows, parameters)
     start = start[used]

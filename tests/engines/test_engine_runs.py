@@ -65,6 +65,13 @@ def test_an_engine_has_what_its_base_has_unless_it_says_otherwise() -> None:
         profiles.profile_of({**profiles.load_document("rten"), "speed": 1}, None)
 
 
+def test_engines_are_listed(smesim: CommandLine) -> None:
+    listed = {each["name"]: each for each in smesim("engines", "--json").json()}
+    assert tuple(listed) == profiles.names()
+    assert {"q4_0", "w2"} <= set(listed["t-mac"]["core"])
+    assert "llama-cpp-hybrid" in smesim("engines").out
+
+
 def test_rows_of_a_power_of_two_fall_on_few_sets() -> None:
     assert rows_alias(4 * 4096) == rows_alias(4 * 24576) == 1.0
     assert rows_alias(4 * 2112) == pytest.approx(1 / 8)

@@ -164,3 +164,5 @@ def test_an_unknown_block_or_effect_is_refused(smesim: CommandLine) -> None:
     assert "unknown block 'm5ilp'" in smesim("validate", "--block", "m5ilp").refusal()
     assert "unknown effect 'luck'" in smesim("validate", "--without", "luck").refusal()
     assert "unknown block 'm5ilp'" in smesim("fit", "--block", "m5ilp").refusal()
+    assert "unknown chip or engine 'm5'" in smesim("fit", "--preset", "m5", "--block", "m4thr").refusal()
+    assert "nothing to fit" in smesim("fit", "--preset", "apple-m4", "--block", "m4thr").refusal()
