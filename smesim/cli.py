@@ -124,6 +124,7 @@ app.command(epilog="Example: smesim make-weights --model llama-3.2-3b --format q
 )
 app.command(epilog="Example: smesim bench model.gguf -p 128,512 -n 32 -t 1,2 -o jsonl")(cli_models.bench)
 app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
+app.command(epilog="Example: smesim engines")(cli_validate.engines)
 app.command(epilog="Example: smesim advise --chip apple-m4-pro --model llama-3.2-1b --quant q4_0")(cli_validate.advise)
 app.command(epilog="Example: smesim dashboard --port 8501")(cli_dashboard.dashboard)
 app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)

@@ -60,8 +60,8 @@ def print_line(text: str) -> None:
     _console.print(text, highlight=False)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = _table(title, *columns)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> None:
+    table = _table(title, *columns, text=text)
     for row in rows:
         table.add_row(*row)
     _console.print(table)
