@@ -60,8 +60,8 @@ def print_line(text: str) -> None:
     _console.print(text, highlight=False)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = _table(title, *columns)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> None:
+    table = _table(title, *columns, text=text)
     for row in rows:
         table.add_row(*row)
     _console.print(table)
@@ -293,7 +293,7 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
             f"Predicted for {study.chip.name}, measured on this machine:"
             " what differs is the machines, and no error of the prediction."
         )
-    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights")
+    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, {study.weights}")
     print_report(study.report, "\n".join(lines), _console)
 
 

@@ -24,7 +24,7 @@ from tests.sim.chips import two_core_chip
 CORES = len(Device.here().cores)
 COMMANDS = [
     "doctor", "models", "chips", "probe", "plan", "simulate", "execute", "compare", "roofline", "demo", "emulate",
-    "plan-diff", "ablate", "validate", "fit", "advise", "dashboard",
+    "plan-diff", "ablate", "validate", "fit", "advise", "engines", "dashboard",
 ]  # fmt: skip
 
 
