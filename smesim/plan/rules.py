@@ -108,7 +108,7 @@ class Rules:
                 tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
-                tile = TileShape(m=query_block(operator, choice.agents), n=1)
+                tile = TileShape(m=choice.query_block or query_block(operator, choice.agents), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
         if choice.row_parts > 1:
