@@ -298,17 +298,16 @@ class Choices:
     def _columns(self, agents: Agents, operator: Linear) -> tuple[Agents, list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
         panels, mr = -(-operator.n // NR), strip_height(agents)
-        panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
-        steps: dict[str, tuple[int, float]] = {}
+        steps: dict[str, tuple[int, float, float]] = {}
         for agent in agents.of_kinds:
-            granule = agent.granule(operator.m)
-            steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
-        wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
+            step = operator.m, mr, agent.granule(operator.m), operator.k
+            steps[agent.kind] = step[2], agent.columns_s(*step), agent.from_memory_bytes(*step)
+        wanted = {kind: step_bytes / step_s for kind, (_, step_s, step_bytes) in steps.items()}
         rates = streaming_rates(self._network, agents, wanted)
         lots: dict[Share, list[tuple[int, ...]]] = {}
         for (agent, group), rate in zip(agents.groups, rates, strict=True):
-            granule, step_s = steps[agent.kind]
-            lots.setdefault(Share(max(step_s, granule * panel_bytes / rate), granule), []).append(group)
+            granule, step_s, step_bytes = steps[agent.kind]
+            lots.setdefault(Share(max(step_s, step_bytes / rate), granule), []).append(group)
         of_shares = [merged(lists) for lists in lots.values()]
         divided, seconds = divide(list(lots), panels, [len(of_share) for of_share in of_shares])
         taken = [0.0] * len(agents)
