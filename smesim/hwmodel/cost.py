@@ -20,7 +20,7 @@ from functools import lru_cache
 
 from smesim.errors import ChipError
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
-from smesim.hwmodel.chip import Cluster, factor_at
+from smesim.hwmodel.chip import DRAM, Cluster, factor_at
 from smesim.hwmodel.product_cost import (
     DEFAULT_KC,
     GUESSED_GEMM_EFFICIENCY,
@@ -79,6 +79,12 @@ DO_BOTH = {
 
 _FORMAT = re.compile(r"_(q\d(_\d)?|[a-z]+\d+)$")
 """The format that the name of a kernel ends with."""
+
+
+@lru_cache(maxsize=256)
+def _in_f32(kernel: str) -> str:
+    """The name of the kernel that does the same in f32."""
+    return _FORMAT.sub("_f32", kernel)
 
 
 @dataclass(frozen=True)
@@ -186,8 +192,9 @@ class CoreCosts:
 
     def _parameter(self, kernel: str, name: str, guess: float) -> float:
         """A coefficient; of a kernel that was not fitted in its format, what it is in f32."""
-        in_f32 = _FORMAT.sub("_f32", kernel)
-        return self._kernels.get(kernel, self._kernels.get(in_f32, {})).get(name, guess)
+        if kernel in self._kernels:
+            return self._kernels[kernel].get(name, guess)
+        return self._kernels.get(_in_f32(kernel), {}).get(name, guess)
 
     def gemm_s(
         self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int, dtype: str = "f32"
@@ -214,6 +221,12 @@ class CoreCosts:
     def gemv_s(self, panels: int, k: int, dtype: str = "f32") -> float:
         """One row times `panels` panels: two FLOP a weight."""
         return self.products(dtype).gemv_s(panels, k) / self._rate_factor
+
+    def lone_streams_s(self, panels: int, weight_bytes: float, dtype: str = "f32") -> float:
+        """Seconds that a GEMV takes at least whose weights are in memory, as far as it reads them in lone streams."""
+        if "exposed_latency" not in self._effects:
+            return 0.0
+        return self.products(dtype).lone_streams_s(panels, weight_bytes, self._core.load_bytes_per_s[DRAM].value)
 
     def pack_s(self, elements: int, dtype: str = "f32") -> float:
         """Packing so many elements of a left operand, where that is part of another task."""

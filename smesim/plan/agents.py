@@ -8,8 +8,11 @@ handed out when, the simulator tells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
@@ -158,6 +161,88 @@ class Agent:
         return sum(count * self.columns_s(m, mr, panels, operator.k) for m, count in rows.items() if m)
 
 
+class Group(NamedTuple):
+    """Agents of one kind and role on one path: one of them, and the places of all in the `Agents` that they are of."""
+
+    agent: Agent
+    places: tuple[int, ...]
+
+
+class Agents(tuple[Agent, ...]):
+    """Agents that take part in something together.
+
+    There may be hundreds of them, of few kinds: what is the same for all of a kind is asked of one, and what is the
+    same for all of a group, as bandwidth is, of one of the group.
+    """
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        places: dict[tuple[object, ...], list[int]] = {}
+        for place, agent in enumerate(self):
+            key = agent.kind, agent.role, agent.path, agent.cap_bytes_per_s
+            places.setdefault(key, []).append(place)
+        return tuple(Group(self[group[0]], tuple(group)) for group in places.values())
+
+    @cached_property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        """The places of those of each kind."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for group in self.groups:
+            found.setdefault(group.agent.kind, []).append(group.places)
+        return {kind: merged(places) for kind, places in found.items()}
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {kind: len(places) for kind, places in self.kinds.items()}
+
+    @cached_property
+    def of_kinds(self) -> tuple[Agent, ...]:
+        """One of each kind."""
+        return tuple(self[places[0]] for places in self.kinds.values())
+
+    @cached_property
+    def roles(self) -> frozenset[Role]:
+        return frozenset(group.agent.role for group in self.groups)
+
+    @cached_property
+    def workers(self) -> tuple[int, ...]:
+        return tuple(chain.from_iterable([agent.workers for agent in self]))
+
+    @cached_property
+    def fastest(self) -> Agents:
+        """Those of the kind that draws and computes most."""
+        return self.of_kind(max(self.of_kinds, key=lambda agent: agent.strength).kind)
+
+    def of_kind(self, kind: str) -> Agents:
+        return self.at(self.kinds[kind])
+
+    @cached_property
+    def _group_at(self) -> list[int]:
+        """Which group the agent at each place is of."""
+        found = [0] * len(self)
+        for index, (_, places) in enumerate(self.groups):
+            for place in places:
+                found[place] = index
+        return found
+
+    def at(self, places: Sequence[int]) -> Agents:
+        """Those at some places, given in order."""
+        if len(places) == len(self):
+            return self
+        chosen = Agents([self[place] for place in places])
+        groups: dict[int, list[int]] = {}
+        for rank, place in enumerate(places):
+            groups.setdefault(self._group_at[place], []).append(rank)
+        chosen.__dict__["groups"] = tuple(Group(chosen[ranks[0]], tuple(ranks)) for ranks in groups.values())
+        return chosen
+
+
+def merged(places: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """All places of some lists, in order."""
+    return places[0] if len(places) == 1 else tuple(sorted(chain.from_iterable(places)))
+
+
 def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, as far from the
     first as from the last: what a block takes grows evenly with its place, so that these have the mean of all."""
@@ -170,20 +255,20 @@ def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     return [(begin, end, weight) for begin, end in chosen]
 
 
-def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
     return kept_with(chip, ("agents", workers, numbers.name), lambda: _agents_of(chip, workers, numbers))
 
 
-def on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     """All workers, each on its own core, also those who drive a unit: for what the units cannot do."""
     return kept_with(chip, ("on cores", workers, numbers.name), lambda: _on_cores(chip, workers, numbers))
 
 
-def _on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def _on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
     found = (_core_agent(chip, network, i, workers[i], costs[i], numbers) for i in range(len(workers)))
-    return tuple(_with_own_links_as_caps(tuple(found), network))
+    return Agents(_with_own_links_as_caps(tuple(found), network))
 
 
 def _core_agent(
@@ -206,7 +291,7 @@ def _costs_of_cores(chip: Chip, workers: tuple[WorkerPlan, ...]) -> list[CoreCos
     ]
 
 
-def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
     drivers: dict[int, list[int]] = {}
     for i, worker in enumerate(workers):
@@ -239,7 +324,7 @@ def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForm
     for i, worker in enumerate(workers):
         if worker.unit is None:
             found.append(_core_agent(chip, network, i, worker, costs[i], numbers))
-    return tuple(_with_own_links_as_caps(found, network))
+    return Agents(_with_own_links_as_caps(found, network))
 
 
 def _with_own_links_as_caps(agents: Sequence[Agent], network: LinkNetwork) -> Iterator[Agent]:
@@ -265,15 +350,19 @@ def _with_ports(units: list[Agent], network: LinkNetwork, chip: Chip, indices: S
 
 
 def streaming_rates(
-    network: LinkNetwork, agents: Sequence[Agent], wanted: Sequence[float] | None = None
+    network: LinkNetwork, agents: Agents, wanted: Mapping[str, float] | None = None
 ) -> list[float]:  # fmt: skip
-    """Bytes per second that each agent draws from memory when all of them do; none more than it wants."""
-    caps = [agent.cap_bytes_per_s for agent in agents]
+    """Bytes per second that an agent of each group draws from memory when all of them do; none more than those of its
+    kind want."""
+    groups = agents.groups
+    paths, caps = [group.agent.path for group in groups], [group.agent.cap_bytes_per_s for group in groups]
     if wanted is not None:
-        caps = [min(cap, want) for cap, want in zip(caps, wanted, strict=True)]
-    flows = [(agent.path, cap) for agent, cap in zip(agents, caps, strict=True)]
-    alike = Counter(flows)
-    paths, caps = [path for path, _ in alike], [cap for _, cap in alike]
+        caps = [min(cap, wanted[group.agent.kind]) for cap, group in zip(caps, groups, strict=True)]
     capacities = {link: network.bandwidth_bytes_per_s(link) for path in paths for link in path}
-    rates = dict(zip(alike, max_min_rates(paths, caps, capacities, list(alike.values())), strict=True))
-    return [rates[flow] for flow in flows]
+    return max_min_rates(paths, caps, capacities, [len(group.places) for group in groups])
+
+
+def streamed_bytes_per_s(network: LinkNetwork, agents: Agents) -> float:
+    """Bytes per second that all of them together draw from memory."""
+    rates = streaming_rates(network, agents)
+    return sum(rate * len(group.places) for rate, group in zip(rates, agents.groups, strict=True))

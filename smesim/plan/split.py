@@ -8,7 +8,6 @@ is found by asking how many panels all can take together within a time, and narr
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,14 +30,16 @@ class Share(NamedTuple):
         return min(steps * self.granule, panels)
 
 
-def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
-    """Panels of each that takes part, which add up to `panels`, and when the last of them ends.
+def divide(shares: Sequence[Share], panels: int, counts: Sequence[int] | None = None) -> tuple[list[list[int]], float]:
+    """Panels of all that take part, which add up to `panels`, and when the last of them ends.
 
-    `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
+    `shares` must not be empty, and are all different if `counts` say how many of each take part; by default one. Who
+    of those that are alike gets less than the others comes first. Whoever is too slow to take even one step in that
+    time gets nothing.
     """
-    alike = Counter(shares)
-    low, high = 0.0, min(share.seconds(panels) for share in alike)
-    kinds = [(share.step_s, share.granule, count) for share, count in alike.items()]
+    many = [1] * len(shares) if counts is None else counts
+    low, high = 0.0, min(share.seconds(panels) for share in shares)
+    kinds = [(share.step_s, share.granule, count) for share, count in zip(shares, many, strict=True)]
     fewest = [0] * len(kinds)  # steps that each kind can take within `low`, and within `high`
     most_steps = [int(high / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
     for _ in range(STEPS_OF_BISECTION):
@@ -55,17 +56,20 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
             low, fewest = middle, steps
         if sum(most_steps) - sum(fewest) == 1:
             break  # nobody's last step lies between but the one without which it would be too little
-    most = {share: share.within(high, panels) for share in alike}
-    taken = [most[share] for share in shares]
-    surplus = sum(taken) - panels
-    end_s = {share: share.seconds(n) for share, n in most.items()}
-    ends = [(-end_s[share], i) for i, share in enumerate(shares) if most[share]]
-    heapq.heapify(ends)
+    most = [share.within(high, panels) for share in shares]
+    surplus = sum(n * count for n, count in zip(most, many, strict=True)) - panels
+    # Of each share those that take as much as each other: (when they end, share, panels of each, how many).
+    lots = [(-share.seconds(n), i, n, many[i]) for i, (share, n) in enumerate(zip(shares, most, strict=True)) if n]
+    heapq.heapify(lots)
     while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
-        slowest = heapq.heappop(ends)[1]
-        back = min(surplus, shares[slowest].granule, taken[slowest])
-        taken[slowest] -= back
-        surplus -= back
-        if taken[slowest]:
-            heapq.heappush(ends, (-shares[slowest].seconds(taken[slowest]), slowest))
-    return taken, -ends[0][0]
+        _, i, n, count = heapq.heappop(lots)
+        back = min(surplus, shares[i].granule, n)
+        giving = min(count, surplus // back)
+        surplus -= giving * back
+        for left, of_them in ((n - back, giving), (n, count - giving)):
+            if left and of_them:
+                heapq.heappush(lots, (-shares[i].seconds(left), i, left, of_them))
+    taken: list[list[int]] = [[] for _ in shares]
+    for _, i, n, count in sorted(lots, key=lambda lot: lot[2]):
+        taken[i] += [n] * count
+    return [[0] * (count - len(lot)) + lot for lot, count in zip(taken, many, strict=True)], -lots[0][0]
