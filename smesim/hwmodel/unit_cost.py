@@ -34,6 +34,7 @@ DEPTH_WORDS = 1024
 ATTENTION_ROWS = 128
 ATTENTION_KEYS = 256
 WORD_BYTES = 4
+SHAPES_KEPT = 4096
 SWITCHES_A_LEAF = 2  # into streaming mode and out of it
 
 
@@ -73,6 +74,7 @@ class UnitCosts:
         self._core = core
         self._effects = frozenset(effects)
         self._tiles: dict[DTypeName, TileShape] = {}
+        self._attentions: dict[AttentionShape, UnitWork] = {}
         unit = self._unit
         levels = chip.levels(instance.cluster.cluster.name)
         self._store_bytes_per_s = next(
@@ -159,6 +161,13 @@ class UnitCosts:
 
     def attention(self, shape: AttentionShape) -> UnitWork:
         """Fused attention of one task on one KV head: both products on the unit, softmax on the core between them."""
+        if shape not in self._attentions:
+            if len(self._attentions) >= SHAPES_KEPT:
+                self._attentions.clear()
+            self._attentions[shape] = self._attention(shape)
+        return self._attentions[shape]
+
+    def _attention(self, shape: AttentionShape) -> UnitWork:
         group, d = shape.group, shape.head_dim
         tokens = max(1, ATTENTION_ROWS // group)
         total, pairs, row_blocks, leaves, packed = NOTHING, 0.0, 0, 0, 0.0

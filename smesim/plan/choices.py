@@ -174,10 +174,11 @@ class Choices:
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
 
     def _query_blocks(self, agents: Agents, operator: Attention) -> list[int]:
-        """Tokens that a task of fused attention may have: smaller blocks are for agents that would have no task."""
+        """Tokens that a task of fused attention may have: smaller blocks are for agents that would have no task, or one
+        of tasks of which the longest takes twice their mean."""
         blocks = [query_block(operator, agents)]
         units = operator.kv_heads * operator.batch
-        while blocks[-1] > LEAST_QUERY_BLOCK_TOKENS and -(-operator.tokens // blocks[-1]) * units < len(agents):
+        while blocks[-1] > LEAST_QUERY_BLOCK_TOKENS and -(-operator.tokens // blocks[-1]) * units < 2 * len(agents):
             blocks.append(blocks[-1] // 2)
         return blocks
 
