@@ -74,6 +74,7 @@ class UnitCosts:
         self._core = core
         self._effects = frozenset(effects)
         self._tiles: dict[DTypeName, TileShape] = {}
+        self._stages: dict[tuple[BlockShape, bool], UnitWork] = {}
         self._attentions: dict[AttentionShape, UnitWork] = {}
         unit = self._unit
         levels = chip.levels(instance.cluster.cluster.name)
@@ -189,6 +190,13 @@ class UnitCosts:
     def stage(self, block: BlockShape, is_qk: bool) -> UnitWork:
         """One block of a pipeline: its scores, or its weights times values. The core scales queries before the first
         block, and outputs behind the last; the unit turns its left operand over strip by strip."""
+        if (block, is_qk) not in self._stages:
+            if len(self._stages) >= SHAPES_KEPT:
+                self._stages.clear()
+            self._stages[block, is_qk] = self._stage(block, is_qk)
+        return self._stages[block, is_qk]
+
+    def _stage(self, block: BlockShape, is_qk: bool) -> UnitWork:
         side, d = self._tile("f32").rows, block.head_dim
         strips = -(-block.rows // (2 * side))
         total, packed = NOTHING, 0.0

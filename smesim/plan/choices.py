@@ -238,6 +238,10 @@ class Choices:
             self._known_on_cores[roles] = found
         return self._known_on_cores[roles]
 
+    @cached_property
+    def _in_stages(self) -> Agents:
+        return Agents((*self._units.fastest, *self._cores.fastest))
+
     def _staged(self, operator: Attention) -> Choice:
         """Attention as a pipeline: the slower of both stages sets the pace. The units wait for the softmax of their
         last block if no other's products are left by then; the cores for the first scores, and at the end the products
@@ -262,7 +266,7 @@ class Choices:
         hand_over_s = blocks / pipeline.lanes * (sync.dispatch_s.value + sync.barrier_s.value)
         seconds = max(products_s, softmax_s) + hand_over_s
         parts = (1.0,) * (len(units) + len(cores))
-        return Choice("cooperative", Agents((*units, *cores)), parts, seconds, "compute", pipeline)
+        return Choice("cooperative", self._in_stages, parts, seconds, "compute", pipeline)
 
     def _rows_and_columns(self, mode: Mode, agents: Agents, operator: Linear) -> Choice | None:
         """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
