@@ -16,7 +16,7 @@ import numpy.typing as npt
 from smesim.exec.allocation import allocate
 from smesim.exec.device import Device, native
 from smesim.exec.lowp_tables import blocks_beside, table_beside
-from smesim.exec.probe.timing import Timing, repeat, repeat_in_turn
+from smesim.exec.probe.timing import Timing, repeat, seconds_in_turn
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.plan.program import Number
 
@@ -34,7 +34,11 @@ GEMV_PASSES, GEMV_REPEATS = 200, 7
 
 @dataclass(frozen=True)
 class WarmProduct:
-    """Times in seconds, taken while the yardstick on one thread ran at `product_flop_per_s`."""
+    """Times in seconds, when the yardstick on one thread runs at `product_flop_per_s`.
+
+    They are the fastest of all repeats: where a machine is now faster and now slower by a third, as a virtual one is
+    whose cores have neighbours, medians of short loops are of either state, and cannot be compared with each other.
+    """
 
     kstep_s: tuple[float, ...]
     """One k-step of a micro-tile of height 0 .. mr."""
@@ -60,11 +64,11 @@ class WarmProduct:
                 tiles.append(count)
         product_s: list[float] = []
         calls.append(lambda: product_s.append(yardstick.product_s()))
-        *seconds, _ = (timing.median for timing in repeat_in_turn(calls, repeats))
+        *seconds, _ = seconds_in_turn(calls, repeats).min(axis=0).tolist()
         a_tile_s = (np.array(seconds) / np.array(tiles)).reshape(mr, len(DEPTHS))
         kstep_s = _ksteps(a_tile_s)
         tile_s = float(np.maximum(np.median(a_tile_s[:, 0] - DEPTHS[0] * kstep_s), 0.0))
-        return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / float(np.median(product_s)))
+        return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / min(product_s))
 
 
 def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
