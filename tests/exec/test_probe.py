@@ -36,7 +36,7 @@ def in_little(patch: pytest.MonkeyPatch, repeats: int) -> None:
     patch.setattr(loops, "FMA_ITERATIONS", loops.FMA_ITERATIONS // 8)
     patch.setattr(loops, "READ_AT_LEAST_BYTES", loops.READ_AT_LEAST_BYTES // 8)
     patch.setattr(warm, "FLOP_A_CALL", warm.FLOP_A_CALL / 8)
-    patch.setattr(warm, "GEMV_PASSES", warm.GEMV_PASSES // 8)
+    patch.setattr(warm, "GEMV_ELEMENTS", warm.GEMV_ELEMENTS // 8)
     patch.setattr(yardstick, "MODEL", halved(yardstick.MODEL))
     little = {model: halved(model) for model in (WIDE, NARROW, MIXED)}
     patch.setattr(little_models, "MIXED", little[MIXED])

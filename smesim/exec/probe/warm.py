@@ -19,6 +19,7 @@ from smesim.exec.lowp_tables import blocks_beside, table_beside
 from smesim.exec.probe.timing import Timing, repeat, seconds_in_turn
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.plan.program import Number
+from smesim.workload.dtypes import BLOCK_ELEMENTS
 
 DEPTHS = (64, 512)
 PANELS = 4
@@ -28,8 +29,12 @@ FLOP_A_CALL = 2e7  # a fifth of a millisecond
 REPEATS = 25
 FEW_REPEATS = 9
 """Of products with weights in blocks, of which there are three kinds: the probe is to be short."""
-GEMV_K, GEMV_PANELS = 512, 8  # of a product with one row whose weights stay in a core's own cache
-GEMV_PASSES, GEMV_REPEATS = 200, 7
+GEMV_BYTES, GEMV_PANELS = 1 << 18, 8
+"""Of a product with one row whose weights stay in a core's own cache. As deep as they let it be: of a shallow one a
+good part is what begins and ends a panel, of which products of a model have little."""
+QUANTIZED_K = 512
+GEMV_ELEMENTS, GEMV_REPEATS = 6_000_000, 25  # some 0.2 ms each time
+QUANTIZED_PASSES, QUANTIZED_REPEATS = 200, 7
 
 
 @dataclass(frozen=True)
@@ -138,19 +143,21 @@ def operand(number: Number, elements: int) -> tuple[Any, ...]:
     return tuple(pointers)
 
 
-def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> Timing:
-    """Time per weight of a GEMV whose weights are in the core's own cache, seconds."""
+def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> float:
+    """Time per weight of a GEMV whose weights are in the core's own cache, the least that was seen, seconds."""
     ffi, _ = native()
     kernels = product_kernel(device, number)
-    n, k = GEMV_PANELS * kernels.nr, GEMV_K
+    n = GEMV_PANELS * kernels.nr
+    k = int(GEMV_BYTES / (n * number.n_bytes)) // BLOCK_ELEMENTS * BLOCK_ELEMENTS
+    passes = max(1, GEMV_ELEMENTS // (n * k))
     x = operand(Number.Q8 if number.lhs is Number.Q8 else Number.F32, k)
     rhs, (y,) = operand(number, n * k), operand(Number.F32, n)
 
     def multiply() -> None:
-        for _ in range(GEMV_PASSES):
+        for _ in range(passes):
             kernels.gemv(*x, *rhs, n, k, ffi.NULL, y, 0, GEMV_PANELS)
 
-    return repeat(multiply, GEMV_REPEATS).per(GEMV_PASSES * n * k)
+    return float(seconds_in_turn([multiply], GEMV_REPEATS).min()) / (passes * n * k)
 
 
 def _product(device: Device, height: int, k: int, number: Number) -> tuple[Callable[[], None], int]:
@@ -176,11 +183,11 @@ def quantize_seconds_per_element(device: Device) -> Timing:
     _, lib = native()
     table = blocks_beside(device.isa)
     quantize: Any = lib.sms_blocks_find(table.isa.encode()).quantize_lhs_q8
-    rows, k = table.mr, GEMV_K
+    rows, k = table.mr, QUANTIZED_K
     (x,), out = operand(Number.F32, rows * k), operand(Number.Q8, rows * k)
 
     def pack() -> None:
-        for _ in range(GEMV_PASSES):
+        for _ in range(QUANTIZED_PASSES):
             quantize(x, k, rows, k, table.mr, 0, 1, *out)
 
-    return repeat(pack, GEMV_REPEATS).per(GEMV_PASSES * rows * k)
+    return repeat(pack, QUANTIZED_REPEATS).per(QUANTIZED_PASSES * rows * k)
