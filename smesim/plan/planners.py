@@ -70,14 +70,13 @@ def roofline(
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """For each operator the mode that is predicted to end first; the simpler one where that saves little."""
-    workers = both_workers(chip, threads)
+    return _plan("roofline", graph, chip, both_workers(chip, threads), _first_to_end, forced, overlap, options)
 
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
-        good = [choice for choice in choices if choice.seconds <= limit]
-        return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
 
-    return _plan("roofline", graph, chip, workers, choose, forced, overlap, options)
+def _first_to_end(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
+    limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
+    good = [choice for choice in choices if choice.seconds <= limit]
+    return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
 
 
 PLANNERS: dict[str, Planner] = {"cpu_only": cpu_only, "matrix_only": matrix_only, "roofline": roofline}
@@ -186,11 +185,19 @@ def _plan(
     forced: Mapping[str, Mode] | None, overlap: bool, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
     planning = Planning(graph, chip, workers, forced, overlap, options)
-    entries = [
-        planning.entry(site, choose(graph.sites[site][0], possible) if possible else None)
+    return planning.plan(planner, _entries(planning, choose))
+
+
+def _entries(planning: Planning, choose: Chooser) -> list[OperatorPlan]:
+    return [
+        planning.entry(site, choose(planning.graph.sites[site][0], possible) if possible else None)
         for site, possible in planning.possible.items()
     ]
-    return planning.plan(planner, entries)
+
+
+def roofline_entries(planning: Planning) -> list[OperatorPlan]:
+    """The entries of `roofline` for the workers of a planning."""
+    return _entries(planning, _first_to_end)
 
 
 def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> tuple[Choice, ...]:
