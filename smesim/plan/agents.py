@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
@@ -31,7 +32,7 @@ SAMPLED_BLOCKS = 2
 """Of a prompt's blocks of tokens, whose times grow evenly with their place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agent:
     """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
     together get of its time; `numbers` is the format of the weights that it multiplies with.
@@ -52,28 +53,28 @@ class Agent:
     numbers: ProductFormat
     operand_bytes_per_s: float = float("inf")
 
-    @property
+    @cached_property
     def product_unit(self) -> UnitCosts | None:
         """What multiplies with weights if not the core: a unit that has instructions for their format."""
         return self.unit if self.unit is not None and self.unit.multiplies(self.numbers.name) else None
 
-    @property
+    @cached_property
     def multiplies_matrices(self) -> bool:
         """Whether it multiplies with weights itself, and does not leave that to the core that drives it."""
         return self.unit is None or self.product_unit is not None
 
-    @property
+    @cached_property
     def multiplies_vectors(self) -> bool:
         """The same of one row."""
         return self.unit is None or self.unit.multiplies_vectors(self.numbers.name)
 
-    @property
+    @cached_property
     def strip_height(self) -> int:
         """Rows of packed strips that suit it."""
         unit, numbers = self.product_unit, self.numbers.name
         return self.core.products(numbers).mr if unit is None else unit.rows_together(numbers)
 
-    @property
+    @cached_property
     def strength(self) -> float:
         """Panels of a middling product a second; to tell fast agents from slow ones."""
         return 1 / self.columns_s(64, 2 * NR, 4, 1024)
@@ -262,18 +263,3 @@ def _with_ports(units: list[Agent], network: LinkNetwork, chip: Chip, indices: S
     capacities = {link: network.bandwidth_bytes_per_s(link) for route in routes for link in route.links}
     rates = iter(max_min_rates([r.links for r in routes], [r.cap_bytes_per_s for r in routes], capacities))
     return [agent if agent.unit is None else replace(agent, operand_bytes_per_s=next(rates)) for agent in units]
-
-
-def streaming_rates(
-    network: LinkNetwork, agents: Sequence[Agent], wanted: Sequence[float] | None = None
-) -> list[float]:  # fmt: skip
-    """Bytes per second that each agent draws from memory when all of them do; none more than it wants."""
-    caps = [agent.cap_bytes_per_s for agent in agents]
-    if wanted is not None:
-        caps = [min(cap, want) for cap, want in zip(caps, wanted, strict=True)]
-    flows = [(agent.path, cap) for agent, cap in zip(agents, caps, strict=True)]
-    alike = Counter(flows)
-    paths, caps = [path for path, _ in alike], [cap for _, cap in alike]
-    capacities = {link: network.bandwidth_bytes_per_s(link) for path in paths for link in path}
-    rates = dict(zip(alike, max_min_rates(paths, caps, capacities, list(alike.values())), strict=True))
-    return [rates[flow] for flow in flows]

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
-from smesim.plan.agents import Agent, streaming_rates
+from smesim.plan.agents import Agent
+from smesim.plan.party import Party
 from smesim.plan.program import Number
 from smesim.plan.schema import Mode, OperatorPlan, Reason, RunnerUp
 from smesim.plan.tiles import of_packers, operator_tiles, share_bounds
@@ -82,9 +83,11 @@ class Appending:
         busy = [agent for agent, count in zip(agents, self._counts(entry, agents, len(tiles)), strict=True) if count]
         counts = [count for count in self._counts(entry, agents, len(tiles)) if count]
         written_bytes = WRITE_FACTOR * 2 * self._number.n_bytes * (end - begin) * self._operator.width
+        party = Party(self._network, tuple(busy))
+        rates = party.rates()
         task_s = [
-            max(self._task_s(agent, begin, end), written_bytes / rate)
-            for agent, rate in zip(busy, streaming_rates(self._network, busy), strict=True)
+            max(self._task_s(agent, begin, end), written_bytes / rates[group])
+            for agent, group in zip(busy, party.group_of, strict=True)
         ]
         if entry.assignment == "shared" and len(entry.workers) > 1:
             seconds = max(len(tiles) / sum(1 / s for s in task_s), min(task_s))

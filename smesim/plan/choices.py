@@ -9,15 +9,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
-from smesim.plan.agents import Agent, agents_of, on_cores, streaming_rates
+from smesim.plan.agents import Agent
 from smesim.plan.appending import Appending
 from smesim.plan.formats import cache_number, weights_format
+from smesim.plan.party import Staff
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
@@ -39,8 +38,7 @@ PIPELINE: dict[str, Any] = {"depth": 4, "query_block": 128, "key_block": 512}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
@@ -70,32 +68,21 @@ class Choices:
         self._graph = graph
         self._numbers = weights_format(graph)
         self._network = LinkNetwork.of(chip)
-        self._workers = workers
         self._known_s: dict[tuple[str, int], float] = {}
-        self.agents = agents_of(chip, workers, self._numbers)
-        self._cores = tuple(agent for agent in self.agents if agent.role == "cpu")
-        self._units = tuple(agent for agent in self.agents if agent.role == "matrix")
-
-    @cached_property
-    def _everybody(self) -> tuple[Agent, ...]:
-        """All workers on their cores."""
-        return on_cores(self._chip, self._workers, self._numbers)
+        self._staff = Staff.of(chip, workers, self._numbers)
+        self._cores, self._units = self._staff.cores, self._staff.units
 
     def of(self, operator: Operator) -> tuple[Choice, ...]:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
         self._known_s.clear()
-        teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", self._cores), ("matrix", self._units)]
+        cores, units = self._cores, self._units
         if isinstance(operator, Linear):
-            one_row = operator.m == 1
-            able = tuple(u for u in self._units if (u.multiplies_vectors if one_row else u.multiplies_matrices))
-            teams = [("cpu", self._cores), ("matrix", able)]
-            if one_row and self._units and not able:  # who drives a unit that cannot do it has a core that can
-                driving = tuple(agent for agent in self._everybody if agent.role == "matrix")
-                teams = [("cpu", tuple(a for a in self._everybody if a.role == "cpu")), ("matrix", driving)]
-        if all(team for _, team in teams):
-            teams.append(("cooperative", (*teams[1][1], *teams[0][1])))
+            cores, units = self._staff.able(operator.m == 1)
+        teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", cores), ("matrix", units)]
+        if cores and units:
+            teams.append(("cooperative", (*units, *cores)))
         found = [self._choice(mode, team, operator) for mode, team in teams if team]
         if isinstance(operator, Attention) and operator.tokens > 1 and self._units and self._cores:
             found.append(self._staged(operator))
@@ -119,8 +106,8 @@ class Choices:
         """The entry, with who packs keys and values where units take part."""
         if not self._units:
             return entry
-        number, on_own = cache_number(self._graph.dtypes.kv), on_cores(self._chip, self._workers, self._numbers)
-        cores = tuple(on_own[worker] for worker in entry.workers)
+        number = cache_number(self._graph.dtypes.kv)
+        cores = tuple(self._staff.everybody[worker] for worker in entry.workers)
         ways = Appending(self._chip, self._network, operator, number, entry, cores, self._units)
         return ways.with_packers()
 
@@ -147,7 +134,7 @@ class Choices:
                 agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
-        if sum(len(agent.workers) for agent in agents) > 1:
+        if self._staff.party(agents).workers > 1:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
 
@@ -168,7 +155,7 @@ class Choices:
         for parts in PAST_SPLITS:
             if parts == 2:  # parts of the past are work for cores, also for those who drive a unit
                 roles = {agent.role for agent in agents}
-                agents = tuple(agent for agent in self._everybody if agent.role in roles)
+                agents = tuple(agent for agent in self._staff.everybody if agent.role in roles)
             if parts > 1 and operator.past // parts < LEAST_PART:
                 break
             alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1))
@@ -214,7 +201,7 @@ class Choices:
     def _rows_and_columns(self, mode: Mode, agents: tuple[Agent, ...], operator: Linear) -> Choice | None:
         """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
         steps of columns, as many for each as for the others. None of one row, or for agents that are not alike."""
-        if operator.m == 1 or len(agents) == 1 or len({agent.kind for agent in agents}) > 1:
+        if operator.m == 1 or len(agents) == 1 or len(self._staff.party(agents).one_of) > 1:
             return None
         one, mr, sync = agents[0], strip_height(agents), self._chip.sync
         granule = one.granule(operator.m)
@@ -228,29 +215,25 @@ class Choices:
             seconds += sync.barrier_s.value
             if best is None or seconds < best.seconds:
                 best = Choice(mode, agents, (1.0,) * len(agents), seconds, "compute", row_parts=row_parts)
-        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / sum(streaming_rates(self._network, agents))
+        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / self._staff.party(agents).bytes_per_s
         return None if best is None or best.seconds < streamed_s else best
 
     def _columns(
         self, agents: tuple[Agent, ...], operator: Linear
     ) -> tuple[tuple[Agent, ...], list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
-        panels, mr = -(-operator.n // NR), strip_height(agents)
+        panels, mr, party = -(-operator.n // NR), strip_height(agents), self._staff.party(agents)
         panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
         steps: dict[str, tuple[int, float]] = {}
-        for agent in agents:
-            if agent.kind not in steps:
-                granule = agent.granule(operator.m)
-                steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
-        wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
-        rates = streaming_rates(self._network, agents, [wanted[agent.kind] for agent in agents])
-        paces = [(agent.kind, rate) for agent, rate in zip(agents, rates, strict=True)]
-        known = {
-            (kind, rate): Share(max(steps[kind][1], steps[kind][0] * panel_bytes / rate), steps[kind][0])
-            for kind, rate in dict.fromkeys(paces)
-        }
-        shares = [known[pace] for pace in paces]
-        taken, seconds = divide(shares, panels)
+        for kind, agent in party.one_of.items():
+            granule = agent.granule(operator.m)
+            steps[kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
+        rates = party.rates({kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()})
+        shares = [
+            Share(max(steps[kind][1], steps[kind][0] * panel_bytes / rate), steps[kind][0])
+            for kind, rate in zip(party.kinds, rates, strict=True)
+        ]
+        taken, seconds = divide([shares[group] for group in party.group_of], panels)
         chosen = [(agent, n) for agent, n in zip(agents, taken, strict=True) if n]
         computing = max(-(-n // steps[agent.kind][0]) * steps[agent.kind][1] for agent, n in chosen)
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
@@ -280,7 +263,7 @@ class Choices:
     def _streamed_s(self, operator: Operator, agents: tuple[Agent, ...]) -> float:
         """Seconds in which agents read all weights, keys and values of an operator from memory."""
         streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
-        return streamed / sum(streaming_rates(self._network, agents))
+        return streamed / self._staff.party(agents).bytes_per_s
 
     def _drawn(
         self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: float

@@ -19,7 +19,7 @@ from smesim.plan.choices import Choice, Choices
 from smesim.plan.formats import cache_number
 from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
-from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
+from smesim.plan.schema import Division, Mode, OperatorPlan, Plan, WorkerPlan
 from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
@@ -46,7 +46,7 @@ def cpu_only(
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """A plan that uses no matrix unit; PlanError if one is forced."""
-    return _plan("cpu_only", graph, chip, core_workers(chip, threads), _only("cpu"), forced, overlap, options)
+    return _plan("cpu_only", graph, chip, threads, forced, overlap, options)
 
 
 def matrix_only(
@@ -57,12 +57,7 @@ def matrix_only(
 
     What has one row only is left to the cores. PlanError if the chip has no unit that multiplies f32.
     """
-    workers = matrix_workers(chip, threads)
-
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        return _only("cpu" if operator.activation_rows == 1 else "matrix")(operator, choices)
-
-    return _plan("matrix_only", graph, chip, workers, choose, forced, overlap, options)
+    return _plan("matrix_only", graph, chip, threads, forced, overlap, options)
 
 
 def roofline(
@@ -70,14 +65,7 @@ def roofline(
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """For each operator the mode that is predicted to end first; the simpler one where that saves little."""
-    workers = both_workers(chip, threads)
-
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
-        good = [choice for choice in choices if choice.seconds <= limit]
-        return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
-
-    return _plan("roofline", graph, chip, workers, choose, forced, overlap, options)
+    return _plan("roofline", graph, chip, threads, forced, overlap, options)
 
 
 PLANNERS: dict[str, Planner] = {"cpu_only": cpu_only, "matrix_only": matrix_only, "roofline": roofline}
@@ -107,13 +95,26 @@ def parse_forced(text: str | None) -> dict[str, Mode]:
 Chooser = Callable[[Operator, tuple[Choice, ...]], Choice]
 
 
-def _only(mode: Mode) -> Chooser:
+def _only(mode: Mode, choices: tuple[Choice, ...]) -> Choice:
     """The choice of that mode; another where the operator cannot run in it."""
+    return next((choice for choice in choices if choice.mode == mode), choices[0])
 
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        return next((choice for choice in choices if choice.mode == mode), choices[0])
 
-    return choose
+def _soonest(choices: tuple[Choice, ...]) -> Choice:
+    """What ends first, of the modes that end about as soon the simplest."""
+    limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
+    good = [choice for choice in choices if choice.seconds <= limit]
+    return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
+
+
+_POLICIES: dict[str, tuple[Callable[[Chip, int | None], tuple[WorkerPlan, ...]], Chooser]] = {
+    "cpu_only": (core_workers, lambda operator, choices: _only("cpu", choices)),
+    "matrix_only": (
+        matrix_workers, lambda operator, choices: _only("cpu" if operator.activation_rows == 1 else "matrix", choices)
+    ),
+    "roofline": (both_workers, lambda operator, choices: _soonest(choices)),
+}  # fmt: skip
+"""Of each planner who works, and what it takes of the choices that there are."""
 
 
 class Planning:
@@ -160,6 +161,11 @@ class Planning:
             entry = entry.model_copy(update={"packers": self.choices.packers(operator)})
         return entry
 
+    def division(self, entries: Iterable[OperatorPlan]) -> Division:
+        """The entries as they go together: who reads what another writes reads it in one layout."""
+        reuse = self.options.get("layout_reuse", "full")
+        return Division(self.workers, with_out_layouts(self.graph, entries, reuse), reuse)
+
     def plan(self, planner: str, entries: Iterable[OperatorPlan]) -> Plan:
         return Plan(
             model=self.graph.config,
@@ -174,21 +180,38 @@ class Planning:
             planner=planner,
             stand_in=self.chip.has_stand_in,
             workers=self.workers,
-            operators=with_out_layouts(self.graph, entries, self.options.get("layout_reuse", "full")),
+            operators=self.division(entries).operators,
             **self.options,
         )
 
 
+def divide(
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None = None, *,
+    forced: Mapping[str, Mode] | None = None, overlap: bool = True, **options: Any,
+) -> Division:  # fmt: skip
+    """What a planner's plan says of who does what, for those who need no more than that."""
+    planning, entries = _entries(planner, graph, chip, threads, forced, overlap, options)
+    return planning.division(entries)
+
+
 def _plan(
-    planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...], choose: Chooser,
-    forced: Mapping[str, Mode] | None, overlap: bool, options: dict[str, Any],
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
+    overlap: bool, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
-    planning = Planning(graph, chip, workers, forced, overlap, options)
-    entries = [
+    planning, entries = _entries(planner, graph, chip, threads, forced, overlap, options)
+    return planning.plan(planner, entries)
+
+
+def _entries(
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
+    overlap: bool, options: dict[str, Any],
+) -> tuple[Planning, list[OperatorPlan]]:  # fmt: skip
+    workers, choose = _POLICIES[planner]
+    planning = Planning(graph, chip, workers(chip, threads), forced, overlap, options)
+    return planning, [
         planning.entry(site, choose(graph.sites[site][0], possible) if possible else None)
         for site, possible in planning.possible.items()
     ]
-    return planning.plan(planner, entries)
 
 
 def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> tuple[Choice, ...]:

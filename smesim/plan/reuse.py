@@ -8,7 +8,8 @@ is a whole pass away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -57,11 +58,16 @@ ROW_KERNELS = {
 def row_kernel(program: Rows, task: int) -> str:
     """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
     row = program.task_row(task)
-    number = Number(program.op_rows[row.op].rhs_dtype)
-    if row.kind in APPENDING:
+    return _row_kernel(row.kind, program.op_rows[row.op].rhs_dtype)
+
+
+@cache
+def _row_kernel(kind: int, rhs_dtype: int) -> str:
+    number = Number(rhs_dtype)
+    if kind in APPENDING:
         number = Number.F32  # of what is read; what is written narrower is written as often
-    number = number.lhs if TaskKind(row.kind) in PACKING else number
-    return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
+    number = number.lhs if kind in PACKING else number
+    return f"{ROW_KERNELS[TaskKind(kind)].rpartition('_')[0]}_{number.name.lower()}"
 
 
 _IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
@@ -143,8 +149,7 @@ def _settle(program: Program, distances: dict[str, Int64s]) -> None:
             values[first : first + n_ops] = values[first_like : first_like + n_ops]
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """What a task reads or writes of one buffer of its operator."""
 
     slot: str
@@ -195,7 +200,7 @@ def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
             width, written, read_number_bytes = op.k, ["packed"], number.packed_from.n_bytes
         case TaskKind.EMBED:
             read, number_bytes = ["weight"], number.n_bytes
-            if program.buffers["layout"][op.weight] == Layout.RHS_PACKED:
+            if program.buffer_row(op.weight)[2] == Layout.RHS_PACKED:
                 # A packed table is read a cache line a group of elements, as many as fill the bytes of an f32.
                 number_bytes = LINE_BYTES * number_bytes / F32_BYTES
         case TaskKind.ARGMAX:

@@ -105,8 +105,9 @@ class Rules:
         if choice.row_parts > 1:
             assignment = "static"
         elif isinstance(operator, Linear) and not choice.is_even:
-            slowest_s = max(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
-            fastest_s = min(agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents)
+            one_of = {agent.kind: agent for agent in choice.agents}.values()
+            panel_s = [agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in one_of]
+            slowest_s, fastest_s = max(panel_s), min(panel_s)
             part = tile.m / operator.m  # of the rows in a tile
             least_s = slowest_s * grain * part  # what the slowest draws last
             tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))

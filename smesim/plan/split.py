@@ -37,9 +37,13 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
     `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
     """
     alike = Counter(shares)
-    low, high = 0.0, min(share.seconds(panels) for share in alike)
     kinds = [(share.step_s, share.granule, count) for share, count in alike.items()]
-    fewest = [0] * len(kinds)  # steps that each kind can take within `low`, and within `high`
+    # If steps could be divided all would end at once; as they cannot, nobody ends later than a step behind that.
+    at_once = panels / sum(count * granule / step_s for step_s, granule, count in kinds)
+    low, high = at_once * (1 - ROUNDING), min(share.seconds(panels) for share in alike)
+    high = min(high, (at_once + max(share.step_s for share in alike)) * (1 + ROUNDING))
+    # Steps that each kind can take within `low`, which is too little or just enough, and within `high`.
+    fewest = [int(low / step_s) for step_s, _, _ in kinds]
     most_steps = [int(high / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
     for _ in range(STEPS_OF_BISECTION):
         middle = (low + high) / 2

@@ -45,14 +45,10 @@ class Costing:
     def __init__(self, chip: Chip, facts: Facts, crew: Crew, effects: Collection[str]) -> None:
         self._rows, self._ops = facts.rows, facts.rows.op_rows
         self._crew = crew
-        self._places = Places(chip, facts, crew.clusters, effects)
+        self._places = Places(chip, facts, effects)
         self._staged = AttentionCosting(facts, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = facts.op_keys
-        self._units = [
-            None if costs is None else UnitCosting(costs, self._places, cluster.name)
-            for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)
-        ]
 
     @classmethod
     def of(cls, chip: Chip, program: Program, effects: Collection[str]) -> Costing:
@@ -73,15 +69,15 @@ class Costing:
         return self._cost_of(task, self._rows.task_row(task), worker)
 
     def _cost_of(self, task: int, row: TaskRow, worker: int) -> TaskCost:
-        op, costing = self._ops[row.op], self._units[worker]
+        op, unit = self._ops[row.op], self._crew.unit_costs[worker]
         cluster, costs = self._crew.clusters[worker].name, self._crew.costs[self._crew.alike[worker][0]]
-        on_unit = None if costing is None else costing.cost(row, op)
-        if costing is not None and row.kind in STAGED_KINDS:
-            on_unit = self._staged.cost(row, cluster, costs, costing.costs)
+        if unit is not None and row.kind in STAGED_KINDS:
+            return self._staged.cost(row, cluster, costs, unit)
+        on_unit = None if unit is None else UnitCosting(unit, self._places, cluster).cost(row, op)
         return on_unit or self._cost(task, row, op, cluster, costs)
 
     def _cost(self, task: int, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
-        kind = TaskKind(row.kind)
+        kind = row.kind
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 # An expert with one row is multiplied with as a vector.
@@ -96,12 +92,13 @@ class Costing:
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
             case TaskKind.EXPERT_ROUTE:
-                table_bytes = float(self._rows.buffers["n_bytes"][op.input2])
+                table_bytes = float(self._rows.buffer_row(op.input2)[0])
                 level = self._places.level(cluster, table_bytes)
                 return TaskCost(0.0, 0.0, (Transfer(level, table_bytes),))
             case _ if kind in ROW_KERNELS:
-                return self._by_rows(task, cluster, costs)
-        raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
+                return self._by_rows(task, row, cluster, costs)
+        named, known = TaskKind(kind).name, ", ".join(k.name for k in TaskKind)
+        raise ProgramError(f"no cost is known for {named} tasks; known are {known}")
 
     @staticmethod
     def _expert_rows(row: TaskRow, op: OpRow) -> int:
@@ -172,9 +169,8 @@ class Costing:
         serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
-    def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
+    def _by_rows(self, task: int, row: TaskRow, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
-        row = self._rows.task_row(task)
         operands = row_operands(self._rows, task)
         rows = rows_of(self._rows, task)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
