@@ -101,6 +101,8 @@ def with_out_layouts(
 ) -> tuple[OperatorPlan, ...]:
     """The entries with each operator writing what all readers of its output want, where it can and is to."""
     entries = tuple(entries)
+    if not any(map(writes_packed, graph.operators)):
+        return entries
     read = read_layouts(graph, entries)
     wanted: dict[str, set[str]] = {}
     unpacked: dict[str, str] = {}

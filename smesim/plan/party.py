@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import inf
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.kept import kept_with
@@ -34,12 +35,15 @@ class Party:
         self._paths = [path for _, path, _ in groups]
         self._caps = [cap for _, _, cap in groups]
         self._capacities = {link: network.bandwidth_bytes_per_s(link) for path in self._paths for link in path}
+        self._shares = [bandwidth / len(agents) for bandwidth in self._capacities.values()] or [inf]
 
     def rates(self, wanted: Mapping[str, float] | None = None) -> list[float]:
         """Bytes per second that an agent of each group draws from memory when all do; none more than its kind wants."""
         caps = self._caps
         if wanted is not None:
             caps = [min(cap, wanted[kind]) for cap, kind in zip(caps, self.kinds, strict=True)]
+        if len(caps) == 1:
+            return [min(caps[0], *self._shares)]
         flows = list(zip(self._paths, caps, strict=True))
         alike = dict.fromkeys(flows, 0)
         for flow, count in zip(flows, self._counts, strict=True):

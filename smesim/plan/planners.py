@@ -20,7 +20,7 @@ from smesim.plan.formats import cache_number
 from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
 from smesim.plan.schema import Division, Mode, OperatorPlan, Plan, WorkerPlan
-from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
+from smesim.plan.teams import both_workers, core_workers, matrix_workers
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import KvAppend, Linear, Operator
@@ -137,7 +137,7 @@ class Planning:
                 raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
         self.overlap = overlap
         self.graph, self.chip, self.workers, self.options = graph, chip, workers, options
-        self.rules = Rules(chip, graph, workers, row_team(chip, workers))
+        self.rules = Rules(chip, graph, workers)
         self.choices = choices = Choices(chip, graph, workers)
         self.possible: dict[str, tuple[Choice, ...]] = {}
         for site, operators in graph.sites.items():

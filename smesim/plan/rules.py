@@ -20,7 +20,7 @@ from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
-from smesim.plan.teams import Team, team_of
+from smesim.plan.teams import Team, row_team, team_of
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import (
@@ -47,17 +47,16 @@ GEMM fetches its left operand from the shared cache once a tile."""
 
 
 class Rules:
-    """The rules for the workers of one plan; `rows` is who works row by row."""
+    """The rules for the workers of one plan."""
 
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...], rows: Team) -> None:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...]) -> None:
         self.chip = chip
         self.graph = graph
         self.workers = workers
-        self.rows = rows
 
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""
-        team, numbers = self.rows, operator_format(self.graph, operator)
+        team, numbers = row_team(self.chip, self.workers), operator_format(self.graph, operator)
         guess = estimate(operator, self.graph, self.chip, team)
         if isinstance(operator, KvAppend):
             tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)

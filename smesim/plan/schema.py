@@ -62,7 +62,7 @@ class WorkerPlan(_Part):
 
 
     def __hash__(self) -> int:
-        return self.core  # no two workers of a plan are on one core
+        return self.core if self.unit is None else -2 - self.core  # no two workers of a plan are on one core
 
 
 class TileShape(_Part):

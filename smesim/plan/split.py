@@ -2,17 +2,15 @@
 
 The work of each agent grows in steps: a core takes panel by panel, a matrix unit a block of panels at a time, and
 nobody is faster for taking less than a step. The best division is the one in which the last to end ends earliest; it
-is found by asking how many panels all can take together within a time, and narrowing that time down.
+is found by asking how many panels all can take together until a time, and going on from step to step.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-STEPS_OF_BISECTION = 40
 ROUNDING = 1e-9
 
 
@@ -25,51 +23,38 @@ class Share(NamedTuple):
     def seconds(self, panels: int) -> float:
         return -(-panels // self.granule) * self.step_s
 
-    def within(self, limit_s: float, panels: int) -> int:
-        """The most panels, up to `panels`, that take no longer than `limit_s`."""
-        steps = int(limit_s / self.step_s * (1 + ROUNDING))
-        return min(steps * self.granule, panels)
-
 
 def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
     """Panels of each that takes part, which add up to `panels`, and when the last of them ends.
 
     `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
     """
-    alike = Counter(shares)
-    kinds = [(share.step_s, share.granule, count) for share, count in alike.items()]
-    # If steps could be divided all would end at once; as they cannot, nobody ends later than a step behind that.
-    at_once = panels / sum(count * granule / step_s for step_s, granule, count in kinds)
-    low, high = at_once * (1 - ROUNDING), min(share.seconds(panels) for share in alike)
-    high = min(high, (at_once + max(share.step_s for share in alike)) * (1 + ROUNDING))
-    # Steps that each kind can take within `low`, which is too little or just enough, and within `high`.
-    fewest = [int(low / step_s) for step_s, _, _ in kinds]
-    most_steps = [int(high / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
-    for _ in range(STEPS_OF_BISECTION):
-        middle = (low + high) / 2
-        together = 0
-        steps = []
-        for step_s, granule, count in kinds:  # `Share.within`, written out: it is asked so often
-            taking = int(middle / step_s * (1 + ROUNDING))
-            steps.append(taking)
-            together += min(taking * granule, panels) * count
-        if together >= panels:
-            high, most_steps = middle, steps
-        else:
-            low, fewest = middle, steps
-        if sum(most_steps) - sum(fewest) == 1:
-            break  # nobody's last step lies between but the one without which it would be too little
-    most = {share: share.within(high, panels) for share in alike}
+    counts = dict.fromkeys(shares, 0)
+    for share in shares:
+        counts[share] += 1
+    kinds = [(step_s, granule, count) for (step_s, granule), count in counts.items()]
+    # If steps could be divided all would end at once, and nobody ends earlier; from there step by step.
+    at_once_s = panels / sum([count * granule / step_s for step_s, granule, count in kinds])
+    end_s = at_once_s * (1 - ROUNDING)
+    steps = [int(end_s / step_s) for step_s, _, _ in kinds]
+    while sum([min(n * granule, panels) * count for n, (_, granule, count) in zip(steps, kinds, strict=True)]) < panels:
+        end_s = min([(n + 1) * step_s for n, (step_s, _, _) in zip(steps, kinds, strict=True)])
+        steps = [int(end_s / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
+    most = {share: min(n * share.granule, panels) for share, n in zip(counts, steps, strict=True)}
     taken = [most[share] for share in shares]
     surplus = sum(taken) - panels
-    end_s = {share: share.seconds(n) for share, n in most.items()}
-    ends = [(-end_s[share], i) for i, share in enumerate(shares) if most[share]]
+    last_s = {share: share.seconds(n) for share, n in most.items()}
+    ends = [(-last_s[share], i) for i, share in enumerate(shares) if most[share]]
     heapq.heapify(ends)
     while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
-        slowest = heapq.heappop(ends)[1]
-        back = min(surplus, shares[slowest].granule, taken[slowest])
-        taken[slowest] -= back
+        slowest = ends[0][1]
+        step_s, granule = shares[slowest]
+        left = taken[slowest]
+        back = min(surplus, granule, left)
         surplus -= back
-        if taken[slowest]:
-            heapq.heappush(ends, (-shares[slowest].seconds(taken[slowest]), slowest))
+        taken[slowest] = left = left - back
+        if left:
+            heapq.heapreplace(ends, (-(-(-left // granule) * step_s), slowest))
+        else:
+            heapq.heappop(ends)
     return taken, -ends[0][0]

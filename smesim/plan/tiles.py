@@ -72,26 +72,35 @@ def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, total)
 
 
-def _even_ranges(begin: int, end: int, step: int, matrix: int) -> Iterator[tuple[int, int]]:
+Owned = tuple[int, int, int | None]
+"""A range, and who runs it where that is given."""
+
+
+def _even_ranges(begin: int, end: int, step: int, matrix: int, owner: int | None = None) -> list[Owned]:
     """Ranges of `step`; a new one begins with each matrix of so many panels (or strips)."""
+    found = []
     while begin < end:
         upto = min(begin + step, end, (begin // matrix + 1) * matrix)
-        yield begin, upto
+        found.append((begin, upto, owner))
         begin = upto
+    return found
 
 
-def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
+def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> list[Owned]:
     """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
+    found: list[Owned] = []
+    shares, grain = 2 * len(entry.workers), entry.grain
     while begin < end:
-        size = min(step, (end - begin) // (2 * len(entry.workers)))
-        size = max(entry.grain, size - size % entry.grain)
+        size = min(step, (end - begin) // shares)
+        size = max(grain, size - size % grain)
         upto = min(begin + size, end, (begin // matrix + 1) * matrix)
-        yield begin, upto
+        found.append((begin, upto, None))
         begin = upto
+    return found
 
 
 STATIC_PART = 3 / 4
@@ -100,12 +109,12 @@ STATIC_PART = 3 / 4
 
 def _column_ranges(
     operator: Linear | GroupedLinear, entry: OperatorPlan, matrices: int = 1
-) -> list[tuple[int, int, int | None]]:
+) -> list[Owned]:
     """Ranges of panels, and whose they are. Of several `matrices` panels are counted on from one to the next."""
     return _divided(-(-operator.n // NR), max(1, entry.tile.n // NR), entry, matrices)
 
 
-def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> list[tuple[int, int, int | None]]:
+def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> list[Owned]:
     """Ranges of the panels (or strips) of matrices of so many, and whose they are: even ones, or guided where the
     workers draw them.
 
@@ -114,14 +123,14 @@ def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> 
     """
     total = matrix * matrices
     if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
-        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, matrix)]
+        return _even_ranges(0, total, step, matrix)
     divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
-    found: list[tuple[int, int, int | None]] = []
+    found: list[Owned] = []
     begin = 0
     for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
-        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, matrix)]
+        found += _even_ranges(begin, upto, step, matrix, worker)
         begin = upto
-    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, matrix, entry))]
+    return found + _guided_ranges(begin, total, step, matrix, entry)
 
 
 def share_bounds(entry: OperatorPlan, total: int) -> list[int]:

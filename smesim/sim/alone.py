@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate, chain
+from struct import Struct
 from typing import Any
 
 from smesim.errors import ProgramError
@@ -31,6 +32,8 @@ from smesim.sim.facts import facts_of_sketch
 from smesim.sim.fluid import check_amount
 
 POOL = int(EntryKind.POOL)
+WORK, FLOW = Struct("ddiii0d").pack, Struct("di0d").pack
+"""A work and a flow as C has them; `0d` fills them up to where the next one may begin."""
 Kind = tuple[Path, float]
 """Flows of one kind take the same path with the same cap."""
 
@@ -81,14 +84,12 @@ class Ground:
         unit_of: dict[str | None, int] = {path[0]: i for i, (path, _) in enumerate(unit_kinds)}
         self.units = ([-1] * len(crew.cores), [unit_of.get(agent.unit, -1) for agent in crew.units])
         together = {name: rate for name, (rate, _) in machine.units.items()}
-        self.machine = {
-            "dispatch_s": machine.dispatch_s,
-            "barrier_s": machine.barrier_s,
+        self.machine = self._array("struct sms_sim_machine[]", [{
+            "dispatch_s": machine.dispatch_s, "barrier_s": machine.barrier_s,
             "links": self._network(dict(machine.links), kinds, machine.contention),
             "units": self._network(together, unit_kinds, machine.shared_units),
-            "columns": len(crew.teams),
-            "column_of": self.column_of,
-        }
+            "columns": len(crew.teams), "column_of": self.column_of,
+        }])  # fmt: skip
 
     def _task_kinds(self) -> Any:
         """How the classes of tasks follow from their kinds and ranges."""
@@ -115,12 +116,12 @@ class Ground:
 
 
 class _Table:
-    """The works of one operator, and their flows."""
+    """The works of one operator, and their flows, as they lie in C's memory."""
 
     def __init__(self, ground: Ground) -> None:
         self._kinds, self._units = ground.kinds, ground.units
-        self.works: list[tuple[float, float, int, int, int]] = []
-        self.flows: list[tuple[float, int]] = []
+        self.works, self.flows = bytearray(), bytearray()
+        self._n_works = self._n_flows = 0
 
     def add(self, worker: int, cost: TaskCost) -> int:
         """The place of a work, laid over the links as `Works` does it: one flow a level."""
@@ -128,15 +129,21 @@ class _Table:
         by_level: dict[str, float] = {}
         for level, n_bytes in transfers:
             by_level[level] = by_level.get(level, 0.0) + n_bytes
-        kinds, begin = self._kinds[on_unit][worker], len(self.flows)
+        kinds, begin = self._kinds[on_unit][worker], self._n_flows
+        self._n_flows += len(by_level)
         for level, n_bytes in by_level.items():
-            check_amount(n_bytes)
-            self.flows.append((n_bytes, kinds[level]))
+            if not n_bytes < math.inf:
+                check_amount(n_bytes)
+            self.flows += FLOW(n_bytes, kinds[level])
         compute_s, unit = whole_ticks(compute_s), self._units[on_unit][worker]
         if unit >= 0:
             check_amount(compute_s)
-        self.works.append((compute_s, whole_ticks(serial_s), unit, begin, len(self.flows)))
-        return len(self.works) - 1
+        self.works += WORK(compute_s, whole_ticks(serial_s), unit, begin, self._n_flows)
+        self._n_works += 1
+        return self._n_works - 1
+
+
+_PIECES = ("tasks", "before_begin", "before", "queue_begin", "queue", "pool_begin", "pool_tasks")
 
 
 class Drawn:
@@ -144,18 +151,21 @@ class Drawn:
 
     def __init__(self, ground: Ground, sketch: Sketch) -> None:
         self._ground, self._new = ground, ground.ffi.new
-        self._n_tasks, self._op = len(sketch.tasks), sketch.op
+        self._n_tasks, op = len(sketch.tasks), sketch.op
         queues = [[-1 - index if kind == POOL else index for kind, index in queue] for queue in sketch.entries]
-        op = sketch.op
-        self._arrays = {
-            "tasks": self._new("int32_t[]", [*chain.from_iterable(sketch.tasks)]),
-            **self._grouped("before_begin", "before", sketch.predecessors),
-            **self._grouped("queue_begin", "queue", queues),
-            **self._grouped("pool_begin", "pool_tasks", sketch.pools),
-        }
+        # All numbers lie in one array, one piece behind the other: C is handed where each begins.
+        numbers = [*chain.from_iterable(sketch.tasks)]
+        begins = [0]
+        for groups in (sketch.predecessors, queues, sketch.pools):
+            begins.append(len(numbers))
+            numbers += accumulate(map(len, groups), initial=0)
+            begins.append(len(numbers))
+            numbers += chain.from_iterable(groups)
+        self._numbers = self._new("int32_t[]", numbers)
+        pieces = {name: self._numbers + begin for name, begin in zip(_PIECES, begins, strict=True)}
         counts = {"n_tasks": self._n_tasks, "n_workers": len(queues), "n_pools": len(sketch.pools)}
         operator = {"m": op.m, "n": op.n, "lhs_mr": op.lhs_mr}
-        self._in_c = self._new("struct sms_sim_sketch *", {**counts, **operator, **self._arrays})
+        self._in_c = self._new("struct sms_sim_sketch *", {**counts, **operator, **pieces})
         self._class_of = self._new("int32_t[]", self._n_tasks)
 
     def classes(self) -> list[tuple[int, Sequence[int]]]:
@@ -172,22 +182,15 @@ class Drawn:
 
     def last_end_s(self, table: _Table, work_of: Sequence[int]) -> float:
         """Simulates the sketch; `work_of` has, class by class, the work of each team."""
-        ground, new = self._ground, self._new
-        works, flows = new("struct sms_sim_work[]", table.works), new("struct sms_sim_flow[]", table.flows)
-        classes = new("int32_t[]", work_of)
-        tables = {
-            "n_works": len(table.works), "n_flows": len(table.flows), "works": works, "flows": flows,
-            "work_of": classes,
-        }  # fmt: skip
-        machine, found = new("struct sms_sim_machine *", {**ground.machine, **tables}), new("double *")
+        ground, new, read = self._ground, self._new, self._ground.ffi.from_buffer
+        works, flows = read("struct sms_sim_work[]", table.works), read("struct sms_sim_flow[]", table.flows)
+        classes, found = new("int32_t[]", work_of), new("double *")
+        machine = new("struct sms_sim_machine *", ground.machine[0])
+        machine.n_works, machine.n_flows = len(works), len(flows)
+        machine.works, machine.flows, machine.work_of = works, flows, classes
         status = ground.lib.sms_sim_last_end(self._in_c, machine, self._class_of, found)
         if status != ground.lib.SMS_SIM_OK:
             raise ProgramError(f"the operator cannot run: {compiled.problem(status)}")
         if math.isnan(found[0]):
             raise ProgramError("a task of the operator never runs; accepted: each task in one queue or pool")
         return float(found[0])
-
-    def _grouped(self, begin: str, flat: str, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """Numbers one group behind the other, and where each begins."""
-        bounds = [0, *accumulate(map(len, groups))]
-        return {begin: self._new("int32_t[]", bounds), flat: self._new("int32_t[]", [*chain.from_iterable(groups), 0])}

@@ -280,9 +280,8 @@ def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozense
 
 
 def _answer(plan: Plan | Division, graph: OperatorGraph, time_s: float) -> Answer:
-    modes = Counter(entry.mode for entry in plan.operators)
-    alone = len(plan.operators) == 1
-    reason = plan.operators[0].reason
+    alone, first = len(plan.operators) == 1, plan.operators[0]
+    modes = sorted(Counter(entry.mode for entry in plan.operators).items()) if not alone else []
     flop, moved_bytes, memory_bytes, rows = kept_with(graph, "totals", lambda: _totals(graph))
     return Answer(
         time_s=time_s,
@@ -292,8 +291,8 @@ def _answer(plan: Plan | Division, graph: OperatorGraph, time_s: float) -> Answe
         rows=rows,
         workers=len(plan.workers),
         units=len({worker.unit for worker in plan.workers} - {None}),
-        mode=next(iter(modes)) if alone else " ".join(f"{mode}:{n}" for mode, n in sorted(modes.items())),
-        bound=reason.bound if alone and reason is not None else None,
+        mode=first.mode if alone else " ".join(f"{mode}:{n}" for mode, n in modes),
+        bound=first.reason.bound if alone and first.reason is not None else None,
     )
 
 
@@ -312,7 +311,7 @@ def _how(entry: OperatorPlan) -> Hashable:
 def _content(named: Chip | ModelConfig | None) -> str:
     if isinstance(named, Chip):
         return fingerprint(named)
-    return "" if named is None else named.model_dump_json()
+    return "" if named is None else hashlib.sha256(named.model_dump_json().encode()).hexdigest()
 
 
 def _shape(alone: OperatorGraph) -> tuple[Hashable, ...]:
