@@ -17,7 +17,7 @@ from smesim.plan.agents import Agent
 from smesim.plan.party import Party
 from smesim.plan.program import Number
 from smesim.plan.schema import Mode, OperatorPlan, Reason, RunnerUp
-from smesim.plan.tiles import of_packers, operator_tiles, share_bounds
+from smesim.plan.tiles import Hands, operator_tiles, packing_hands, share_bounds
 from smesim.workload.operators import KvAppend
 
 WRITE_FACTOR = 2.0
@@ -69,19 +69,20 @@ class Appending:
     def _way(self, mode: Mode, agents: Sequence[Agent]) -> _Way:
         drivers = tuple(worker for agent in agents for worker in agent.workers) if mode == "matrix" else ()
         entry = self._entry.model_copy(update={"packers": drivers})
-        return _Way(mode, entry, self._seconds(of_packers(entry), agents))
+        return _Way(mode, entry, self._seconds(entry, packing_hands(entry), agents))
 
     def _task_s(self, agent: Agent, begin: int, end: int) -> float:
         operator = self._operator
         return agent.append_s(operator.past + begin, operator.past + end, 1, operator.width, self._number.n_bytes)
 
-    def _seconds(self, entry: OperatorPlan, agents: Sequence[Agent]) -> float:
+    def _seconds(self, entry: OperatorPlan, hands: Hands, agents: Sequence[Agent]) -> float:
         """Until all tasks have ended, if the longest stands for all: computing, or writing to memory at what each has
         of its bandwidth."""
         tiles = operator_tiles(self._operator, entry)
         begin, end = max((tile.ranges[:2] for tile in tiles), key=lambda tokens: tokens[1] - tokens[0])
-        busy = [agent for agent, count in zip(agents, self._counts(entry, agents, len(tiles)), strict=True) if count]
-        counts = [count for count in self._counts(entry, agents, len(tiles)) if count]
+        counts = self._counts(hands, agents, len(tiles))
+        busy = [agent for agent, count in zip(agents, counts, strict=True) if count]
+        counts = [count for count in counts if count]
         written_bytes = WRITE_FACTOR * 2 * self._number.n_bytes * (end - begin) * self._operator.width
         party = Party(self._network, tuple(busy))
         rates = party.rates()
@@ -89,16 +90,16 @@ class Appending:
             max(self._task_s(agent, begin, end), written_bytes / rates[group])
             for agent, group in zip(busy, party.group_of, strict=True)
         ]
-        if entry.assignment == "shared" and len(entry.workers) > 1:
+        if hands.assignment == "shared" and len(hands.workers) > 1:
             seconds = max(len(tiles) / sum(1 / s for s in task_s), min(task_s))
         else:
             seconds = max(count * s for count, s in zip(counts, task_s, strict=True))
-        sync, rounds = self._chip.sync, -(-len(tiles) // len(entry.workers))
+        sync, rounds = self._chip.sync, -(-len(tiles) // len(hands.workers))
         return seconds + rounds * sync.dispatch_s.value + (sync.barrier_s.value if len(tiles) > 1 else 0.0)
 
     @staticmethod
-    def _counts(entry: OperatorPlan, agents: Sequence[Agent], tiles: int) -> list[int]:
+    def _counts(hands: Hands, agents: Sequence[Agent], tiles: int) -> list[int]:
         """How many of the tiles are each agent's, if they are divided as static ones are."""
-        bounds = [0, *share_bounds(entry, tiles)]
-        of_worker = {worker: end - begin for worker, begin, end in zip(entry.workers, bounds, bounds[1:], strict=False)}
+        bounds = [0, *share_bounds(len(hands.workers), hands.shares, tiles)]
+        of_worker = {worker: end - begin for worker, begin, end in zip(hands.workers, bounds, bounds[1:], strict=False)}
         return [sum(of_worker[worker] for worker in agent.workers) for agent in agents]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -117,7 +118,8 @@ class Segment:
         return int.from_bytes(digest[:8], "little")
 
 
-def worker_places(workers: Sequence[WorkerPlan]) -> tuple[tuple[int, int, int], ...]:
+@lru_cache(maxsize=256)
+def worker_places(workers: tuple[WorkerPlan, ...]) -> tuple[tuple[int, int, int], ...]:
     """Core, role and unit of each worker, as a program numbers them."""
     return tuple(
         (w.core, CPU_ROLE if w.role == "cpu" else MATRIX_ROLE, NO_UNIT if w.unit is None else w.unit)

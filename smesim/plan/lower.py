@@ -45,11 +45,13 @@ from smesim.plan.sketch import Sketch
 from smesim.plan.tiles import (
     ROUTE_TILE,
     STATIC_PART,
+    Hands,
     Tile,
-    of_packers,
+    hands_of,
     operator_facts,
     operator_tiles,
     pack_tiles,
+    packing_hands,
     share_bounds,
 )
 from smesim.workload.graph import Block, OperatorGraph
@@ -226,11 +228,11 @@ class _Lowering:
         else:
             self.ops.append(tuple(columns.values()))
             packs = isinstance(operator, KvAppend) and entry.packers
-            self.add_tasks(op, alike.tiles, of_packers(entry) if packs else entry, reads, writes)
+            self.add_tasks(op, alike.tiles, packing_hands(entry) if packs else hands_of(entry), reads, writes)
         if isinstance(operator, Router) and operator.routed:
             # Whoever reads what was chosen reads by the table, and waits for it.
             table = self.buffers.routing(operator.outputs[0])
-            self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
+            self.add_tasks(op, [ROUTE_TILE], hands_of(entry), writes[:1], [writes[0], table])
         # Keys and values, and what a router chose, have one layout each; they are a layer's own, and left out.
         for name in operator.outputs:
             if self.graph.tensors[name].role is not TensorRole.ACTIVATION:
@@ -255,7 +257,7 @@ class _Lowering:
         is_row_major = form.unpacked == ROW_MAJOR
         source = self.buffers.of(tensor) if is_row_major else self.buffers.packed(tensor, lhs_layout(form.unpacked))
         reads = [source, *(self.buffers.of(name) for name in operator.inputs[1:])]
-        self.add_tasks(op, pack_tiles(operator, entry), of_packers(entry), reads, [packed])
+        self.add_tasks(op, pack_tiles(operator, entry), packing_hands(entry), reads, [packed])
         self.layouts[at] = there | {layout}
         return packed, source
 
@@ -271,13 +273,13 @@ class _Lowering:
                     f" accepted: the same out_layout and lhs_layout, or an out_layout of {wanted!r}"
                 )
 
-    def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
+    def add_tasks(self, op: int, tiles: list[Tile], hands: Hands, reads: list[int], writes: list[int]) -> None:
         """Add the tasks of one stage, after everything they depend on, and record what they touched."""
         after = self.dependencies(reads, writes)
         first = len(self.tasks)
         self.tasks += [[op, kind, ANY_WORKER, *bounds, slot, state] for kind, bounds, slot, state, _ in tiles]
         self.predecessors += [after] * len(tiles)
-        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
+        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], hands)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
         self.record(reads, writes, done)
 
@@ -286,8 +288,8 @@ class _Lowering:
     ) -> None:
         """Attention whose tasks hand something to each other: parts and what combines them, or a pipeline's stages."""
         if entry.pipeline is None:
-            self.add_tasks(op, part_tiles(operator, entry), entry, reads, [handover])
-            self.add_tasks(op, combine_tiles(operator, entry), entry, [handover], writes)
+            self.add_tasks(op, part_tiles(operator, entry), hands_of(entry), reads, [handover])
+            self.add_tasks(op, combine_tiles(operator, entry), hands_of(entry), [handover], writes)
             return
         writes = [*writes, handover]
         after = self.dependencies(reads, writes)
@@ -338,20 +340,23 @@ class _Lowering:
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
-    def assign(self, tasks: range, owners: list[int | None], entry: OperatorPlan) -> None:
-        """Put tasks into queues: those with an owner into its own, the others as the entry's assignment says."""
-        workers = entry.workers
-        owned = [(task, owner) for task, owner in zip(tasks, owners, strict=True) if owner is not None]
-        free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
-        for task, owner in owned:
-            self.give(task, owner)
+    def assign(self, tasks: range, owners: list[int | None], hands: Hands) -> None:
+        """Put tasks into queues: those with an owner into its own, the others as the assignment says."""
+        workers, assignment, shares = hands
+        free: Sequence[int] = tasks
+        owned = owners.count(None) < len(owners)
+        if owned:
+            free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
+            for task, owner in zip(tasks, owners, strict=True):
+                if owner is not None:
+                    self.give(task, owner)
         n_static = len(free)
-        if len(workers) > 1 and (entry.assignment == "shared" or owned):
+        if len(workers) > 1 and (assignment == "shared" or owned):
             n_static = 0
-        elif entry.assignment == "static_then_shared":
+        elif assignment == "static_then_shared":
             n_static = int(len(free) * STATIC_PART)
         begin = 0
-        for worker, end in zip(workers, share_bounds(entry, n_static), strict=True):
+        for worker, end in zip(workers, share_bounds(len(workers), shares, n_static) if n_static else (), strict=False):
             for task in free[begin:end]:
                 self.give(task, worker)
             begin = end

@@ -55,14 +55,9 @@ ROW_KERNELS = {
 """Kernels that work row by row: the names by which the probe fits them and the simulator costs them, in f32."""
 
 
-def row_kernel(program: Rows, task: int) -> str:
-    """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
-    row = program.task_row(task)
-    return _row_kernel(row.kind, program.op_rows[row.op].rhs_dtype)
-
-
 @cache
-def _row_kernel(kind: int, rhs_dtype: int) -> str:
+def row_kernel(kind: int, rhs_dtype: int) -> str:
+    """The kernel of tasks that work row by row, in the format that they read or write weights' partners in."""
     number = Number(rhs_dtype)
     if kind in APPENDING:
         number = Number.F32  # of what is read; what is written narrower is written as often
@@ -163,25 +158,21 @@ def _strip_rows(row: TaskRow, op: OpRow) -> int:
     return row.end0 * m // strips - row.begin0 * m // strips
 
 
-def rows_of(program: Rows, task: int) -> int:
+def rows_of(row: TaskRow, op: OpRow) -> int:
     """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
-    row = program.task_row(task)
-    if row.kind in STRIP_KINDS:
-        return _strip_rows(row, program.op_rows[row.op])
-    return row.end0 - row.begin0
+    return _strip_rows(row, op) if row.kind in STRIP_KINDS else row.end0 - row.begin0
 
 
-def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
+def row_operands(program: Rows, row: TaskRow) -> tuple[Operand, ...]:
     """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
 
     Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.
     """
-    row = program.task_row(task)
     op = program.op_rows[row.op]
     kind = TaskKind(row.kind)
     number = Number(op.rhs_dtype)
     number_bytes, read_number_bytes = number.lhs.n_bytes, float(F32_BYTES)
-    rows = rows_of(program, task)
+    rows = rows_of(row, op)
     read, written = ["input0"], ["output0"]
     width = op.n
     match kind:

@@ -17,7 +17,7 @@ from smesim.plan import formats
 from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import Number, TaskKind
-from smesim.plan.schema import OperatorPlan
+from smesim.plan.schema import Assignment, OperatorPlan
 from smesim.workload.operators import (
     Add,
     Attention,
@@ -127,15 +127,15 @@ def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> 
     divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
     found: list[Owned] = []
     begin = 0
-    for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
+    for worker, upto in zip(entry.workers, share_bounds(len(entry.workers), entry.shares, divided), strict=True):
         found += _even_ranges(begin, upto, step, matrix, worker)
         begin = upto
     return found + _guided_ranges(begin, total, step, matrix, entry)
 
 
-def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
-    """Where each worker's part of `total` ends, by the entry's shares, equal ones if it has none."""
-    return _share_bounds(entry.shares or (1.0,) * len(entry.workers), total)
+def share_bounds(workers: int, shares: tuple[float, ...], total: int) -> list[int]:
+    """Where the part of `total` of each of so many workers ends, by their shares, equal ones if they have none."""
+    return _share_bounds(shares or (1.0,) * workers, total)
 
 
 @lru_cache(maxsize=4096)
@@ -167,9 +167,9 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
             for columns in ranges(panels, panel_step)
         ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
-    row_ranges = [*ranges(strips, strip_step)]
+    row_ranges, kind = [*ranges(strips, strip_step)], TaskKind.GEMM
     return [
-        Tile(TaskKind.GEMM, (first, last, begin, end, 0, 0), 0, 0, who)
+        Tile(kind, (first, last, begin, end, 0, 0), 0, 0, who)
         for begin, end, who in _column_ranges(operator, entry)
         for first, last in row_ranges
     ]
@@ -279,12 +279,23 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     return _TILES[type(operator)](operator, entry)
 
 
-def of_packers(entry: OperatorPlan) -> OperatorPlan:
-    """The entry as those see it who pack for it. Their parts are equal: shares are of the product's columns, and may be
-    very different."""
-    own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
-    own["assignment"] = "shared" if entry.assignment == "shared" else "static"
-    return entry.model_copy(update=own)
+class Hands(NamedTuple):
+    """Who does the tasks of a stage of an operator, and how they are handed out: as an entry of the plan says it."""
+
+    workers: tuple[int, ...]
+    assignment: Assignment
+    shares: tuple[float, ...]
+
+
+def hands_of(entry: OperatorPlan) -> Hands:
+    """Those who do an operator."""
+    return Hands(entry.workers, entry.assignment, entry.shares)
+
+
+def packing_hands(entry: OperatorPlan) -> Hands:
+    """Those who pack for an operator. Their parts are equal: shares are of the product's columns, and may be very
+    different."""
+    return Hands(entry.packers or entry.workers, "shared" if entry.assignment == "shared" else "static", ())
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:

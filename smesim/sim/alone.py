@@ -129,16 +129,15 @@ class _Table:
         by_level: dict[str, float] = {}
         for level, n_bytes in transfers:
             by_level[level] = by_level.get(level, 0.0) + n_bytes
-        kinds, begin = self._kinds[on_unit][worker], self._n_flows
-        self._n_flows += len(by_level)
+        kinds, unit, begin = self._kinds[on_unit][worker], self._units[on_unit][worker], self._n_flows
         for level, n_bytes in by_level.items():
             if not n_bytes < math.inf:
                 check_amount(n_bytes)
             self.flows += FLOW(n_bytes, kinds[level])
-        compute_s, unit = whole_ticks(compute_s), self._units[on_unit][worker]
+        self._n_flows = end = begin + len(by_level)
         if unit >= 0:
             check_amount(compute_s)
-        self.works += WORK(compute_s, whole_ticks(serial_s), unit, begin, self._n_flows)
+        self.works += WORK(whole_ticks(compute_s), whole_ticks(serial_s), unit, begin, end)
         self._n_works += 1
         return self._n_works - 1
 
