@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import accumulate
 
 import numpy as np
@@ -118,13 +117,13 @@ class Segment:
         return int.from_bytes(digest[:8], "little")
 
 
-@lru_cache(maxsize=256)
-def worker_places(workers: tuple[WorkerPlan, ...]) -> tuple[tuple[int, int, int], ...]:
+def worker_places(workers: Sequence[WorkerPlan]) -> tuple[tuple[int, int, int], ...]:
     """Core, role and unit of each worker, as a program numbers them."""
-    return tuple(
+    places = [
         (w.core, CPU_ROLE if w.role == "cpu" else MATRIX_ROLE, NO_UNIT if w.unit is None else w.unit)
         for w in workers
-    )
+    ]
+    return tuple(places)
 
 
 def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buffers: BufferTable) -> Program:

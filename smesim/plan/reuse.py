@@ -169,9 +169,13 @@ def row_operands(program: Rows, row: TaskRow) -> tuple[Operand, ...]:
     Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.
     """
     op = program.op_rows[row.op]
+    if row.kind == TaskKind.PACK_LHS:
+        return _packed(_strip_rows(row, op) * op.k, Number(op.rhs_dtype))
+    if row.kind == TaskKind.EXPERT_PACK:
+        return _packed(rows_of(row, op) * op.k, Number(op.rhs_dtype))
     kind = TaskKind(row.kind)
     number = Number(op.rhs_dtype)
-    number_bytes, read_number_bytes = number.lhs.n_bytes, float(F32_BYTES)
+    number_bytes = number.lhs.n_bytes
     rows = rows_of(row, op)
     read, written = ["input0"], ["output0"]
     width = op.n
@@ -186,9 +190,6 @@ def row_operands(program: Rows, row: TaskRow) -> tuple[Operand, ...]:
             return appended(op.past + row.begin0, op.past + row.end0, sequences, width, cache_number_bytes(op))
         case TaskKind.QUANTIZE:
             written = ["packed_out"]
-        case TaskKind.PACK_LHS | TaskKind.EXPERT_PACK:
-            rows = _strip_rows(row, op) if kind is TaskKind.PACK_LHS else rows
-            width, written, read_number_bytes = op.k, ["packed"], number.packed_from.n_bytes
         case TaskKind.EMBED:
             read, number_bytes = ["weight"], number.n_bytes
             if program.buffer_row(op.weight)[2] == Layout.RHS_PACKED:
@@ -205,11 +206,19 @@ def row_operands(program: Rows, row: TaskRow) -> tuple[Operand, ...]:
     n_bytes = float(F32_BYTES * rows * width)
     in_place = op.input0 == op.output0  # lines that were just read need not be read again to be written
     of_number = float(number_bytes * rows * width)
-    read_bytes = of_number if kind is TaskKind.EMBED else read_number_bytes * rows * width
-    written_bytes = of_number if kind in (*PACKING, TaskKind.QUANTIZE) else n_bytes
+    read_bytes = of_number if kind is TaskKind.EMBED else n_bytes
+    written_bytes = of_number if kind is TaskKind.QUANTIZE else n_bytes
     return (
         *(Operand(slot, read_bytes, False) for slot in read),
         *(Operand(slot, written_bytes, not in_place) for slot in written),
+    )
+
+
+def _packed(elements: int, weights: Number) -> tuple[Operand, ...]:
+    """Operands of a task that packs so much of a left operand for weights of a format."""
+    return (
+        Operand("input0", float(weights.packed_from.n_bytes * elements), False),
+        Operand("packed", float(weights.lhs.n_bytes * elements), True),
     )
 
 

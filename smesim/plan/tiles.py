@@ -79,8 +79,11 @@ Owned = tuple[int, int, int | None]
 def _even_ranges(begin: int, end: int, step: int, matrix: int, owner: int | None = None) -> list[Owned]:
     """Ranges of `step`; a new one begins with each matrix of so many panels (or strips)."""
     found = []
+    stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
-        upto = min(begin + step, end, (begin // matrix + 1) * matrix)
+        upto = begin + step
+        if upto >= stop:
+            upto, stop = stop, min(end, stop + matrix)
         found.append((begin, upto, owner))
         begin = upto
     return found
@@ -94,10 +97,13 @@ def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: Operator
     """
     found: list[Owned] = []
     shares, grain = 2 * len(entry.workers), entry.grain
+    stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
-        size = min(step, (end - begin) // shares)
-        size = max(grain, size - size % grain)
-        upto = min(begin + size, end, (begin // matrix + 1) * matrix)
+        size = (end - begin) // shares
+        size = min(size, step)
+        upto = begin + (size - size % grain or grain)
+        if upto >= stop:
+            upto, stop = stop, min(end, stop + matrix)
         found.append((begin, upto, None))
         begin = upto
     return found
