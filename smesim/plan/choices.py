@@ -234,10 +234,14 @@ class Choices:
             for kind, rate in zip(party.kinds, rates, strict=True)
         ]
         taken, seconds = divide([shares[group] for group in party.group_of], panels)
-        chosen = [(agent, n) for agent, n in zip(agents, taken, strict=True) if n]
-        computing = max(-(-n // steps[agent.kind][0]) * steps[agent.kind][1] for agent, n in chosen)
+        most = dict.fromkeys(steps, 0)
+        for agent, n in zip(agents, taken, strict=True):
+            most[agent.kind] = max(most[agent.kind], n)
+        computing = max([-(-most[kind] // granule) * step_s for kind, (granule, step_s) in steps.items()])
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
-        return tuple(agent for agent, _ in chosen), [float(n) for _, n in chosen], seconds, bound
+        if not all(taken):
+            agents = tuple([agent for agent, n in zip(agents, taken, strict=True) if n])
+        return agents, [float(n) for n in taken if n], seconds, bound
 
     def _drawn_alike(
         self, operator: Attention, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: int
