@@ -22,14 +22,15 @@ from dashboards.serving import LONGEST_S, served
 FIRST_TARGET_S, CHANGE_TARGET_S = 3.0, 1.0
 LENGTHS = (512, 256, 128, 64, 32)
 IDLE = '[data-testid="stApp"][data-test-script-state="notRunning"]'
-NEW_PICTURE = '[data-testid="stPlotlyChart"] .js-plotly-plot:not([data-old]) .nsewdrag'
-MARK_OLD = "document.querySelectorAll('.js-plotly-plot').forEach(drawing => drawing.setAttribute('data-old', ''))"
+PICTURE = ".js-plotly-plot .nsewdrag"
+TIMES_DRAWN = "Number(document.querySelector('.js-plotly-plot').dataset.drawn)"
+"""How often the timeline, which stays where it is, has been drawn."""
 SOFTWARE_GL = ("--no-sandbox", "--enable-unsafe-swiftshader")
 
 
 def drawn(page: Page) -> None:
-    """Wait for a picture that is not marked as old, and for the script that makes it to have ended."""
-    page.locator(NEW_PICTURE).first.wait_for()
+    """Wait for a picture, and for the script that makes it to have ended."""
+    page.locator(PICTURE).first.wait_for()
     page.locator(IDLE).wait_for()
 
 
@@ -51,12 +52,13 @@ def first_picture_s(page: Page) -> float:
 
 def change_s(page: Page) -> float:
     """One step of the slider to the left."""
-    page.evaluate(MARK_OLD)
+    before = page.evaluate(TIMES_DRAWN)
     slider = page.get_by_role("slider", name="Prompt, tokens")
     slider.focus()
     begin = time.monotonic()
     slider.press("ArrowLeft")
-    drawn(page)
+    page.wait_for_function(f"{TIMES_DRAWN} > {before}")
+    page.locator(IDLE).wait_for()
     return time.monotonic() - begin
 
 

@@ -57,8 +57,7 @@ def _entry(study: Study) -> LabEntry:
     phases = " and ".join(p.phase for p in study.plans)
     asked = (
         f"How long do {phases} of {plan.model.name} take on this machine, with {len(plan.workers)} threads and"
-        f" plan '{plan.planner}'? {plan.layers} of {plan.model.layers} layers at their true widths, random weights"
-        " from a seed."
+        f" plan '{plan.planner}'? {plan.layers} of {plan.model.layers} layers, {study.weights}."
     )
     trust = [f"Chip file: {study.chip.provenance_note}."]
     if is_this_machine(study.chip):

@@ -23,11 +23,11 @@ from smesim.cli_options import (
     PhaseOption,
     PlanArgument,
     PlannerOption,
+    RefreshOption,
     RepeatsOption,
     SeedOption,
     ThreadsOption,
     TraceOption,
-    WeightsOption,
     load_plan_file,
     parse_weights,
 )
@@ -124,6 +124,7 @@ app.command(epilog="Example: smesim make-weights --model llama-3.2-3b --format q
 )
 app.command(epilog="Example: smesim bench model.gguf -p 128,512 -n 32 -t 1,2 -o jsonl")(cli_models.bench)
 app.command(epilog="Example: smesim validate --block mpgemm --out out")(cli_validate.validate)
+app.command(epilog="Example: smesim engines")(cli_validate.engines)
 app.command(epilog="Example: smesim advise --chip apple-m4-pro --model llama-3.2-1b --quant q4_0")(cli_validate.advise)
 app.command(epilog="Example: smesim dashboard --port 8501")(cli_dashboard.dashboard)
 app.command(epilog="Example: smesim fit --preset apple-m4 --block m4mem --out out")(cli_validate.fit)
@@ -207,7 +208,7 @@ def compare(
     prompt_tokens: Annotated[
         int | None, typer.Option(min=1, help="Instead of phases, of a model file: a whole run, a prompt of so many")
     ] = None,
-    generate: Annotated[int, typer.Option(min=0, help="and so many tokens more.")] = 32,
+    generate: Annotated[int | None, typer.Option(min=0, help="and so many tokens more; default: 32.")] = None,
     chip: ChipOption = "host",
     planner: PlannerOption = "cpu_only",
     layers: LayersOption = None,
@@ -219,10 +220,12 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for plans, traces, Perfetto and report.")
     ] = None,
-    refresh: Annotated[
-        bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
-    ] = True,
-    weights: WeightsOption = "f32",
+    refresh: RefreshOption = True,
+    weights: Annotated[
+        str | None, typer.Option(help="Format of the weights; default: f32, of a model file its own.")
+    ] = None,
+    kv: cli_models.KvOption = "f32",
+    packed: cli_models.PackedOption = "keep",
     layout_reuse: LayoutReuseOption = "full",
     json: JsonFlag = False,
 ) -> None:
@@ -235,21 +238,31 @@ def compare(
     phases = [Phase.parse(text) for text in phase or ()]
     if len(set(phases)) < len(phases):
         raise SmesimError(f"a phase is given twice ({', '.join(phase or ())}); accepted: each phase once")
-    if bool(phases) == (prompt_tokens is not None):
+    is_whole = prompt_tokens is not None
+    if bool(phases) == is_whole:
         raise SmesimError("accepted: either --phase, or --prompt-tokens and --generate with a model file")
+    foreign = {
+        "--layers": is_whole and layers is not None, "--layout-reuse": is_whole and layout_reuse != "full",
+        "--generate": not is_whole and generate is not None, "--kv": not is_whole and kv != "f32",
+        "--packed": not is_whole and packed != "keep",
+    }  # fmt: skip
+    for option in (option for option, is_given in foreign.items() if is_given):
+        wanted = "phases of a catalogue model" if is_whole else "a whole run of a model file (--prompt-tokens)"
+        raise SmesimError(f"{option} is for {wanted}; accepted: the command without it")
     if out is not None:
         check_report_can_be_made()
         check_writable(out / "chip.toml")
-    with show.progress() as report:
-        if prompt_tokens is not None:
-            from smesim import model_runs
+    if prompt_tokens is not None:
+        from smesim import show_session
 
-            described = workflow.resolve_chip(chip, report, model_runs.format_of(Path(model)))
-            result = model_runs.compare_run(
-                Path(model), described, prompt_tokens, generate, planner_name=planner, threads=threads, progress=report
-            )
-        else:
-            numbers = parse_weights(weights)
+        asked = show_session.Asked(chip, planner, weights, kv, packed)
+        steps = 32 if generate is None else generate
+        result = show_session.compared(
+            Path(model), asked, threads, prompt_tokens, steps, repeats, seed, refresh
+        )  # fmt: skip
+    else:
+        numbers = parse_weights(weights or "f32")
+        with show.progress() as report:
             described = workflow.resolve_chip(chip, report, numbers)
             result = workflow.study(
                 catalog.load(model), phases, described, planner_name=planner, threads=threads, layers=layers,

@@ -14,6 +14,7 @@ from smesim.cli_options import (
     LayersOption,
     ModelOption,
     PlannerOption,
+    RefreshOption,
     RepeatsOption,
     SeedOption,
     ThreadsOption,
@@ -47,6 +48,9 @@ def generate(
     weights: ComputedOption = None,
     kv: KvOption = "f32",
     context: ContextOption = None,
+    batch: Annotated[
+        int, typer.Option("--batch", "-b", min=1, help="So many continuations at once, each with draws of its own.")
+    ] = 1,
     packed: PackedOption = "keep",
     kv_cache: Annotated[
         Path | None, typer.Option(help="Take what the prompt begins with from this file, and keep all in it.")
@@ -56,9 +60,13 @@ def generate(
     """Continue a text with a model's own weights, token by token as they come."""
     from smesim import show_session
     from smesim.exec.sampling import Sampling
+    from smesim.files import check_writable
 
     sampling = Sampling(temperature, top_k, top_p, seed)
-    session, tokenizer = show_session.opened(model, chip, planner, threads, weights, kv, context, packed, json)
+    if kv_cache is not None:
+        check_writable(kv_cache)
+    asked = show_session.Asked(chip, planner, weights, kv, packed, predicts=False)
+    session, tokenizer = show_session.opened(model, asked, threads, context, batch, json)
     text = tokenizer.chat([{"role": "user", "content": prompt}]) if chat else prompt
     tokens = tokenizer.encode(text, begin=not chat)
     if not tokens:
@@ -108,15 +116,15 @@ def bench(
     restored: Annotated[
         bool, typer.Option("--restored", help="Time each prompt again, its KV cache taken from a file.")
     ] = False,
+    refresh: RefreshOption = True,
 ) -> None:
     """Time prompts and decode steps as llama-bench does, with its field names, beside what was predicted."""
     from smesim import show_session
 
     counts = [None] if threads is None else _numbers("-t", threads)
     lengths, steps = _numbers("-p", prompts), _numbers("-n", generated)
-    show_session.bench(
-        model, lengths, steps, counts, repeats, output, chip, planner, weights, kv, packed, restored, sys.stdout
-    )
+    asked = show_session.Asked(chip, planner, weights, kv, packed)
+    show_session.bench(model, asked, lengths, steps, counts, repeats, output, restored, refresh, sys.stdout)
 
 
 def _numbers(option: str, text: str) -> list[int]:

@@ -30,6 +30,9 @@ LayoutReuseOption = Annotated[
 BudgetOption = Annotated[float, typer.Option(min=0, help="Seconds that the planner 'search' may take.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the random weights and prompt.")]
 RepeatsOption = Annotated[int, typer.Option("--repeats", "-r", min=1, help="Counted runs, after one that is not.")]
+RefreshOption = Annotated[
+    bool, typer.Option(help="Let a little model between the runs say what the machine gives now.")
+]
 TraceOption = Annotated[Path | None, typer.Option("--trace", help="Write the trace: .json, .csv or .parquet.")]
 PlanArgument = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan file, as 'smesim plan --out' writes it.")]
 

@@ -44,7 +44,8 @@ def plan(
     budget: BudgetOption = 30.0,
     layout_reuse: LayoutReuseOption = "full",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Show what is packed and why, what is saved, and memory by layout.")
+        bool,
+        typer.Option("--explain", help="Show why each mode, what is packed and why, what is saved, memory by layout."),
     ] = False,
     json: JsonFlag = False,
 ) -> None:

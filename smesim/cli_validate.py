@@ -42,6 +42,9 @@ def validate(
     show.print_table(
         "Predicted against published", report.shown_columns(), [report.shown_row(b) for b in validation.blocks]
     )
+    show.print_table(
+        "Calibration rows by class", report.CLASS_COLUMNS, [report.class_row(c) for c in validation.summary.classes]
+    )
     for line in report.summary_lines(validation):
         print(line)
     if out is not None:
@@ -66,7 +69,7 @@ def fit(
 
     known = records.load(data)
     chosen = fit_report.chosen_records(known, block or ())
-    only = () if preset is None else (f"chip:{preset}", f"engine:{preset}")
+    only = fit_report.documents_of(preset)
     with show.progress() as bar:
         fitted = fitting.fit(chosen, only, lambda what: bar(what, 0.5))
     if out is not None:
@@ -80,6 +83,22 @@ def fit(
         ("block", "rows", "median", "p90", "cv median", "cv p90", "cv worst"),
         fit_report.error_rows(fitted, chosen),
     )
+
+
+def engines(json: JsonFlag = False) -> None:
+    """List the published engines that have a profile: how each plans, and which formats its kernels take."""
+    from smesim import show
+    from smesim.engines import profile
+
+    loaded = [profile.load(name) for name in profile.names()]
+    if json:
+        show.print_json([each.model_dump(mode="json", exclude_defaults=True) for each in loaded])
+        return
+    rows = []
+    for each in loaded:
+        alike = {format_ for format_, kernel in each.kernel_of.items() if kernel in each.core}
+        rows.append((each.name, each.description, " ".join(each.matrix), " ".join(sorted({*each.core, *alike}))))
+    show.print_table("Engines", ("name", "what", "on units", "on cores"), rows, text=4)
 
 
 def advise(

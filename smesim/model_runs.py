@@ -14,21 +14,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from smesim import __version__
 from smesim.exec.cpu_time import CpuTime
-from smesim.exec.device import Device
 from smesim.exec.kv_file import predicted_restoring_s, restore_kv, save_kv
-from smesim.exec.loading import computed_dtypes
+from smesim.exec.probe.drift import chip_of_now
+from smesim.exec.probe.yardstick import Yardstick
 from smesim.exec.session import Session, Step
 from smesim.hwmodel.chip import Chip
 from smesim.plan.lower import lower
 from smesim.plan.program import TaskKind
 from smesim.sim import SimExecutor
-from smesim.trace import compare
-from smesim.workflow import Study
-from smesim.workload import DType
-from smesim.workload.checkpoint import Checkpoint
+from smesim.trace import Timing, WholePart, compare
+from smesim.workflow import Study, is_this_machine, predict
 
 SIMULATED_STEPS = 3
 """Of the decode steps of one plan: the first, the last, and the one in the middle."""
@@ -39,6 +38,7 @@ Progress = Callable[[str, float], None]
 class BenchRow:
     """One test, with the field names of llama-bench where it has them; `avg_ts` are tokens a second.
 
+    `drift` says what the machine gave meanwhile, against what it gave at the probe; the prediction counts on it.
     `kernels` says of each kind of task how many ran, for how long, added up over the workers, and on which instruction
     sets.
     """
@@ -57,6 +57,7 @@ class BenchRow:
     cpu_info: str
     plans: list[str]
     predicted_ns: int
+    drift: str
     samples_ns: list[int]
     kernels: dict[str, dict[str, int | str]]
     foreign_load: float | None
@@ -79,15 +80,42 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
+def yardstick_beside(session: Session) -> Yardstick | None:
+    """What says between the runs of a session how far the machine has drifted; None for a chip that is another."""
+    if not is_this_machine(session.chip):
+        return None
+    assert session.threads is not None
+    return Yardstick(session.executor.device, session.chip, session.threads)
+
+
+class _Drift:
+    """What the machine gives while a session runs: looks at a yardstick, if there is one, before and behind runs."""
+
+    def __init__(self, session: Session, yardstick: Yardstick | None) -> None:
+        self._session, self._yardstick = session, yardstick
+
+    def look(self) -> None:
+        if self._yardstick is not None:
+            self._yardstick.look()
+
+    def chip_of(self, run_s: Sequence[float]) -> tuple[Chip, str]:
+        """The session's chip as it was during these runs, and a note on what that changed."""
+        chip = self._session.chip
+        if self._yardstick is None:
+            return chip, ""
+        return chip_of_now(chip, self._yardstick.take(run_s), self._session.threads or 1)
+
+
 def bench(
     session: Session, prompts: Iterable[int], generated: Iterable[int], repeats: int, progress: Progress | None = None,
-    restored: Path | None = None,
+    restored: Path | None = None, yardstick: Yardstick | None = None,
 ) -> list[BenchRow]:  # fmt: skip
     """A row for each length of prompt and each number of decode steps, in that order. Each test runs once uncounted.
 
+    With a yardstick, predictions are for the machine as it was meanwhile.
     With a file `restored`, which is written, a prompt has another row: all of it but the last token comes from there.
     """
-    rows = []
+    rows, drift = [], _Drift(session, yardstick)
     tests = [(tokens, 0, kept) for tokens in prompts for kept in ((False, True) if restored else (False,))]
     tests += [(0, steps, False) for steps in generated]
     for done, (n_prompt, n_gen, kept) in enumerate(tests):
@@ -99,12 +127,14 @@ def bench(
         for repeat in range(repeats + 1):
             session.record = []
             ns = _timed(session, n_prompt, n_gen, file)
+            drift.look()
             if repeat:
                 samples.append(ns)
             if progress is not None:
                 progress(f"{n_prompt} + {n_gen} tokens", (done + repeat / (repeats + 1)) / len(tests))
         foreign = before.foreign_share(CpuTime.now())
         steps, session.record = session.record or [], None
+        chip, note = drift.chip_of([1e-9 * ns for ns in samples])
         model = session.checkpoint.model
         restoring_s = predicted_restoring_s(session, n_prompt) if kept else 0.0
         rows.append(
@@ -122,7 +152,8 @@ def bench(
                 restored_tokens=n_prompt - 1 if kept else 0,
                 cpu_info=session.executor.device.processor,
                 plans=sorted({step.moving.plan.fingerprint() for step in steps}),
-                predicted_ns=round(1e9 * (predicted_s(steps, session.chip) + restoring_s)),
+                predicted_ns=round(1e9 * (predicted_s(steps, chip) + restoring_s)),
+                drift=note,
                 samples_ns=samples,
                 kernels=kernels_of(session, steps),
                 foreign_load=foreign,
@@ -195,41 +226,70 @@ def kernels_of(session: Session, steps: Sequence[Step]) -> dict[str, dict[str, i
     return found
 
 
-def format_of(path: Path) -> DType:
-    """The format that most weights of a model file are computed in."""
-    return computed_dtypes(Checkpoint.open(path)).weights
-
-
 def compare_run(
-    path: Path, chip: Chip, prompt_tokens: int, generate: int, *, planner_name: str = "cpu_only",
-    threads: int | None = None, progress: Progress | None = None,
+    session: Session, prompt_tokens: int, generate: int, *, repeats: int = 3, seed: int = 0,
+    yardstick: Yardstick | None = None, progress: Progress | None = None,
 ) -> Study:  # fmt: skip
-    """A whole run of a model file, predicted and measured: a comparison for each piece of the prompt, and one for the
-    decode steps of each plan, whose runs are the steps. Each program runs once uncounted before."""
-    Device.here().refuse_if_emulated("a comparison of predicted and measured times")
-    session = Session.open(
-        path, chip, context=prompt_tokens + generate, threads=threads, planner_name=planner_name, progress=progress
-    )
-    _timed_run(session, prompt_tokens, generate)
-    session.record = []
+    """A whole run of a model, predicted and measured: a comparison for each piece of the prompt, and one for the
+    decode steps of each plan, whose runs are the steps; and what all of them add up to.
+
+    All is run once uncounted before. With a yardstick, predictions are for the machine as it was meanwhile.
+    """
+    drift, counted, spent = _Drift(session, yardstick), [], []
     before = CpuTime.now()
-    _timed_run(session, prompt_tokens, generate)
+    for repeat in range(repeats + 1):
+        if repeat == 1:
+            before = CpuTime.now()
+        session.record = []
+        times = _timed_run(session, prompt_tokens, generate, seed)
+        drift.look()
+        if repeat:
+            counted.append(session.record)
+            spent.append(times)
+        if progress is not None:
+            progress(f"{prompt_tokens} + {generate} tokens", repeat / repeats)
     foreign = before.foreign_share(CpuTime.now())
-    steps, session.record = session.record, None
+    session.record = None
+    chip, note = drift.chip_of([sum(times) for times in spent])
     plans, comparisons = [], []
-    for alike in grouped(steps):
-        middle = alike[len(alike) // 2]
-        program, runs = lower(middle.plan), [step.times for step in alike]
+    for alike in zip(*map(grouped, counted), strict=True):
+        middle = alike[0][len(alike[0]) // 2]
+        program, runs = lower(middle.plan), [step.times for steps in alike for step in steps]
         measured = session.executor.trace(program, middle.plan, runs, foreign)
-        predicted = SimExecutor(session.chip).run(program, middle.plan)
         plans.append(middle.plan)
-        comparisons.append(compare(predicted, measured))
-    return Study(session.chip, tuple(plans), (session.chip,) * len(plans), tuple(comparisons))
+        comparisons.append(compare(predict(middle.plan, chip, program=program, note=note), measured))
+    whole = _whole(counted[0], spent, chip, prompt_tokens)
+    return Study(session.chip, tuple(plans), (chip,) * len(plans), tuple(comparisons), whole)
 
 
-def _timed_run(session: Session, prompt_tokens: int, generate: int) -> None:
+def _whole(
+    steps: Sequence[Step], spent: Sequence[tuple[float, float]], chip: Chip, prompt_tokens: int
+) -> tuple[WholePart, ...]:
+    """Prompt, decode steps and both; measured with what lies between programs, but without planning them."""
+    tokens = sum(step.tokens for step in steps)
+    begin = next((i for i, step in enumerate(steps) if step.past >= prompt_tokens), len(steps))
+    predicted = [predicted_s(part, chip) if part else 0.0 for part in (steps[:begin], steps[begin:])]
+    measured = np.array(spent)
+
+    def part(name: str, count: int, predicted_s: float, measured_s: npt.NDArray[np.float64]) -> WholePart:
+        low, middle, high = np.percentile(measured_s, (25, 50, 75)).tolist()
+        spread_s = high - low if len(measured_s) > 1 else float("nan")
+        return WholePart(name, count, Timing(predicted_s, middle, spread_s, predicted_s / middle - 1.0))
+
+    parts = [part("prompt", prompt_tokens, predicted[0], measured[:, 0])]
+    if steps[begin:]:
+        parts.append(part("decode", tokens - prompt_tokens, predicted[1], measured[:, 1]))
+        parts.append(part("both", tokens, sum(predicted), measured.sum(axis=1)))
+    return tuple(parts)
+
+
+def _timed_run(session: Session, prompt_tokens: int, generate: int, seed: int) -> tuple[float, float]:
+    """Seconds of a prompt and of so many greedy steps behind it, without planning."""
     session.reset()
-    tokens = np.random.default_rng(0).integers(0, session.checkpoint.model.vocab, (session.batch, prompt_tokens))
+    times = session.timings
+    before = times.prefill_s, times.decode_s
+    tokens = np.random.default_rng(seed).integers(0, session.checkpoint.model.vocab, (session.batch, prompt_tokens))
     logits = session.prefill(tokens)
     for _ in range(generate):
         logits = session.decode(np.argmax(logits, axis=1))
+    return times.prefill_s - before[0], times.decode_s - before[1]

@@ -47,12 +47,12 @@ def print_json(content: Any) -> None:
     print(json_module.dumps(content, indent=2, allow_nan=False))
 
 
-def _table(title: str, *columns: str, text: int = 1) -> Table:
-    """A table whose first `text` columns are left-aligned, the others right."""
+def _table(title: str, *columns: str, text: int = 1, names: int = 1) -> Table:
+    """A table whose first `text` columns are left-aligned, of which the first ones are `names`, the others right."""
     table = Table(title=title, title_justify="left")
     for i, column in enumerate(columns):
         # A name or a number that is cut off says nothing, or something wrong; other texts give way.
-        table.add_column(column, justify="left" if i < text else "right", no_wrap=i == 0 or i >= text)
+        table.add_column(column, justify="left" if i < text else "right", no_wrap=i < names or i >= text)
     return table
 
 
@@ -60,8 +60,8 @@ def print_line(text: str) -> None:
     _console.print(text, highlight=False)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = _table(title, *columns)
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int = 1) -> None:
+    table = _table(title, *columns, text=text)
     for row in rows:
         table.add_row(*row)
     _console.print(table)
@@ -188,10 +188,11 @@ def plan(made: Plan, path: Path | None, json: bool) -> None:
         f"{made.model.name}, {made.phase}, {made.weights_dtype} weights, {made.layers} layers on {made.chip}:"
         f" {made.planner}, {len(made.workers)} workers{', stand-in' if made.stand_in else ''}"
     )
-    table = _table(title, "operator", "mode", "kernel", "tiles by", "tile", "bound", "estimate", text=4)
+    table = _table(title, "operator", "mode", "tiles are", "tile", "bound", "estimate", text=3, names=2)
     for o in made.operators:
         reason = (o.reason.bound, format_seconds(o.reason.predicted_s)) if o.reason else ("", "")
-        table.add_row(o.site, o.mode, o.kernel, o.assignment, f"{o.tile.m} x {o.tile.n}", *reason)
+        mode = f"{o.mode}, stages" if o.pipeline is not None else o.mode
+        table.add_row(o.site, mode, o.assignment.replace("_", " "), f"{o.tile.m} x {o.tile.n}", *reason)
     _console.print(table)
     if path is not None:
         _console.print(f"written to {path}", highlight=False)
@@ -292,7 +293,7 @@ def comparison(study: Study, json: bool, with_first_line: bool = True) -> None:
             f"Predicted for {study.chip.name}, measured on this machine:"
             " what differs is the machines, and no error of the prediction."
         )
-    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, true widths, random weights")
+    lines.append(f"{made.layers} of {made.model.layers} layers of {made.model.name}, {study.weights}")
     print_report(study.report, "\n".join(lines), _console)
 
 

@@ -1,4 +1,5 @@
-"""What 'smesim plan --explain' prints: who packs what and why, what is saved, and the memory bill by layout."""
+"""What 'smesim plan --explain' prints: why operators run as they do, who packs what and why, what is saved, and memory by
+layout."""
 
 from __future__ import annotations
 
@@ -23,10 +24,16 @@ _TITLES = {
 }
 
 
-def as_json(report: LayoutReport) -> dict[str, Any]:
-    """Every packing, totals by layer and in all, and the memory bill; bytes and seconds."""
+def as_json(plan: Plan, report: LayoutReport) -> dict[str, Any]:
+    """Why operators run as they do, every packing, totals by layer and in all, and the memory bill; bytes, seconds."""
     layers = sorted({p.layer for p in report.packings if p.layer is not None})
     return {
+        "choices": [
+            {"site": entry.site, "mode": entry.mode, "pipeline": entry.pipeline is not None}
+            | entry.reason.model_dump()
+            for entry in plan.operators
+            if entry.reason is not None
+        ],
         "layout_reuse": report.layout_reuse,
         "packings": [asdict(packing) for packing in report.packings],
         "packed_once": [asdict(once) for once in report.once],
@@ -54,13 +61,14 @@ def _sum(packings: Iterable[Packing]) -> dict[str, Any]:
 def layouts(plan: Plan, report: LayoutReport, path: Path | None, json: bool) -> None:
     """The report on one plan, as tables or as JSON; `path` is where the plan was written."""
     if json:
-        print(json_module.dumps(as_json(report), indent=2, allow_nan=False))
+        print(json_module.dumps(as_json(plan, report), indent=2, allow_nan=False))
         return
     console = Console()
     console.print(
         f"{plan.model.name}, {plan.phase}, {plan.layers} layers on {plan.chip}: layout_reuse {report.layout_reuse}",
         highlight=False,
     )
+    console.print(_choices(plan))
     for how, title in _TITLES.items():
         if report.of(how):
             console.print(_table(report, how, title))
@@ -72,6 +80,25 @@ def layouts(plan: Plan, report: LayoutReport, path: Path | None, json: bool) -> 
     console.print(f"weights take {report.weight_copies:.3f} of one copy", highlight=False)
     if path is not None:
         console.print(f"written to {path}", highlight=False)
+
+
+def _choices(plan: Plan) -> Table:
+    """What was chosen for each operator, and what it would have taken otherwise; estimates without packing."""
+    table = Table(title="modes, and what the others were estimated to take", title_justify="left")
+    for column in ("operator", "mode", "bound"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("estimate", justify="right", no_wrap=True)
+    table.add_column("otherwise")
+    for entry in plan.operators:
+        if entry.reason is not None:
+            others = [f"{_mode(o.mode, o.pipeline)} {format_seconds(o.predicted_s)}" for o in entry.reason.runners_up]
+            mode, estimate = _mode(entry.mode, entry.pipeline is not None), format_seconds(entry.reason.predicted_s)
+            table.add_row(entry.site, mode, entry.reason.bound, estimate, ", ".join(others))
+    return table
+
+
+def _mode(mode: str, in_stages: bool) -> str:
+    return f"{mode} in stages" if in_stages else mode
 
 
 def _table(report: LayoutReport, how: str, title: str) -> Table:

@@ -44,7 +44,7 @@ from smesim.plan.program import Program
 from smesim.plan.schema import Mode, Plan
 from smesim.plan.search import DEFAULT_BUDGET_S, search
 from smesim.sim import ALL_EFFECTS, SimExecutor
-from smesim.trace import Comparison, ComparisonReport, Trace, compare
+from smesim.trace import Comparison, ComparisonReport, Trace, WholePart, compare
 from smesim.workload import DType, DTypes, ModelConfig, OperatorGraph, Phase, build_graph
 from smesim.workload.operators import GroupedLinear, Linear
 
@@ -74,18 +74,19 @@ def host_chip_path(name: str = HOST) -> Path:
     return kept_files() / f"{name}.toml"
 
 
-def resolve_chip(name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32) -> Chip:
+def resolve_chip(
+    name_or_path: str, progress: Progress = _quiet, weights: DType = DType.F32, in_models: bool = True
+) -> Chip:
     """A preset, a chip file, or "host": this machine's last probe, made on the spot (quick) where there is none that
-    knows products with `weights` of that format. So is "host-stand-in", the machine with a stand-in for a unit."""
+    knows products with `weights`, `in_models` if it is to predict and not only to plan by. So is "host-stand-in"."""
     if name_or_path not in (HOST, HOST_STAND_IN):
         return library.load(name_or_path, also=(HOST, HOST_STAND_IN))
     path = host_chip_path(name_or_path)
     formats = [weights]
     if path.exists() and is_this_machine(kept := library.load(path)):
-        known = [w for w in FORMATS if w is DType.F32 or kept.has_fitted_products(product_format(w).name)]
-        if weights in known:
+        if weights is DType.F32 or kept.has_fitted_products(product_format(weights).name, in_models):
             return kept
-        formats += known
+        formats += [w for w in FORMATS if kept.has_fitted_products(product_format(w).name)]
     return probe_host(path, quick=True, formats=formats, stand_in=name_or_path == HOST_STAND_IN, progress=progress)
 
 
@@ -289,10 +290,17 @@ class Study:
     plans: tuple[Plan, ...]
     chips: tuple[Chip, ...]
     comparisons: tuple[Comparison, ...]
+    whole: tuple[WholePart, ...] = ()
+    """Of a model file that was run from its first token on: what its programs add up to."""
 
     @property
     def report(self) -> ComparisonReport:
-        return ComparisonReport(self.comparisons)
+        return ComparisonReport(self.comparisons, self.whole)
+
+    @property
+    def weights(self) -> str:
+        """Where the numbers of the weights are from."""
+        return "weights of its file" if self.whole else "true widths, random weights"
 
 
 def study(

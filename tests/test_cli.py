@@ -24,7 +24,7 @@ from tests.sim.chips import two_core_chip
 CORES = len(Device.here().cores)
 COMMANDS = [
     "doctor", "models", "chips", "probe", "plan", "simulate", "execute", "compare", "roofline", "demo", "emulate",
-    "plan-diff", "ablate", "validate", "fit", "advise", "dashboard",
+    "plan-diff", "ablate", "validate", "fit", "advise", "engines", "dashboard",
 ]  # fmt: skip
 
 
@@ -120,8 +120,11 @@ def test_a_plan_is_explained(smesim: CommandLine) -> None:
         found["total"]["tasks"]["seconds"]
     )
     assert found["total"]["tasks"]["seconds"] > 0
+    (q_proj,) = (choice for choice in found["choices"] if choice["site"] == "q_proj")
+    assert q_proj["predicted_s"] > 0
+    assert all(other["mode"] != q_proj["mode"] for other in q_proj["runners_up"])
     table = smesim(*arguments, "--layout-reuse", "shared_packs").out
-    for part in ("pack tasks", "shared with", "memory by layout", "of one copy"):
+    for part in ("otherwise", "pack tasks", "shared with", "memory by layout", "of one copy"):
         assert part in table
     assert json.loads(smesim(*arguments[:-1], "--layout-reuse", "none", "--json").out)["layout_reuse"] == "none"
 

@@ -50,6 +50,7 @@ UNKNOWN = {
     ("--planner", "magic"): "unknown planner 'magic'; accepted: cpu_only, matrix_only, roofline, search, oracle",
     ("--force", "q_proj"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
     ("--force", "q_proj=gpu"): "accepted: OPERATOR=MODE,..., a mode of cpu, matrix, cooperative",
+    ("--force", "q_proj=cpu,q_proj=matrix"): "accepted: one mode for an operator",
     ("--force", "query=cpu"): "--force names operator 'query'; accepted: embed",
     ("--force", "q_proj=matrix"): "this operator has no such mode with these workers; accepted: cpu",
     ("--phase", "prefill"): "accepted: prefill:TOKENS",

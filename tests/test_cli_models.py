@@ -77,6 +77,8 @@ def test_a_kv_cache_that_is_kept_saves_reading_and_the_first_token_says_what_tha
 def test_text_comes_on_standard_output_and_the_account_and_notes_beside_it(
     smesim: CommandLine, made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    ended = smesim("generate", "--model", made, "--prompt", "", "--max-tokens", "1", *HERE, "--packed", "off")
+    assert "prompt: 1 tokens in" in " ".join(ended.err.split()), "a prompt of one token is read as a step is"
     ended = smesim("generate", "--model", made, "--prompt", "a", "--max-tokens", "3", "--weights", "bf16", *HERE)
     assert ended.code == 0
     assert ended.out.endswith("\n")
@@ -122,7 +124,9 @@ def test_bench_has_the_fields_of_llama_bench_in_every_form(smesim: CommandLine, 
         assert row["predicted_ns"] > 0
         assert row["kernels"]["gemv"]["count"] > 0
     assert json.loads(smesim(*arguments, "jsonl").out.splitlines()[1])["n_gen"] == 2
-    assert [row["n_prompt"] for row in csv.DictReader(io.StringIO(smesim(*arguments, "csv").out))] == ["5", "0"]
+    cells = list(csv.DictReader(io.StringIO(smesim(*arguments, "csv").out)))
+    assert [row["n_prompt"] for row in cells] == ["5", "0"]
+    assert json.loads(cells[1]["kernels"])["gemv"]["count"] > 0
     assert "pp5" in smesim(*arguments, "md").out
     restored = json.loads(smesim(*arguments, "json", "--restored", "--kv", "f16").out)
     assert [(row["n_prompt"], row["restored_tokens"]) for row in restored] == [(5, 0), (5, 4), (0, 0)]
@@ -130,9 +134,30 @@ def test_bench_has_the_fields_of_llama_bench_in_every_form(smesim: CommandLine, 
 
 
 def test_a_whole_run_is_compared_with_its_prediction(smesim: CommandLine, made: Path) -> None:
-    arguments = ("compare", "--model", made, "--prompt-tokens", "9", "--generate", "3", *HERE, "--json")
-    phases = [part["phase"] for part in smesim(*arguments).json()["phases"]]
-    assert phases == ["prefill:16", "decode:11"]
+    arguments = ("compare", "--model", made, "--prompt-tokens", "9", "--generate", "3", "--repeats", "2", *HERE)
+    found = smesim(*arguments, "--json").json()
+    assert [part["phase"] for part in found["phases"]] == ["prefill:16", "decode:11"]
+    assert [(part["name"], part["tokens"]) for part in found["whole"]] == [("prompt", 9), ("decode", 3), ("both", 12)]
+    for what in ("predicted_s", "measured_s"):
+        prompt, decode, both = (part[what] for part in found["whole"])
+        assert min(prompt, decode) > 0
+        if what == "predicted_s":
+            assert both == pytest.approx(prompt + decode)
+            assert decode == pytest.approx(3 * found["phases"][1]["total"][what], rel=0.2)
+    shown = smesim(*arguments, "--kv", "f16").out
+    assert "1 of 1 layers of made, weights of its file" in " ".join(shown.split())
+    assert "the whole run" in shown
+
+
+def test_several_continuations_are_drawn_at_once(smesim: CommandLine, made: Path) -> None:
+    arguments = ("generate", "--model", made, "--prompt", "a", "--max-tokens", "4", *HERE, "--batch", "3")
+    facts = smesim(*arguments, "--json").json()
+    alone = smesim(*arguments[:-2], "--json").json()
+    assert facts["tokens"] == [alone["tokens"]] * 3, "the likeliest are the same for all"
+    drawn = smesim(*arguments, "--temperature", "3", "--json").json()
+    assert len(drawn["text"]) == 3
+    assert drawn["tokens"][0] != drawn["tokens"][1]
+    assert smesim(*arguments).out.count("--- ") == 3
 
 
 @pytest.mark.parametrize(
@@ -144,12 +169,16 @@ def test_a_whole_run_is_compared_with_its_prediction(smesim: CommandLine, made: 
         (("generate", "--model", "{made}", "--prompt", "x", "--weights", "f64"), "unknown dtype 'f64'"),
         (("generate", "--model", "{made}", "--prompt", "x", "--packed", "yes"), "'yes'; accepted: keep, verify, off"),
         (("generate", "--model", "{made}", "--prompt", "x", "--context", "9999999"), "context is 9999999; accepted"),
+        (("generate", "--model", "{made}", "--prompt", "x", "--planner", "search"), "accepted for a session: cpu_only"),
+        (("generate", "--model", "{made}", "--prompt", "x", "--kv-cache", "/proc/x/y"), "cannot write /proc/x/y"),
         (("make-weights", "--model", "llama-3.2-3b", "-f", "q6_k", "-o", "o.gguf"), "format 'q6_k' asked for"),
         (("make-weights", "--model", "llama-3.2-3b", "-f", "f32", "-o", "o", "--layers", "99"), "layers is 99"),
         (("bench", "{made}", "-p", "many"), "-p is 'many'; accepted: whole numbers"),
         (("bench", "{made}", "-p", "0", "-n", "0"), "ask for no test"),
         (("bench", "{made}", "-o", "xml"), "--output is 'xml'; accepted: md, json"),
         (("compare", "--model", "{made}"), "accepted: either --phase, or --prompt-tokens"),
+        (("compare", "--model", "{made}", "--prompt-tokens", "9", "--layers", "1"), "--layers is for phases of a"),
+        (("compare", "--model", "{made}", "-p", "decode:9", "--kv", "f16"), "--kv is for a whole run of a model"),
     ],
 )
 def test_what_is_refused_is_one_line(

@@ -20,6 +20,8 @@ from smesim.workload import catalog
 
 _LENGTHS = tuple(2**i for i in range(MOST_TOKENS.bit_length()))
 _POLL_S = 0.5
+_UNWANTED = ["lasso2d", "sendChartToCloud"]
+"""Buttons of plotly.js that do nothing here, or would send what is shown to another machine."""
 
 
 def ask() -> Question:
@@ -63,7 +65,10 @@ def ask() -> Question:
 def config(name: str) -> dict[str, Any]:
     """How figures are handled in the browser: the camera in the corner saves one as PNG under that name."""
     camera = {"format": "png", "filename": name, "scale": 2}
-    return {"displaylogo": False, "displayModeBar": True, "scrollZoom": True, "toImageButtonOptions": camera}
+    return {
+        "displaylogo": False, "displayModeBar": True, "scrollZoom": True, "toImageButtonOptions": camera,
+        "modeBarButtonsToRemove": _UNWANTED,
+    }  # fmt: skip
 
 
 def picture(figure: Any, name: str) -> None:

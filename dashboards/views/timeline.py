@@ -11,10 +11,12 @@ import streamlit as st
 from dashboards import gantt, one_task, opening, palette, work
 from dashboards.question import Question, files_folder
 from dashboards.views import address, parts
+from dashboards.views.drawing import lasting
 from smesim.trace import Trace
 from smesim.trace.figures import MAX_DRAWN_TASKS
 from smesim.trace.perfetto import perfetto_document
 
+_DRAWING = "timeline"
 _ASKED = "the prediction for the question beside"
 _NO_TASK = -1
 _EVERY_TASK = (
@@ -39,12 +41,10 @@ def page(question: Question) -> None:
     first = next(iter(traces.values()))
     known = task is not None and bool((first.run(0)["task"] == task).any())
     framed = {side: _with_wait(trace, task) for side, trace in traces.items()} if task is not None and known else {}
-    # Another stretch of time is another picture, on which nothing is selected.
-    key = f"timeline {source} {question} {window_s} {task} {most}"
-    st.plotly_chart(
-        gantt.figure(traces, shown, framed=framed), width="stretch", key=key, config=parts.config("timeline"),
-        on_select=partial(_look, key, end_ms), selection_mode=("box", "points"),
-    )  # fmt: skip
+    drawing = gantt.figure(traces, shown, framed=framed)
+    # Who zoomed in stays where he is when a task is framed, but not when something else is drawn.
+    drawing.update_layout(uirevision=f"{source} {question} {window_s} {most}")
+    lasting(drawing, _DRAWING, parts.config("timeline"), partial(_look, end_ms))
     st.caption(_EVERY_TASK if shown.singly else _MERGED)
     if task is not None and known:
         _task(source, traces, task)
@@ -90,9 +90,9 @@ def _controls(traces: dict[str, Trace], end_ms: float) -> tuple[gantt.Window, in
     return (begin / 1e3, end / 1e3), None if task == _NO_TASK else task, most
 
 
-def _look(key: str, end_ms: float) -> None:
+def _look(end_ms: float) -> None:
     """Take what was done to the drawing into the address."""
-    looked = gantt.looked(st.session_state[key].selection)
+    looked = gantt.looked(st.session_state[_DRAWING].looked or {})
     if looked.window_ms is not None:
         begin, end = (round(edge, 6) for edge in looked.window_ms)
         address.ask_for({"from-ms": str(begin), "to-ms": str(end) if end < end_ms else None})

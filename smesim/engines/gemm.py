@@ -179,8 +179,22 @@ def on_cores(
     profile: EngineProfile, kernel_name: str, chip: Chip, cores: Sequence[int], product: Product,
     effects: Collection[str],
 ) -> Lowered:  # fmt: skip
-    """A product whose columns are divided equally over cores; chunks are drawn where the engine draws."""
+    """A product whose columns are divided equally over cores; chunks are drawn where the engine draws. Of several cores
+    the first does it alone where waking the others costs more than they save."""
     kernel = profile.core[kernel_name]
+    if kernel.fork_s is not None and len(cores) > 1:
+        alone, together = (
+            _on_all(profile, kernel, chip, some, product, effects, fork_s)
+            for some, fork_s in ((cores[:1], 0.0), (cores, kernel.fork_s.value if "dispatch" in effects else 0.0))
+        )
+        return min(alone, together, key=lambda lowered: lowered.seconds(0.0))
+    return _on_all(profile, kernel, chip, cores, product, effects, 0.0)
+
+
+def _on_all(
+    profile: EngineProfile, kernel: CoreKernel, chip: Chip, cores: Sequence[int], product: Product,
+    effects: Collection[str], fork_s: float,
+) -> Lowered:  # fmt: skip
     threads = [Thread(core, chip.instance_of(core).name) for core in cores]
     busy = {t.kind: sum(other.kind == t.kind for other in threads) for t in threads}
     per_thread = max(1, profile.chunks_per_thread)
@@ -190,7 +204,9 @@ def on_cores(
         part = product.columns(columns)
         costs = {t.kind: Cost(core_gemm_s(kernel, chip, t.core, busy[t.kind], part, effects)) for t in threads}
         chunks.append(Chunk(costs, None if profile.chunks_per_thread else position % len(cores)))
-    return lower_stages(chip, threads, [Stage("gemm", TaskKind.GEMM, chunks)], profile.name)
+    fork = Stage("fork", TaskKind.PACK_LHS, [Chunk({threads[0].kind: Cost(0.0, serial_s=fork_s)}, 0)])
+    stages = [*([fork] if fork_s else []), Stage("gemm", TaskKind.GEMM, chunks)]
+    return lower_stages(chip, threads, stages, profile.name)
 
 
 def core_flop_per_s(kernel: CoreKernel, chip: Chip, core: int, busy: int, effects: Collection[str]) -> float:
@@ -204,11 +220,19 @@ def core_flop_per_s(kernel: CoreKernel, chip: Chip, core: int, busy: int, effect
     return peak * many * (kernel.gemm.value if "kernel_efficiency" in effects else 1.0)
 
 
-def core_weights_per_s(kernel: CoreKernel, chip: Chip, core: int) -> float:
-    """Weights that a core unpacks and multiplies with a vector."""
+def core_weights_per_s(kernel: CoreKernel, chip: Chip, core: int, bits: float = STORED_BYTES * 8) -> float:
+    """Weights of so many bits that a core unpacks and multiplies with a vector."""
+    per_cycle = number(kernel.gemv, DEFAULT_WEIGHTS_PER_CYCLE)
+    if kernel.gemv_bits is not None:
+        per_cycle = kernel.gemv_bits.value / bits
+    return per_cycle * wide_cycles_per_s(chip, core)
+
+
+def wide_cycles_per_s(chip: Chip, core: int) -> float:
+    """A core's clock, as if it were slower by what its vectors lack to four pipes: how fast it is beside others."""
     spec = chip.instance_of(core).cluster.core
     width = spec.flop_per_s["f32"].value / spec.clock_hz.value / WIDE_FLOP_PER_CYCLE
-    return number(kernel.gemv, DEFAULT_WEIGHTS_PER_CYCLE) * spec.clock_hz.value * min(1.0, width)
+    return spec.clock_hz.value * min(1.0, width)
 
 
 def core_gemm_s(

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from smesim.engines.formats import WeightFormat
-from smesim.engines.gemm import Product, UnitKernel, core_weights_per_s
+from smesim.engines.gemm import Product, UnitKernel, core_weights_per_s, wide_cycles_per_s
 from smesim.engines.lowering import Chunk, Cost, Lowered, Stage, Thread, lower_stages
 from smesim.engines.profile import CoreKernel, EngineProfile, number
 from smesim.errors import SmesimError
@@ -76,11 +76,11 @@ class _Layer:
 
     def __init__(self, run: Run) -> None:
         self.run, self.chip, self.effects = run, run.chip, run.effects
-        name = run.kernel or run.weights.name
+        name = run.kernel or run.profile.kernel_of.get(run.weights.name, run.weights.name)
         self.matrix = run.profile.matrix.get(name)
         self.core = run.profile.core.get(name)
         if self.core is None and self.matrix is None:
-            known = ", ".join(sorted({*run.profile.core, *run.profile.matrix}))
+            known = ", ".join(sorted({*run.profile.core, *run.profile.matrix, *run.profile.kernel_of}))
             raise SmesimError(f"engine {run.profile.name} has no kernel for {name!r}; accepted: {known}")
         self.threads = threads_on(run.chip, run.threads, self._drivers())
         self.kinds = {thread.kind: thread for thread in self.threads}
@@ -254,14 +254,17 @@ class _Layer:
         return self._peak(thread, kernel.arithmetic) * share
 
     def _weights_per_s(self, kernel: CoreKernel, thread: Thread) -> float:
-        return core_weights_per_s(kernel, self.chip, thread.core) * self._factor(thread)
+        return core_weights_per_s(kernel, self.chip, thread.core, self.run.weights.bits) * self._factor(thread)
 
     def meeting_s(self) -> float:
-        """What the threads pay behind each node."""
+        """What the threads pay behind each node: to walk on to the next, which the slowest does last, and to count
+        themselves in one by one."""
         meeting = self.run.profile.meeting
         if meeting is None or "barrier" not in self.effects:
             return 0.0
-        seconds = meeting.node_s.value + meeting.thread_s.value * len(self.threads)
+        speeds = [wide_cycles_per_s(self.chip, thread.core) for thread in self.threads]
+        slowest = max(speeds) / min(speeds)
+        seconds = meeting.node_s.value * slowest + meeting.thread_s.value * len(self.threads)
         return seconds + (meeting.stalled_s.value if len(self.threads) >= self.chip.core_count else 0.0)
 
     def lowered(self, operators: Iterable[Operator]) -> Lowered:

@@ -57,22 +57,27 @@ class MatrixKernel(Record):
 
 class CoreKernel(Record):
     """Products on a core: `gemm` is a share of its peak in `arithmetic`, or of what a loop of `instruction` reaches,
-    of which rows of experts reach the share `experts`; `gemv` are weights a cycle of one row. `serial` (s/B): bringing
-    the left operand into the kernel's format, where one thread does that while the others wait."""
+    of which rows of experts reach the share `experts`; `gemv` are weights a cycle of one row, or `gemv_bits` bits of
+    them where a kernel goes over weights bit by bit. `serial` (s/B): bringing the left operand into the kernel's
+    format, where one thread does that while the others wait. `fork_s`: waking the other threads for a call; a product
+    that one thread ends sooner by itself is left to it."""
 
     arithmetic: DTypeName
     instruction: Name | None = None
     gemm: Quantity
     gemv: Quantity | None = None
+    gemv_bits: Quantity | None = None
     experts: Quantity | None = None
     serial: Quantity | None = None
     call_s: Quantity | None = None
+    fork_s: Quantity | None = None
     tile_steps: Quantity | None = None
 
 
 class Meeting(Record):
-    """What threads pay to meet after each node of a graph: `node_s`, more for each of them, and far more where they
-    are as many as the chip has cores, so that whatever else runs takes one of them away while the others wait."""
+    """What threads pay to meet after each node of a graph: `node_s` of the fastest core, longer where slower ones take
+    part, `thread_s` for each of them, and far more (`stalled_s`) where they are as many as the chip has cores, so that
+    whatever else runs takes one of them away while the others wait."""
 
     node_s: Quantity
     thread_s: Quantity
@@ -98,6 +103,7 @@ class EngineProfile(Record):
     chunks of a product for each thread, drawn from one counter; 0 gives each thread an equal part. `hybrid_rows`: from
     so many rows on only the first thread on each unit drives it and the others compute on their cores; 0 is never.
     `unit_in_decode`: whether units multiply one row. `unit_vectors`: whether the engine has kernels for that.
+    `kernel_of`: formats of weights whose kernel is, or is taken to be, that of another one.
     """
 
     schema_version: Literal[1]
@@ -112,6 +118,7 @@ class EngineProfile(Record):
     unit_in_decode: Literal["never", "one_thread_each", "always"] = "never"
     matrix: dict[Name, MatrixKernel] = Field(default_factory=dict)
     core: dict[Name, CoreKernel] = Field(default_factory=dict)
+    kernel_of: dict[Name, Name] = Field(default_factory=dict)
     meeting: Meeting | None = None
     attention: Attention | None = None
 

@@ -106,7 +106,7 @@ def predicted_restoring_s(session: Session, positions: int) -> float:
     shape, form = _shape(session, positions), _form(session)
     raw = np.zeros(math.prod(shape) * form.n_bytes, np.uint8)
     stored, number = StoredTensor("a made-up cache", form, shape, raw), cache_number(session.dtypes.kv)
-    capacity = kv_capacity(session.context + session.chunk)
+    capacity = kv_capacity(session.positions)
     begin = time.perf_counter()
     _hash(raw)
     for layout in (Layout.K_PACKED, Layout.V_PACKED):

@@ -18,13 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from smesim.errors import DeviceError, WorkloadError
+from smesim.errors import DeviceError, PlanError, WorkloadError
 from smesim.exec.arena import Arena
 from smesim.exec.device import Device
 from smesim.exec.executor import NativeExecutor, RunTimes
@@ -36,7 +37,7 @@ from smesim.exec.weight_cache import Entry, WeightCache
 from smesim.hwmodel.chip import Chip
 from smesim.plan.buffers import ROPE_TABLES
 from smesim.plan.moving import MovingProgram
-from smesim.plan.planners import planner
+from smesim.plan.planners import PLANNERS
 from smesim.plan.program import BufferRole
 from smesim.plan.schema import Plan
 from smesim.workload.checkpoint import Checkpoint
@@ -48,6 +49,8 @@ CHUNKS = (1, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Sizes of a piece of prompt that there are plans for; a piece is filled up by at most half."""
 DEFAULT_CONTEXT = 2048
 FIRST_SPAN = 64
+ENDED = -1
+"""In the place of a token of a sequence that has ended before others of its batch."""
 _SHARED = (BufferRole.WEIGHT, BufferRole.KV, BufferRole.TABLE)
 
 Progress = Callable[[str, float], None]
@@ -155,6 +158,8 @@ class Session:
         context = min(DEFAULT_CONTEXT, model.max_position) if context is None else context
         if not 1 <= context <= model.max_position:
             raise WorkloadError(f"context is {context}; accepted for {model.name}: 1..{model.max_position}")
+        if planner_name not in PLANNERS:
+            raise PlanError(f"planner {planner_name!r} asked for; accepted for a session: {', '.join(PLANNERS)}")
         if chunk not in CHUNKS:
             raise WorkloadError(f"chunk is {chunk}; accepted: {', '.join(map(str, CHUNKS))}")
         dtypes = replace(computed_dtypes(checkpoint) if weights is None else DTypes(weights=weights), kv=kv)
@@ -174,21 +179,31 @@ class Session:
     ) -> Iterator[int]:
         """Tokens behind a prompt, one by one, of the one sequence; ends behind `most`, at the end of the context, or
         before a token of `stop`. As much of the prompt as the KV cache begins with is not read again."""
+        for tokens in self.continuations(prompt, most, sampling, stop):
+            yield int(tokens[0])
+
+    def continuations(
+        self, prompt: Sequence[int], most: int, sampling: Sampling | None = None, stop: Sequence[int] = ()
+    ) -> Iterator[npt.NDArray[np.int32]]:
+        """The same of every sequence of the batch behind one prompt: a token of each, shape (batch,), and `ENDED` of
+        those that have come to a token of `stop`; ends when all have."""
         begin = time.perf_counter()
         sampler = Sampler(sampling or Sampling())
-        tokens = np.asarray(prompt, np.int32)[None, :]
+        tokens = np.tile(np.asarray(prompt, np.int32), (self.batch, 1))
         self.keep_common(tokens)
         logits = self.prefill(tokens[:, self.past :])
+        goes_on = np.ones(self.batch, bool)
         for produced in range(most):
-            token = int(sampler.draw(logits)[0])
+            drawn = sampler.draw(logits)
             if not produced:
                 self.timings.first_token_s = time.perf_counter() - begin
-            if token in stop:
+            goes_on &= ~np.isin(drawn, stop)
+            if not goes_on.any():
                 return
-            yield token
+            yield np.where(goes_on, drawn, np.int32(ENDED))
             if produced + 1 == most or self.past >= self.context:
                 return
-            logits = self.decode(np.array([token], np.int32))
+            logits = self.decode(drawn)
 
     def prefill(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Read a prompt of each sequence, shape (batch, tokens); returns the logits of the last tokens (batch, vocab).
@@ -199,8 +214,9 @@ class Session:
         logits = None
         for begin in range(0, tokens.shape[1], self.chunk):
             piece = tokens[:, begin : begin + self.chunk]
-            logits = self._step(self._prefill_program(piece.shape[1], self.past), piece)
+            logits, spent_s = self._step(self._prefill_program(piece.shape[1], self.past), piece)
             self.timings.prefill_tokens += piece.size
+            self.timings.prefill_s += spent_s
         assert logits is not None
         return logits
 
@@ -212,8 +228,9 @@ class Session:
     def decode(self, tokens: npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """One more token of each sequence, shape (batch,); returns the logits behind it (batch, vocab)."""
         column = self._checked(np.asarray(tokens)[:, None])
-        logits = self._step(self._decode_program(self.past + 1), column)
+        logits, spent_s = self._step(self._decode_program(self.past + 1), column)
         self.timings.decode_tokens += column.size
+        self.timings.decode_s += spent_s
         return logits
 
     def reset(self, past: int = 0) -> None:
@@ -230,6 +247,12 @@ class Session:
         length = min(self.past, tokens.shape[1] - 1)
         differs = (self.history[:, :length] != tokens[:, :length]).any(axis=0)
         self.reset(int(np.argmax(differs)) if differs.any() else max(length, 0))
+
+    @property
+    def positions(self) -> int:
+        """Room in the KV caches: the context, and what fills up a last piece at its end."""
+        sizes = [size for size in CHUNKS if size <= self.chunk]
+        return self.context + max((after - size - 1 for size, after in pairwise(sizes)), default=0)
 
     @property
     def kv(self) -> Tensors:
@@ -265,7 +288,8 @@ class Session:
             raise WorkloadError(f"tokens {low}..{high}; accepted: 0..{self.checkpoint.model.vocab - 1}")
         return tokens.astype(np.int32, copy=False)
 
-    def _step(self, ready: _Ready, tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def _step(self, ready: _Ready, tokens: npt.NDArray[np.int32]) -> tuple[npt.NDArray[np.float32], float]:
+        """Logits, and the seconds that the step took."""
         begin = time.perf_counter()
         count = tokens.shape[1]
         ready.moving.move(self.past, count)
@@ -277,12 +301,7 @@ class Session:
             self.record.append(Step(self.past, count, ready.moving, times))
         self.past += count
         self.history = np.concatenate([self.history.reshape(self.batch, -1), tokens], axis=1)
-        spent = time.perf_counter() - begin
-        if ready.moving.phase.kind == "decode":
-            self.timings.decode_s += spent
-        else:
-            self.timings.prefill_s += spent
-        return ready.logits.copy()
+        return ready.logits.copy(), time.perf_counter() - begin
 
     def _prefill_program(self, tokens: int, past: int) -> _Ready:
         """What reads a piece of a prompt; of the next size that there are plans for."""
@@ -326,8 +345,8 @@ class Session:
     def _planned(self, phase: Phase) -> MovingProgram:
         model = self.checkpoint.model
         graph = build_graph(model, phase, self.dtypes, routed=model.is_moe)
-        plan = planner(self.planner_name)(graph, self.chip, self.threads)
-        return MovingProgram(plan, self.context + self.chunk)
+        plan = PLANNERS[self.planner_name](graph, self.chip, self.threads)
+        return MovingProgram(plan, self.positions)
 
     def _load(self, cache: WeightCache | None, progress: Progress | None) -> None:
         begin = time.perf_counter()

@@ -46,7 +46,8 @@ class Tensors:
         """Zeroes, but for what is `given` by name, as the program has it in memory, and for what `share` has of these
         roles under the same name and of the same shape and layout.
 
-        Activations lie in the arena, if there is one; what is in them then is left from other programs.
+        Activations lie in the arena, if there is one; what is in them then is left from other programs, and when a run
+        has ended only what nobody read is sure to be there.
         """
         self.seed: int | None = None
         """Of the random numbers, None where they were given."""
@@ -56,8 +57,7 @@ class Tensors:
         there, sizes = dict(self._shared), program.buffers["n_bytes"].tolist()
         there |= {program.buffer_index(name): array for name, array in (given or {}).items()}
         if arena is not None:
-            activations = np.flatnonzero(program.buffers["role"] == BufferRole.ACTIVATION).tolist()
-            there |= zip(activations, arena.placed([sizes[i] for i in activations]), strict=True)
+            there |= arena.placed(program)
         self._arrays = [there[i] if i in there else allocate(size) for i, size in enumerate(sizes)]
 
     @classmethod

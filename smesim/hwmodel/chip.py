@@ -330,11 +330,12 @@ class Chip(Record):
         """Whether one of its units is no matrix unit, but wider kernels of a core."""
         return any(unit.is_stand_in for cluster in self.clusters for unit in cluster.matrix_units)
 
-    def has_fitted_products(self, dtype: str) -> bool:
-        """Whether every core, and every stand-in for a matrix unit, has fitted kernels for products in a format."""
+    def has_fitted_products(self, dtype: str, in_models: bool = True) -> bool:
+        """Whether every core and stand-in for a unit has kernels for products of a format, in models or at all."""
         engines: list[CoreSpec | MatrixUnit] = [cluster.core for cluster in self.clusters]
         engines += [unit for cluster in self.clusters for unit in cluster.matrix_units if unit.is_stand_in]
-        return all(any(kernel.name == f"gemv_{dtype}" for kernel in engine.kernels) for engine in engines)
+        name, known = (f"gemm_{dtype}", "s_per_streamed_byte") if in_models else (f"gemv_{dtype}", "s_per_element")
+        return all(any(k.name == name and known in k.parameters for k in e.kernels) for e in engines)
 
     def instance_of(self, core: int) -> ClusterInstance:
         """The cluster that holds a chip-wide core number; IndexError when there is no such core."""

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from smesim.errors import ChipError
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
-from smesim.hwmodel.chip import Cluster, factor_at
+from smesim.hwmodel.chip import DRAM, Cluster, factor_at
 from smesim.hwmodel.product_cost import (
     DEFAULT_KC,
     GUESSED_GEMM_EFFICIENCY,
@@ -215,6 +215,12 @@ class CoreCosts:
     def gemv_s(self, panels: int, k: int, dtype: str = "f32") -> float:
         """One row times `panels` panels: two FLOP a weight."""
         return self.products(dtype).gemv_s(panels, k) / self._rate_factor
+
+    def lone_streams_s(self, panels: int, weight_bytes: float, dtype: str = "f32") -> float:
+        """Seconds that a GEMV takes at least whose weights are in memory, as far as it reads them in lone streams."""
+        if "exposed_latency" not in self._effects:
+            return 0.0
+        return self.products(dtype).lone_streams_s(panels, weight_bytes, self._core.load_bytes_per_s[DRAM].value)
 
     def pack_s(self, elements: int, dtype: str = "f32") -> float:
         """Packing so many elements of a left operand, where that is part of another task."""

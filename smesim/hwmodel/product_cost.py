@@ -19,6 +19,8 @@ DEFAULT_MR = 6
 DEFAULT_NR = 16
 DEFAULT_KC = 384
 PANELS_KEPT = 2000
+GEMV_STREAMS = 4
+"""Panels of weights that the kernels for one row read side by side (native/kernels/vector/streams.h)."""
 
 _COMPUTED_IN = {"q8_0": "s8", "q4_0": "s8", "q4_1": "s8"}
 """Formats of weights whose products are sums of integers, and those integers' format in a chip's rates."""
@@ -102,3 +104,12 @@ class ProductCosts:
     def gemv_s(self, panels: int, k: int) -> float:
         """One row times `panels` panels: two FLOP a weight."""
         return panels * self.nr * k * self._gemv.get("s_per_element", 2.0 / self._peak_flop_per_s)
+
+    def lone_streams_s(self, panels: int, weight_bytes: float, bytes_per_s: float) -> float:
+        """Seconds that so many panels take at least on their way from memory, of which several streams side by side
+        draw `bytes_per_s`: those that are too few for that come one after the other, and a lone stream keeps fewer
+        misses in flight. 0 if there are none of these, or it was never measured what a lone stream draws."""
+        share, lone = self._gemv.get("lone_stream_share"), panels % GEMV_STREAMS
+        if share is None or not lone:
+            return 0.0
+        return weight_bytes / panels * (panels - lone + lone / share) / bytes_per_s

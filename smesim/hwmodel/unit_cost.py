@@ -13,7 +13,10 @@ outside streaming mode, and every change between the two costs a mode switch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
+from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from smesim.hwmodel.attention_blocks import BlockShape
@@ -179,12 +182,10 @@ class UnitCosts:
         side, d = self._tile("f32").rows, block.head_dim
         strips = -(-block.rows // (2 * side))
         total, packed = _Steps(), 0.0
-        for strip in range(strips):
-            begin, end = strip * block.rows // strips, (strip + 1) * block.rows // strips
-            visible = block.visible(end - 1)
+        for (rows, visible), count in _strips_seeing(block, strips).items():
             columns, words = (visible, d) if is_qk else (d, visible)
-            total.add(self._block(end - begin, columns, words, 1, "f32"))
-            packed += (end - begin) * words
+            total.add(self._block(rows, columns, words, 1, "f32"), count)
+            packed += count * rows * words
         at_an_end = block.is_first if is_qk else block.is_last
         core_s = self._core.query_s(block.rows * d) / 2 if at_an_end else 0.0
         work, packing = self._work(total, "f32", self._switch_s), self.pack(packed)
@@ -236,6 +237,13 @@ class UnitCosts:
             seconds += sums_bytes / self._store_bytes_per_s + total.moves * latency_s
         operand_bytes = total.vectors * tile.columns * WORD_BYTES if "operand_traffic" in self._effects else 0.0
         return UnitWork(seconds + switch_s, 0.0, operand_bytes)
+
+
+@lru_cache(maxsize=4096)
+def _strips_seeing(block: BlockShape, strips: int) -> Mapping[tuple[int, int], int]:
+    """The strips of a block, by their rows and the keys that the last of these sees."""
+    bounds = [strip * block.rows // strips for strip in range(strips + 1)]
+    return Counter((end - begin, block.visible(end - 1)) for begin, end in pairwise(bounds))
 
 
 def unit_rates(

@@ -8,9 +8,11 @@ handed out when, the simulator tells.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
+from typing import NamedTuple
 
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import DRAM, Chip
@@ -32,7 +34,7 @@ SAMPLED_BLOCKS = 2
 """Of a prompt's blocks of tokens, whose times grow evenly with their place."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Agent:
     """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
     together get of its time; `numbers` is the format of the weights that it multiplies with.
@@ -53,28 +55,28 @@ class Agent:
     numbers: ProductFormat
     operand_bytes_per_s: float = float("inf")
 
-    @cached_property
+    @property
     def product_unit(self) -> UnitCosts | None:
         """What multiplies with weights if not the core: a unit that has instructions for their format."""
         return self.unit if self.unit is not None and self.unit.multiplies(self.numbers.name) else None
 
-    @cached_property
+    @property
     def multiplies_matrices(self) -> bool:
         """Whether it multiplies with weights itself, and does not leave that to the core that drives it."""
         return self.unit is None or self.product_unit is not None
 
-    @cached_property
+    @property
     def multiplies_vectors(self) -> bool:
         """The same of one row."""
         return self.unit is None or self.unit.multiplies_vectors(self.numbers.name)
 
-    @cached_property
+    @property
     def strip_height(self) -> int:
         """Rows of packed strips that suit it."""
         unit, numbers = self.product_unit, self.numbers.name
         return self.core.products(numbers).mr if unit is None else unit.rows_together(numbers)
 
-    @cached_property
+    @property
     def strength(self) -> float:
         """Panels of a middling product a second; to tell fast agents from slow ones."""
         return 1 / self.columns_s(64, 2 * NR, 4, 1024)
@@ -159,6 +161,88 @@ class Agent:
         return sum(count * self.columns_s(m, mr, panels, operator.k) for m, count in rows.items() if m)
 
 
+class Group(NamedTuple):
+    """Agents of one kind and role on one path: one of them, and the places of all in the `Agents` that they are of."""
+
+    agent: Agent
+    places: tuple[int, ...]
+
+
+class Agents(tuple[Agent, ...]):
+    """Agents that take part in something together.
+
+    There may be hundreds of them, of few kinds: what is the same for all of a kind is asked of one, and what is the
+    same for all of a group, as bandwidth is, of one of the group.
+    """
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        places: dict[tuple[object, ...], list[int]] = {}
+        for place, agent in enumerate(self):
+            key = agent.kind, agent.role, agent.path, agent.cap_bytes_per_s
+            places.setdefault(key, []).append(place)
+        return tuple(Group(self[group[0]], tuple(group)) for group in places.values())
+
+    @cached_property
+    def kinds(self) -> dict[str, tuple[int, ...]]:
+        """The places of those of each kind."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for group in self.groups:
+            found.setdefault(group.agent.kind, []).append(group.places)
+        return {kind: merged(places) for kind, places in found.items()}
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {kind: len(places) for kind, places in self.kinds.items()}
+
+    @cached_property
+    def of_kinds(self) -> tuple[Agent, ...]:
+        """One of each kind."""
+        return tuple(self[places[0]] for places in self.kinds.values())
+
+    @cached_property
+    def roles(self) -> frozenset[Role]:
+        return frozenset(group.agent.role for group in self.groups)
+
+    @cached_property
+    def workers(self) -> tuple[int, ...]:
+        return tuple(chain.from_iterable([agent.workers for agent in self]))
+
+    @cached_property
+    def fastest(self) -> Agents:
+        """Those of the kind that draws and computes most."""
+        return self.of_kind(max(self.of_kinds, key=lambda agent: agent.strength).kind)
+
+    def of_kind(self, kind: str) -> Agents:
+        return self.at(self.kinds[kind])
+
+    @cached_property
+    def _group_at(self) -> list[int]:
+        """Which group the agent at each place is of."""
+        found = [0] * len(self)
+        for index, (_, places) in enumerate(self.groups):
+            for place in places:
+                found[place] = index
+        return found
+
+    def at(self, places: Sequence[int]) -> Agents:
+        """Those at some places, given in order."""
+        if len(places) == len(self):
+            return self
+        chosen = Agents([self[place] for place in places])
+        groups: dict[int, list[int]] = {}
+        for rank, place in enumerate(places):
+            groups.setdefault(self._group_at[place], []).append(rank)
+        chosen.__dict__["groups"] = tuple(Group(chosen[ranks[0]], tuple(ranks)) for ranks in groups.values())
+        return chosen
+
+
+def merged(places: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """All places of some lists, in order."""
+    return places[0] if len(places) == 1 else tuple(sorted(chain.from_iterable(places)))
+
+
 def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     """Blocks of query tokens: (begin, end, how many of the whole it stands for). Of many a few do, as far from the
     first as from the last: what a block takes grows evenly with its place, so that these have the mean of all."""
@@ -171,20 +255,20 @@ def sampled(tokens: int, block: int) -> list[tuple[int, int, float]]:
     return [(begin, end, weight) for begin, end in chosen]
 
 
-def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     """The agents of a plan's workers: units first, each with its drivers, then cores in the workers' order."""
     return kept_with(chip, ("agents", workers, numbers.name), lambda: _agents_of(chip, workers, numbers))
 
 
-def on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     """All workers, each on its own core, also those who drive a unit: for what the units cannot do."""
     return kept_with(chip, ("on cores", workers, numbers.name), lambda: _on_cores(chip, workers, numbers))
 
 
-def _on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def _on_cores(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
     found = (_core_agent(chip, network, i, workers[i], costs[i], numbers) for i in range(len(workers)))
-    return tuple(_with_own_links_as_caps(tuple(found), network))
+    return Agents(_with_own_links_as_caps(tuple(found), network))
 
 
 def _core_agent(
@@ -207,7 +291,7 @@ def _costs_of_cores(chip: Chip, workers: tuple[WorkerPlan, ...]) -> list[CoreCos
     ]
 
 
-def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> tuple[Agent, ...]:
+def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> Agents:
     network, costs = LinkNetwork.of(chip), _costs_of_cores(chip, workers)
     drivers: dict[int, list[int]] = {}
     for i, worker in enumerate(workers):
@@ -240,7 +324,7 @@ def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForm
     for i, worker in enumerate(workers):
         if worker.unit is None:
             found.append(_core_agent(chip, network, i, worker, costs[i], numbers))
-    return tuple(_with_own_links_as_caps(found, network))
+    return Agents(_with_own_links_as_caps(found, network))
 
 
 def _with_own_links_as_caps(agents: Sequence[Agent], network: LinkNetwork) -> Iterator[Agent]:
@@ -263,3 +347,22 @@ def _with_ports(units: list[Agent], network: LinkNetwork, chip: Chip, indices: S
     capacities = {link: network.bandwidth_bytes_per_s(link) for route in routes for link in route.links}
     rates = iter(max_min_rates([r.links for r in routes], [r.cap_bytes_per_s for r in routes], capacities))
     return [agent if agent.unit is None else replace(agent, operand_bytes_per_s=next(rates)) for agent in units]
+
+
+def streaming_rates(
+    network: LinkNetwork, agents: Agents, wanted: Mapping[str, float] | None = None
+) -> list[float]:  # fmt: skip
+    """Bytes per second that an agent of each group draws from memory when all of them do; none more than those of its
+    kind want."""
+    groups = agents.groups
+    paths, caps = [group.agent.path for group in groups], [group.agent.cap_bytes_per_s for group in groups]
+    if wanted is not None:
+        caps = [min(cap, wanted[group.agent.kind]) for cap, group in zip(caps, groups, strict=True)]
+    capacities = {link: network.bandwidth_bytes_per_s(link) for path in paths for link in path}
+    return max_min_rates(paths, caps, capacities, [len(group.places) for group in groups])
+
+
+def streamed_bytes_per_s(network: LinkNetwork, agents: Agents) -> float:
+    """Bytes per second that all of them together draw from memory."""
+    rates = streaming_rates(network, agents)
+    return sum(rate * len(group.places) for rate, group in zip(rates, agents.groups, strict=True))

@@ -6,17 +6,26 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 
 from __future__ import annotations
 
-import heapq
-from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
-from smesim.plan.agents import Agent
+from smesim.plan.agents import (
+    Agent,
+    Agents,
+    agents_of,
+    merged,
+    on_cores,
+    streamed_bytes_per_s,
+    streaming_rates,
+)
 from smesim.plan.appending import Appending
+from smesim.plan.drawn import drawn, drawn_alike
 from smesim.plan.formats import cache_number, weights_format
-from smesim.plan.party import Staff
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
@@ -38,26 +47,29 @@ PIPELINE: dict[str, Any] = {"depth": 4, "query_block": 128, "key_block": 512}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
 
-class Choice(NamedTuple):
+@dataclass(frozen=True)
+class Choice:
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
-    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well.
+    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well,
+    each of `width` panels.
     """
 
     mode: Mode
-    agents: tuple[Agent, ...]
+    agents: Agents
     parts: tuple[float, ...]
     seconds: float
     bound: str
     pipeline: PipelinePlan | None = None
     past_split: int = 1
     row_parts: int = 1
+    width: int = 0
 
     @property
     def is_even(self) -> bool:
         """Whether all that take part are alike."""
-        return len({agent.kind for agent in self.agents}) == 1
+        return len(self.agents.kinds) == 1
 
 
 class Choices:
@@ -68,50 +80,73 @@ class Choices:
         self._graph = graph
         self._numbers = weights_format(graph)
         self._network = LinkNetwork.of(chip)
+        self._workers = workers
         self._known_s: dict[tuple[str, int], float] = {}
-        self._staff = Staff.of(chip, workers, self._numbers)
-        self._cores, self._units = self._staff.cores, self._staff.units
+        self._streamed_bytes: dict[str, float] = {}
+        self._known_on_cores: dict[frozenset[str], Agents] = {}
+        self.agents = agents_of(chip, workers, self._numbers)
+        self._cores = Agents(agent for agent in self.agents if agent.role == "cpu")
+        self._units = Agents(agent for agent in self.agents if agent.role == "matrix")
+
+    @cached_property
+    def _everybody(self) -> Agents:
+        """All workers on their cores."""
+        return on_cores(self._chip, self._workers, self._numbers)
 
     def of(self, operator: Operator) -> tuple[Choice, ...]:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
         self._known_s.clear()
-        cores, units = self._cores, self._units
+        teams = self._for_any
         if isinstance(operator, Linear):
-            cores, units = self._staff.able(operator.m == 1)
-        teams: list[tuple[Mode, tuple[Agent, ...]]] = [("cpu", cores), ("matrix", units)]
-        if cores and units:
-            teams.append(("cooperative", (*units, *cores)))
-        found = [self._choice(mode, team, operator) for mode, team in teams if team]
+            teams = self._for_vectors if operator.m == 1 else self._for_matrices
+        found = [self._choice(mode, team, operator) for mode, team in teams]
         if isinstance(operator, Attention) and operator.tokens > 1 and self._units and self._cores:
             found.append(self._staged(operator))
         # Where only one kind is fast enough to take part there is no cooperation, and its own mode says so.
-        real = [c for c in found if c.mode != "cooperative" or len({agent.role for agent in c.agents}) == 2]
+        real = [c for c in found if c.mode != "cooperative" or len(c.agents.roles) == 2]
         return tuple(sorted(real, key=lambda choice: choice.seconds))
+
+    @cached_property
+    def _for_any(self) -> Sequence[tuple[Mode, Agents]]:
+        return _teams(self._cores, self._units)
+
+    @cached_property
+    def _for_matrices(self) -> Sequence[tuple[Mode, Agents]]:
+        """Who multiplies matrices with weights: units that can."""
+        return _teams(self._cores, Agents(unit for unit in self._units if unit.multiplies_matrices))
+
+    @cached_property
+    def _for_vectors(self) -> Sequence[tuple[Mode, Agents]]:
+        """The same of one row. Who drives a unit that cannot do it has a core that can."""
+        able = Agents(unit for unit in self._units if unit.multiplies_vectors)
+        if able or not self._units:
+            return _teams(self._cores, able)
+        by_role = [Agents(a for a in self._everybody if a.role == role) for role in ("cpu", "matrix")]
+        return _teams(*by_role)
 
     def packers(self, operator: Linear) -> tuple[int, ...]:
         """Who packs a left operand fastest where units take part: the cores, or those who drive the units."""
         teams = [team for team in (self._cores, self._units) if team]
         elements = operator.m * operator.k
 
-        def rate(team: tuple[Agent, ...]) -> float:
-            alike = {agent.kind: agent for agent in team}
-            count = Counter(agent.kind for agent in team)
-            return sum(count[kind] / agent.pack_s(elements) for kind, agent in alike.items())
+        def rate(team: Agents) -> float:
+            return sum(len(team.kinds[agent.kind]) / agent.pack_s(elements) for agent in team.of_kinds)
 
-        return tuple(worker for agent in max(teams, key=rate) for worker in agent.workers)
+        return max(teams, key=rate).workers
 
     def of_append(self, operator: KvAppend, entry: OperatorPlan) -> OperatorPlan:
         """The entry, with who packs keys and values where units take part."""
         if not self._units:
             return entry
-        number = cache_number(self._graph.dtypes.kv)
-        cores = tuple(self._staff.everybody[worker] for worker in entry.workers)
+        number, cores = cache_number(self._graph.dtypes.kv), self._everybody
+        if len(entry.workers) < len(cores):
+            cores = Agents(cores[worker] for worker in entry.workers)
         ways = Appending(self._chip, self._network, operator, number, entry, cores, self._units)
         return ways.with_packers()
 
-    def _choice(self, mode: Mode, agents: tuple[Agent, ...], operator: Operator) -> Choice:
+    def _choice(self, mode: Mode, agents: Agents, operator: Operator) -> Choice:
         if isinstance(operator, Attention) and operator.tokens == 1:
             return self._one_token(mode, agents, operator)
         match operator:
@@ -127,26 +162,30 @@ class Choices:
                 # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
                 seen = operator.past + operator.tokens
                 longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, tasks / longest)
+                team = drawn(alone, agents.counts, tasks, longest)
+                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
                 alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
-                agents, parts, seconds, bound = self._drawn(operator, agents, alone, experts)
+                steps = -(-operator.n // (NR * max(agent.granule(operator.m) for agent in agents.of_kinds)))
+                team = drawn(alone, agents.counts, experts * steps)
+                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
-        if self._staff.party(agents).workers > 1:
+        if len(agents.workers) > 1:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
 
-    def _alone_s(self, agents: Sequence[Agent], seconds: Callable[[Agent], float], form: int = 0) -> list[float]:
-        """Seconds of each agent for the operator in hand, worked out once for all teams and for those that are alike;
+    def _alone_s(self, agents: Agents, seconds: Callable[[Agent], float], form: int = 0) -> dict[str, float]:
+        """Seconds of an agent of each kind for the operator in hand, fastest first, worked out once for all teams;
         `form` tells apart ways to do the operator."""
-        for agent in agents:
+        for agent in agents.of_kinds:
             if (agent.kind, form) not in self._known_s:
                 self._known_s[agent.kind, form] = seconds(agent)
-        return [self._known_s[agent.kind, form] for agent in agents]
+        found = {kind: self._known_s[kind, form] for kind in agents.kinds}
+        return dict(sorted(found.items(), key=lambda item: item[1]))
 
-    def _one_token(self, mode: Mode, agents: tuple[Agent, ...], operator: Attention) -> Choice:
+    def _one_token(self, mode: Mode, agents: Agents, operator: Attention) -> Choice:
         """Attention of one token, a task a head; its past divided where there are fewer heads than would keep all busy.
 
         Each part costs a task more, and all together another round in which a task for each head adds them up.
@@ -154,13 +193,13 @@ class Choices:
         sync, heads, best = self._chip.sync, operator.kv_heads * operator.batch, None
         for parts in PAST_SPLITS:
             if parts == 2:  # parts of the past are work for cores, also for those who drive a unit
-                roles = {agent.role for agent in agents}
-                agents = tuple(agent for agent in self._staff.everybody if agent.role in roles)
+                agents = self._on_cores_of(agents.roles)
             if parts > 1 and operator.past // parts < LEAST_PART:
                 break
             alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, 1))
-            taken, shares, seconds, bound = self._drawn_alike(operator, agents, alone, heads * parts)
-            workers = sum(len(agent.workers) for agent in taken)
+            team = drawn_alike(alone, agents.counts, heads * parts)
+            taken, shares, seconds, bound = self._drawing(operator, agents, alone, team)
+            workers = len(taken.workers)
             rounds = -(-heads * parts // workers)
             seconds += rounds * sync.dispatch_s.value + (sync.barrier_s.value if workers > 1 else 0.0)
             if parts > 1:
@@ -172,6 +211,14 @@ class Choices:
         assert best is not None
         return best
 
+    def _on_cores_of(self, roles: frozenset[str]) -> Agents:
+        """Workers of some roles, each on its own core."""
+        if roles not in self._known_on_cores:
+            everybody = self._everybody
+            found = everybody if roles == everybody.roles else Agents(a for a in everybody if a.role in roles)
+            self._known_on_cores[roles] = found
+        return self._known_on_cores[roles]
+
     def _staged(self, operator: Attention) -> Choice:
         """Attention as a pipeline: the slower of both stages sets the pace. The units wait for the softmax of their
         last block if no other's products are left by then; the cores for the first scores, and at the end the products
@@ -180,8 +227,8 @@ class Choices:
         A chain waits for each of its blocks, so a slow unit or core would hold up the fast ones: the fastest kind of
         each takes part.
         """
-        units, cores = _fastest(self._units), _fastest(self._cores)
-        lanes = max(len(cores), sum(len(unit.workers) for unit in units))
+        units, cores = self._units.fastest, self._cores.fastest
+        lanes = max(len(cores), len(units.workers))
         pipeline = fitted(operator, PipelinePlan(**PIPELINE, lanes=lanes, qk="matrix", softmax="cpu", pv="matrix"))
         products_one_s, _ = units[0].stages_s(operator, pipeline)
         _, softmax_one_s = cores[0].stages_s(operator, pipeline)
@@ -196,126 +243,111 @@ class Choices:
         hand_over_s = blocks / pipeline.lanes * (sync.dispatch_s.value + sync.barrier_s.value)
         seconds = max(products_s, softmax_s) + hand_over_s
         parts = (1.0,) * (len(units) + len(cores))
-        return Choice("cooperative", (*units, *cores), parts, seconds, "compute", pipeline)
+        return Choice("cooperative", Agents((*units, *cores)), parts, seconds, "compute", pipeline)
 
-    def _rows_and_columns(self, mode: Mode, agents: tuple[Agent, ...], operator: Linear) -> Choice | None:
+    def _rows_and_columns(self, mode: Mode, agents: Agents, operator: Linear) -> Choice | None:
         """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
-        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike."""
-        if operator.m == 1 or len(agents) == 1 or len(self._staff.party(agents).one_of) > 1:
+        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike.
+
+        The blocks of the first rows bring the weights in, each as fast as one agent draws from memory; those below them
+        find them in a cache. So a step may be narrower than what a unit has in its tiles anyway.
+        """
+        if operator.m == 1 or len(agents) == 1 or len(agents.kinds) > 1:
             return None
         one, mr, sync = agents[0], strip_height(agents), self._chip.sync
-        granule = one.granule(operator.m)
-        panels, strips = -(-operator.n // NR), -(-operator.m // mr)
-        steps = -(-panels // granule)
+        granule, panels, strips = one.granule(operator.m), -(-operator.n // NR), -(-operator.m // mr)
+        streamed_bytes_s = streamed_bytes_per_s(self._network, agents)
         best: Choice | None = None
-        for row_parts in range(2, min(strips, -(-MOST_WAVES * len(agents) // steps)) + 1):
-            block_rows = min(operator.m, -(-strips // row_parts) * mr)
-            waves = -(-row_parts * steps // len(agents))
-            seconds = waves * (one.columns_s(block_rows, mr, granule, operator.k) + sync.dispatch_s.value)
-            seconds += sync.barrier_s.value
-            if best is None or seconds < best.seconds:
-                best = Choice(mode, agents, (1.0,) * len(agents), seconds, "compute", row_parts=row_parts)
-        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / self._staff.party(agents).bytes_per_s
+        for width in _halves(granule):
+            steps = -(-panels // width)
+            rate = min(one.cap_bytes_per_s, streamed_bytes_s / min(steps, len(agents)))
+            fetch_s = float(self._numbers.rhs_bytes(width * NR, operator.k)) / rate
+            most = min(strips, -(-MOST_WAVES * len(agents) // steps))
+            for row_parts in sorted({-(-strips // -(-strips // parts)) for parts in range(2, most + 1)}):
+                block_rows = min(operator.m, -(-strips // row_parts) * mr)
+                waves = -(-row_parts * steps // len(agents))
+                block_s = one.columns_s(block_rows, mr, width, operator.k)
+                first = -(-waves // row_parts)  # of each one's blocks: those of a step follow one another
+                seconds = first * max(block_s, fetch_s) + (waves - first) * block_s
+                seconds += waves * sync.dispatch_s.value + sync.barrier_s.value
+                if best is None or seconds < best.seconds:
+                    parts = (1.0,) * len(agents)
+                    bound = "bandwidth" if first * fetch_s > waves * block_s else "compute"
+                    best = Choice(mode, agents, parts, seconds, bound, row_parts=row_parts, width=width)
+        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / streamed_bytes_s
         return None if best is None or best.seconds < streamed_s else best
 
-    def _columns(
-        self, agents: tuple[Agent, ...], operator: Linear
-    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
+    def _columns(self, agents: Agents, operator: Linear) -> tuple[Agents, list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
-        panels, mr, party = -(-operator.n // NR), strip_height(agents), self._staff.party(agents)
+        panels, mr = -(-operator.n // NR), strip_height(agents)
         panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
         steps: dict[str, tuple[int, float]] = {}
-        for kind, agent in party.one_of.items():
+        for agent in agents.of_kinds:
             granule = agent.granule(operator.m)
-            steps[kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
-        rates = party.rates({kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()})
-        shares = [
-            Share(max(steps[kind][1], steps[kind][0] * panel_bytes / rate), steps[kind][0])
-            for kind, rate in zip(party.kinds, rates, strict=True)
-        ]
-        taken, seconds = divide([shares[group] for group in party.group_of], panels)
-        most = dict.fromkeys(steps, 0)
-        for agent, n in zip(agents, taken, strict=True):
-            most[agent.kind] = max(most[agent.kind], n)
-        computing = max([-(-most[kind] // granule) * step_s for kind, (granule, step_s) in steps.items()])
+            steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
+        wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
+        rates = streaming_rates(self._network, agents, wanted)
+        lots: dict[Share, list[tuple[int, ...]]] = {}
+        for (agent, group), rate in zip(agents.groups, rates, strict=True):
+            granule, step_s = steps[agent.kind]
+            lots.setdefault(Share(max(step_s, granule * panel_bytes / rate), granule), []).append(group)
+        of_shares = [merged(lists) for lists in lots.values()]
+        divided, seconds = divide(list(lots), panels, [len(of_share) for of_share in of_shares])
+        taken = [0.0] * len(agents)
+        for of_share, parts in zip(of_shares, divided, strict=True):
+            for place, part in zip(of_share, parts, strict=True):
+                taken[place] = float(part)
+        computing = 0.0
+        for kind, of_kind in agents.kinds.items():
+            most = max(taken[place] for place in of_kind)
+            computing = max(computing, ceil(most / steps[kind][0]) * steps[kind][1])
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
-        if not all(taken):
-            agents = tuple([agent for agent, n in zip(agents, taken, strict=True) if n])
-        return agents, [float(n) for n in taken if n], seconds, bound
+        places = [place for place, part in enumerate(taken) if part]
+        return agents.at(places), [taken[place] for place in places], seconds, bound
 
-    def _drawn_alike(
-        self, operator: Attention, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: int
-    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
-        """So many tasks of one size that whoever is free draws: by the fastest kind alone, or with the next as well
-        where that is worth waiting for the slow one that draws last."""
-        order = sorted(range(len(agents)), key=lambda i: alone_s[i])
-        best: tuple[float, list[int]] | None = None
-        for end in range(1, len(order) + 1):
-            if end < len(order) and agents[order[end]].kind == agents[order[end - 1]].kind:
-                continue  # all of a kind, as far as there are tasks for them
-            team = order[: min(end, tasks)]
-            seconds = drawn_s([alone_s[i] / tasks for i in team], tasks)
-            if best is None or seconds < best[0]:
-                best = seconds, team
-        assert best is not None
-        seconds, taken = best[0], sorted(best[1])
-        chosen = tuple(agents[i] for i in taken)
+    def _drawing(
+        self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: tuple[dict[str, int], float]
+    ) -> tuple[Agents, list[float], float, str]:
+        """Those that draw, the first so many of each kind, and their speeds; `team` says as well when they have
+        computed."""
+        numbers, seconds = team
+        places = merged([agents.kinds[kind][:count] for kind, count in numbers.items()])
+        chosen = agents.at(places)
         transfer_s = self._streamed_s(operator, chosen)
         bound = "compute" if seconds >= transfer_s else "bandwidth"
-        return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+        return chosen, [1 / alone_s[agent.kind] for agent in chosen], max(seconds, transfer_s), bound
 
-    def _streamed_s(self, operator: Operator, agents: tuple[Agent, ...]) -> float:
+    def _streamed_s(self, operator: Operator, agents: Agents) -> float:
         """Seconds in which agents read all weights, keys and values of an operator from memory."""
-        streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
-        return streamed / self._staff.party(agents).bytes_per_s
-
-    def _drawn(
-        self, operator: Operator, agents: tuple[Agent, ...], alone_s: Sequence[float], tasks: float
-    ) -> tuple[tuple[Agent, ...], list[float], float, str]:
-        """Tasks that whoever is free draws, the longest of them one of `tasks`: speeds add up, of those fast enough.
-
-        Who needs longer for a task than the others for all that is left would be waited for, and is left out.
-        """
-        order = sorted(range(len(agents)), key=lambda i: alone_s[i])
-        taken, speed, seconds = order[:1], 1 / alone_s[order[0]], alone_s[order[0]]
-        for i in order[1:]:
-            together = max(1 / (speed + 1 / alone_s[i]), alone_s[i] / tasks)
-            if together >= seconds:
-                break
-            taken, speed, seconds = [*taken, i], speed + 1 / alone_s[i], together
-        taken.sort()
-        chosen = tuple(agents[i] for i in taken)
-        transfer_s = self._streamed_s(operator, chosen)
-        bound = "compute" if seconds >= transfer_s else "bandwidth"
-        return chosen, [1 / alone_s[i] for i in taken], max(seconds, transfer_s), bound
+        if operator.name not in self._streamed_bytes:
+            streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
+            self._streamed_bytes[operator.name] = streamed
+        return self._streamed_bytes[operator.name] / streamed_bytes_per_s(self._network, agents)
 
 
-def drawn_s(task_s: Sequence[float], tasks: int) -> float:
-    """When the last of so many tasks ends that workers draw from a queue, each as soon as it is free; `task_s` is what
-    each worker takes for a task. The first in line draws first."""
-    if len(set(task_s)) == 1:
-        return -(-tasks // len(task_s)) * task_s[0]
-    free = [(0.0, i) for i in range(len(task_s))]
-    last_s = 0.0
-    for _ in range(tasks):
-        at_s, worker = heapq.heappop(free)
-        last_s = max(last_s, at_s + task_s[worker])
-        heapq.heappush(free, (at_s + task_s[worker], worker))
-    return last_s
+def _halves(number: int) -> list[int]:
+    """A number, half of it, and so on down to 1."""
+    return [] if number == 0 else [number, *_halves(number // 2)]
 
 
-def query_block(operator: Attention, agents: Sequence[Agent]) -> int:
+def _teams(cores: Agents, units: Agents) -> Sequence[tuple[Mode, Agents]]:
+    """The modes that there are with these, and who takes part in each."""
+    teams: list[tuple[Mode, Agents]] = []
+    if cores:
+        teams.append(("cpu", cores))
+    if units:
+        teams.append(("matrix", units))
+    if cores and units:
+        teams.append(("cooperative", Agents((*units, *cores))))
+    return teams
+
+
+def query_block(operator: Attention, agents: Agents) -> int:
     """Tokens of a task of fused attention, for those who take part."""
-    on_units = any(agent.unit is not None for agent in agents)
+    on_units = any(agent.unit is not None for agent in agents.of_kinds)
     return min(operator.tokens, UNIT_QUERY_BLOCK_TOKENS if on_units else QUERY_BLOCK_TOKENS)
 
 
-def strip_height(agents: Sequence[Agent]) -> int:
+def strip_height(agents: Agents) -> int:
     """The height of packed strips that suits those who read them: a unit's, where one takes part."""
-    return next((agent for agent in agents if agent.role == "matrix"), agents[0]).strip_height
-
-
-def _fastest(agents: Sequence[Agent]) -> tuple[Agent, ...]:
-    """Those of the kind that draws and computes most."""
-    best = max({agent.kind: agent for agent in agents}.values(), key=lambda agent: agent.strength)
-    return tuple(agent for agent in agents if agent.kind == best.kind)
+    return next((agent for agent in agents.of_kinds if agent.role == "matrix"), agents[0]).strip_height

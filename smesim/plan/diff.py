@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from smesim.plan.schema import OperatorPlan, Plan
 
@@ -50,6 +52,25 @@ def _entry(entry: OperatorPlan | None) -> dict[str, str]:
         return {}
     fields = entry.model_dump(mode="json", exclude={"site", "reason"}, exclude_none=True)
     fields["tile"] = f"{entry.tile.m} x {entry.tile.n}"
-    fields["workers"] = ", ".join(map(str, entry.workers))
-    fields["shares"] = ", ".join(f"{share:g}" for share in entry.shares) or "even"
+    fields["workers"], fields["packers"] = _numbers(entry.workers), _numbers(entry.packers) or "its workers"
+    fields["shares"] = _runs(f"{share:g}" for share in entry.shares) or "even"
+    if entry.pipeline is not None:
+        fields["pipeline"] = ", ".join(f"{name} {value}" for name, value in fields["pipeline"].items())
     return {name: str(value) for name, value in fields.items()}
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """Numbers, those that follow one another as a range: "0, 4, 1-3"."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in ranges)
+
+
+def _runs(texts: Iterable[str]) -> str:
+    """Texts, equal ones that follow one another as one: "95, 16, 3 x 4"."""
+    runs = [(text, sum(1 for _ in run)) for text, run in groupby(texts)]
+    return ", ".join(f"{count} x {text}" if count > 1 else text for text, count in runs)

@@ -150,10 +150,10 @@ def _why_appended(entry: OperatorPlan) -> str:
     if entry.reason is None or not entry.reason.runners_up:
         return "attention reads them so"
     other = entry.reason.runners_up[0]
-    instead = "their drivers by the units" if other.mode == "matrix" else "the cores"
+    own, others = ("cores", "units") if other.mode == "matrix" else ("units", "cores")
     return (
-        f"attention reads them so; predicted {format_seconds(entry.reason.predicted_s)}, by {instead}"
-        f" {format_seconds(other.predicted_s)}"
+        f"attention reads them so; predicted: {own} {format_seconds(entry.reason.predicted_s)},"
+        f" {others} {format_seconds(other.predicted_s)}"
     )
 
 

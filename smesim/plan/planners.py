@@ -88,6 +88,8 @@ def parse_forced(text: str | None) -> dict[str, Mode]:
         if mode is None:
             modes = ", ".join(_KINDS_OF_UNITS)
             raise PlanError(f"--force {item!r}; accepted: OPERATOR=MODE,..., a mode of {modes}")
+        if forced.get(site, mode) != mode:
+            raise PlanError(f"--force {site}={forced[site]} and {site}={mode}; accepted: one mode for an operator")
         forced[site] = mode
     return forced
 

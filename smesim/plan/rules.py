@@ -81,7 +81,7 @@ class Rules:
         team = team_of(self.chip, self.workers, choice)
         guess = Estimate(choice.seconds, choice.bound)
         kernel, lhs, rhs, numbers = f"{operator.kind}_f32", ROW_MAJOR, ROW_MAJOR, operator_format(self.graph, operator)
-        grain, one_of = 1, {agent.kind: agent for agent in choice.agents}.values()
+        grain = 1
         match operator:
             case Linear():
                 kernel = numbers.gemv if operator.m == 1 else numbers.gemm
@@ -89,12 +89,12 @@ class Rules:
                 if operator.m == 1:
                     lhs = QUANTIZED_ROWS if numbers.is_quantized else ROW_MAJOR
                 rhs = numbers.rhs_layout
-                grain = max([agent.granule(operator.m) for agent in one_of])
-                tile = self._gemm_tile(operator, guess, team, grain, choice.row_parts)
+                grain = max(agent.granule(operator.m) for agent in choice.agents.of_kinds)
+                tile = self._gemm_tile(operator, guess, team, grain, choice)
             case GroupedLinear():
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
-                grain = max([agent.granule(operator.m) for agent in one_of])
+                grain = max(agent.granule(operator.m) for agent in choice.agents.of_kinds)
                 tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
@@ -104,11 +104,11 @@ class Rules:
         if choice.row_parts > 1:
             assignment = "static"
         elif isinstance(operator, Linear) and not choice.is_even:
-            panel_s = [agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in one_of]
-            slowest_s, fastest_s = max(panel_s), min(panel_s)
+            paces = [agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents.of_kinds]
+            slowest_s, fastest_s = max(paces), min(paces)
             part = tile.m / operator.m  # of the rows in a tile
             least_s = slowest_s * grain * part  # what the slowest draws last
-            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part, grain))
+            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
             assignment = "static_then_shared" if least_s < SHORT_PANEL * choice.seconds else "static"
             shares = tuple(
                 panels / len(agent.workers)
@@ -142,13 +142,11 @@ class Rules:
             ),
         )
 
-    def _uneven_columns(
-        self, operator: Linear, choice: Choice, rows: int, fastest_s: float, grain: int
-    ) -> int:  # fmt: skip
+    def _uneven_columns(self, operator: Linear, choice: Choice, rows: int, fastest_s: float) -> int:
         """Columns of a tile of so many rows where each worker has columns of its own: by the target time of the
         fastest, or what it takes to be worth fetching those rows for, and whole steps of a unit. The slow have few
         columns anyway, and nobody waits for a part of them."""
-        together = max(PANELS_TOGETHER, grain)
+        together = max(PANELS_TOGETHER, *(agent.granule(operator.m) for agent in choice.agents.of_kinds))
         target = TARGET_STREAM_S if choice.bound == "bandwidth" else TARGET_TASK_S
         fetched_bytes = operator_format(self.graph, operator).lhs_bytes(rows, operator.k)
         fetch_s = fetched_bytes / self.chip.memory.bandwidth_bytes_per_s.value
@@ -157,15 +155,15 @@ class Rules:
         return NR * min(steps * together, -(-operator.n // NR))
 
     def _gemm_tile(
-        self, operator: Linear, guess: Estimate, team: Team, grain: int, row_parts: int
+        self, operator: Linear, guess: Estimate, team: Team, grain: int, choice: Choice
     ) -> TileShape:  # fmt: skip
         numbers = operator_format(self.graph, operator)
         row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
-        row_tiles = max(row_parts, -(-operator.m // most_rows))
+        row_tiles = max(choice.row_parts, -(-operator.m // most_rows))
         rows = -(-operator.m // row_tiles)
-        if row_parts > 1:
-            return TileShape(m=rows, n=NR * grain)
+        if choice.row_parts > 1:
+            return TileShape(m=rows, n=NR * choice.width)
         return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team, grain))
 
     def _columns(

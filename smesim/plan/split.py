@@ -24,15 +24,15 @@ class Share(NamedTuple):
         return -(-panels // self.granule) * self.step_s
 
 
-def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
-    """Panels of each that takes part, which add up to `panels`, and when the last of them ends.
+def divide(shares: Sequence[Share], panels: int, counts: Sequence[int] | None = None) -> tuple[list[list[int]], float]:
+    """Panels of all that take part, which add up to `panels`, and when the last of them ends.
 
-    `shares` must not be empty. Whoever is too slow to take even one step in that time gets nothing.
+    `shares` must not be empty, and are all different if `counts` say how many of each take part; by default one. Who
+    of those that are alike gets less than the others comes first. Whoever is too slow to take even one step in that
+    time gets nothing.
     """
-    counts = dict.fromkeys(shares, 0)
-    for share in shares:
-        counts[share] += 1
-    kinds = [(step_s, granule, count) for (step_s, granule), count in counts.items()]
+    many = [1] * len(shares) if counts is None else counts
+    kinds = [(share.step_s, share.granule, count) for share, count in zip(shares, many, strict=True)]
     # If steps could be divided all would end at once, and nobody ends earlier; from there step by step.
     at_once_s = panels / sum([count * granule / step_s for step_s, granule, count in kinds])
     end_s = at_once_s * (1 - ROUNDING)
@@ -40,21 +40,20 @@ def divide(shares: Sequence[Share], panels: int) -> tuple[list[int], float]:
     while sum([min(n * granule, panels) * count for n, (_, granule, count) in zip(steps, kinds, strict=True)]) < panels:
         end_s = min([(n + 1) * step_s for n, (step_s, _, _) in zip(steps, kinds, strict=True)])
         steps = [int(end_s / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
-    most = {share: min(n * share.granule, panels) for share, n in zip(counts, steps, strict=True)}
-    taken = [most[share] for share in shares]
-    surplus = sum(taken) - panels
-    last_s = {share: share.seconds(n) for share, n in most.items()}
-    ends = [(-last_s[share], i) for i, share in enumerate(shares) if most[share]]
-    heapq.heapify(ends)
+    most = [min(n * share.granule, panels) for n, share in zip(steps, shares, strict=True)]
+    surplus = sum(n * count for n, count in zip(most, many, strict=True)) - panels
+    # Of each share those that take as much as each other: (when they end, share, panels of each, how many).
+    lots = [(-share.seconds(n), i, n, many[i]) for i, (share, n) in enumerate(zip(shares, most, strict=True)) if n]
+    heapq.heapify(lots)
     while surplus > 0:  # what is too much goes back where it saves most: from those that would end last
-        slowest = ends[0][1]
-        step_s, granule = shares[slowest]
-        left = taken[slowest]
-        back = min(surplus, granule, left)
-        surplus -= back
-        taken[slowest] = left = left - back
-        if left:
-            heapq.heapreplace(ends, (-(-(-left // granule) * step_s), slowest))
-        else:
-            heapq.heappop(ends)
-    return taken, -ends[0][0]
+        _, i, n, count = heapq.heappop(lots)
+        back = min(surplus, shares[i].granule, n)
+        giving = min(count, surplus // back)
+        surplus -= giving * back
+        for left, of_them in ((n - back, giving), (n, count - giving)):
+            if left and of_them:
+                heapq.heappush(lots, (-shares[i].seconds(left), i, left, of_them))
+    taken: list[list[int]] = [[] for _ in shares]
+    for _, i, n, count in sorted(lots, key=lambda lot: lot[2]):
+        taken[i] += [n] * count
+    return [[0] * (count - len(lot)) + lot for lot, count in zip(taken, many, strict=True)], -lots[0][0]

@@ -40,12 +40,8 @@ def row_team(chip: Chip, workers: tuple[WorkerPlan, ...]) -> Team:
 def team_of(chip: Chip, workers: tuple[WorkerPlan, ...], choice: Choice) -> Team:
     """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
     smallest of the caches."""
-
-    def made() -> Team:
-        chosen = tuple(worker for agent in choice.agents for worker in agent.workers)
-        return replace(_core_team(chip, workers, chosen, choice.mode), mr=strip_height(choice.agents))
-
-    return kept_with(chip, ("team", choice.agents, choice.mode), made)
+    team = _core_team(chip, workers, choice.agents.workers, choice.mode)
+    return replace(team, mr=strip_height(choice.agents))
 
 
 def _core_team(chip: Chip, workers: tuple[WorkerPlan, ...], chosen: tuple[int, ...], mode: Mode) -> Team:

@@ -206,14 +206,19 @@ def _attention(operator: Attention, entry: OperatorPlan) -> list[Tile]:
 
 
 def _kv_append(operator: KvAppend, entry: OperatorPlan) -> list[Tile]:
-    """Tiles of so many tokens; with packers, as many as there are of these, and cut between panels of keys."""
-    kind, tiles = TaskKind.KV_APPEND, list(ranges(operator.tokens, entry.tile.m))
-    if entry.packers:
-        kind, parts = TaskKind.KV_PACK, -(-len(entry.packers) // operator.batch)
-        tiles = list(_panels_of_positions(operator.past, operator.tokens, parts))
+    kind, tiles = TaskKind.KV_PACK if entry.packers else TaskKind.KV_APPEND, appended_tokens(operator, entry)
     return [
         Tile(kind, (*tokens, 0, 0, sequence, sequence + 1)) for sequence in range(operator.batch) for tokens in tiles
     ]
+
+
+def appended_tokens(operator: KvAppend, entry: OperatorPlan) -> list[tuple[int, int]]:
+    """The tokens of each sequence that a task appends: so many; with packers, as many tasks as there are of these, and
+    cut between panels of keys."""
+    if not entry.packers:
+        return list(ranges(operator.tokens, entry.tile.m))
+    parts = -(-len(entry.packers) // operator.batch)
+    return list(_panels_of_positions(operator.past, operator.tokens, parts))
 
 
 def _panels_of_positions(past: int, tokens: int, parts: int) -> Iterator[tuple[int, int]]:

@@ -143,7 +143,11 @@ class Costing:
         weight_bytes = float(numbers.rhs_bytes(panels * NR, op.k))
         level = self._places.slot_level(cluster, row.op, "weight")
         compute_s = costs.gemv_s(panels, op.k, numbers.name)
-        return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
+        if level != DRAM:
+            return TaskCost(compute_s, 0.0, (Transfer(level, weight_bytes),))
+        serial_s = compute_s * costs.serial_share(numbers.gemv)
+        beside_s = max(compute_s - serial_s, costs.lone_streams_s(panels, weight_bytes, numbers.name))
+        return TaskCost(beside_s, serial_s, (Transfer(level, weight_bytes),))
 
     def _attention(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
         index = row.op

@@ -5,7 +5,7 @@ prediction and measurement side by side. What draws and prints is imported by na
 `table` (rich), `report` (plotly, when called), `perfetto`.
 """
 
-from smesim.trace.compare import Comparison, ComparisonReport, ErrorBudget, Timing, compare
+from smesim.trace.compare import Comparison, ComparisonReport, ErrorBudget, Timing, WholePart, compare
 from smesim.trace.operators import operator_times, site_times
 from smesim.trace.schema import Trace, TraceMeta
 from smesim.trace.statistics import Statistics
@@ -19,6 +19,7 @@ __all__ = [
     "Timing",
     "Trace",
     "TraceMeta",
+    "WholePart",
     "compare",
     "operator_times",
     "read_trace",

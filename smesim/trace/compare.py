@@ -126,10 +126,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class WholePart:
+    """A part of a whole run, all its programs one after another: a prompt in its pieces, or all decode steps."""
+
+    name: str
+    tokens: int
+    timing: Timing
+
+
+@dataclass(frozen=True)
 class ComparisonReport:
-    """Several phases on one machine. Raises TraceError if there is none, or more than one machine."""
+    """Several phases on one machine, and of a whole run what they add up to. Raises TraceError if there is no phase,
+    or more than one machine."""
 
     phases: tuple[Comparison, ...]
+    whole: tuple[WholePart, ...] = ()
 
     def __post_init__(self) -> None:
         machines = {phase.measured.meta.machine for phase in self.phases}
@@ -141,7 +152,8 @@ class ComparisonReport:
         return self.phases[0].measured.meta.machine
 
     def to_json(self) -> str:
-        """What `smesim compare --json` prints: machine, and per phase the total and one entry a site.
+        """What `smesim compare --json` prints: machine, and per phase the total and one entry a site; of a whole run
+        its parts as well.
 
         A number that is not known (the spread of a single run) is null.
         """
@@ -156,7 +168,9 @@ class ComparisonReport:
             }
             for comparison in self.phases
         ]
-        return json.dumps({"machine": self.machine, "phases": phases}, indent=2, allow_nan=False)
+        whole = [{"name": part.name, "tokens": part.tokens, **_timing_json(part.timing)} for part in self.whole]
+        content = {"machine": self.machine, "phases": phases} | ({"whole": whole} if whole else {})
+        return json.dumps(content, indent=2, allow_nan=False)
 
 
 def _timing_json(timing: Timing) -> dict[str, float | None]:

@@ -112,9 +112,19 @@ def _summary(report: ComparisonReport, entry: LabEntry) -> list[tuple[str, str]]
             f"{predicted}. Chip file: {_distinct(c.predicted.meta.chip for c in report.phases)}.",
         ),
         ("What was measured", f"{measured}. Median of the runs ± interquartile range."),
+        *([("The whole run", _whole(report))] if report.whole else []),
         ("Machine", report.machine),
         *(("How far to trust it", line) for line in (*entry.trust, *_trust(report))),
     ]
+
+
+def _whole(report: ComparisonReport) -> str:
+    return "; ".join(
+        f"{part.name}: {format_ms(part.timing.predicted_s)} ms predicted, "
+        f"{format_measured_ms(part.timing.measured_s, part.timing.spread_s)} ms measured "
+        f"({format_error(part.timing.error)})"
+        for part in report.whole
+    )
 
 
 def _distinct(texts: Iterable[str]) -> str:

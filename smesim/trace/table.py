@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from smesim.trace.compare import Comparison, ComparisonReport, Timing
+from smesim.trace.compare import Comparison, ComparisonReport, Timing, WholePart
 from smesim.trace.text import (
     DOUBTFUL_ERROR,
     PROBLEM_ERROR,
@@ -51,11 +52,24 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def whole_table(whole: Sequence[WholePart]) -> Table:
+    """The parts of a whole run: all pieces of the prompt, all decode steps, and both."""
+    table = Table(title="the whole run, one program after another", title_justify="left")
+    table.add_column("part")
+    for heading in ("predicted ms", "measured ms", "error", "tokens/s"):
+        table.add_column(heading, justify="right")
+    for part in whole:
+        table.add_row(part.name, *_cells(part.timing), f"{part.tokens / part.timing.measured_s:.1f}")
+    return table
+
+
 def print_report(report: ComparisonReport, first_line: str, console: Console) -> None:
-    """Print `first_line` (the machine, and what a comparison on it shows), then each phase's table and
-    statistics."""
+    """Print `first_line` (the machine, and what a comparison on it shows), then each phase's table and statistics,
+    and what a whole run took."""
     console.print(first_line, highlight=False, markup=False)
     for comparison in report.phases:
         console.print(comparison_table(comparison))
         for line in statistics_lines(comparison):
             console.print(line, highlight=False, markup=False)
+    if report.whole:
+        console.print(whole_table(report.whole))

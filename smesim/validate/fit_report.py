@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 from smesim.engines.profile import load_document as engine_document
+from smesim.engines.profile import names as engine_names
 from smesim.errors import SmesimError
 from smesim.files import write_atomically
 from smesim.hwmodel import library as chips
@@ -27,6 +28,18 @@ def chosen_records(records: Sequence[PublishedRecord], blocks: Sequence[str]) ->
         if block not in known:
             raise SmesimError(f"unknown block {block!r}; accepted: {', '.join(known)}")
     return [record for record in records if not blocks or record.block in blocks]
+
+
+def documents_of(preset: str | None) -> tuple[str, ...]:
+    """Files whose numbers a fit may change: those of a chip or an engine, all if none is named; SmesimError for a name
+    that is neither."""
+    if preset is None:
+        return ()
+    if preset not in (*chips.names(), *engine_names()):
+        raise SmesimError(
+            f"unknown chip or engine {preset!r}; accepted: {', '.join(chips.names())}; {', '.join(engine_names())}"
+        )
+    return f"chip:{preset}", f"engine:{preset}"
 
 
 def parameter_rows(fit: Fit) -> list[tuple[str, ...]]:

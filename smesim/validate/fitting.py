@@ -5,8 +5,8 @@ ratios of predicted to published, robust to single outliers (soft L1), in the lo
 prior: a parameter that moves by a whole bracket costs as much as an error of `PRIOR_WEIGHT`. So a number that no
 record depends on stays where it was believed to be, and few rows cannot push one to an extreme.
 
-Cross-validation: the rows of each block are dealt into folds; for each fold the parameters take the Gauss-Newton step
-that the other rows alone would take from the fitted point, and the fold's rows are predicted with those.
+Cross-validation: the rows of each block are dealt into folds, and for each fold the parameters are fitted again to the
+other rows alone (`refitting`), whose numbers then predict the fold's rows.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from smesim.validate.adapters import answer
 from smesim.validate.library import Library, Values
 from smesim.validate.machines import NotModelled
 from smesim.validate.records import PublishedRecord
+from smesim.validate.refitting import Problem, groups, refit
 
 FOLDS = 5
 PRIOR_WEIGHT = 0.3
 ROBUST_FROM = 0.2  # log ratios beyond this weigh less and less
 STEP = 0.02  # of the logarithm, for derivatives
 INSENSITIVE = 1e-9  # of a derivative: the row does not depend on the parameter
-LARGEST_STEP = 0.5  # of a logarithm: as far as the derivatives at the fitted point are believed
 LEAST = 1e-4  # of its upper end: what a bracket that begins at zero begins at
 
 Floats = npt.NDArray[np.float64]
@@ -154,15 +154,17 @@ def fit(
     rows = [r for r in records if r.split == "calibration" and r.value and _is_modelled(r, library)]
     documents = {name: doc for name, doc in library.documents().items() if not only or name in only}
     parameters = free_parameters(documents)
-    model = _Rows(rows, parameters)
-    if not rows or not parameters:
+    used: list[int] = []
+    if rows and parameters:
+        progress(f"{len(rows)} rows, {len(parameters)} free parameters")
+        model = _Rows(rows, parameters)
+        start = np.array([p.start for p in parameters])
+        model.jacobian(start)
+        used = np.flatnonzero(model.depends.any(axis=0)).tolist()
+    if not used:
         raise SmesimError(
             "nothing to fit; accepted: blocks whose chips or engines have numbers that are 'fitted' with low and high"
         )
-    start = np.array([p.start for p in parameters])
-    progress(f"{len(rows)} rows, {len(parameters)} free parameters")
-    model.jacobian(start)
-    used = np.flatnonzero(model.depends.any(axis=0)).tolist()
     parameters = tuple(parameters[i] for i in used)
     model = _Rows(rows, parameters)
     start = start[used]
@@ -181,7 +183,7 @@ def fit(
     )  # fmt: skip
     x: Floats = found.x
     errors = model.errors(x)
-    crossed = _cross_validate(model, x, errors, weights, priors)
+    crossed = _cross_validate(model, x, errors, weights, priors, progress)
     return Fit(
         parameters,
         dict(model.values(x)),
@@ -208,22 +210,31 @@ def folds_of(records: Sequence[PublishedRecord]) -> npt.NDArray[np.int64]:
     return np.array(folds, np.int64)
 
 
-def _cross_validate(model: _Rows, x: Floats, errors: Floats, weights: Floats, priors: Floats) -> Floats:
+def _cross_validate(
+    model: _Rows, x: Floats, errors: Floats, weights: Floats, priors: Floats, progress: Progress
+) -> Floats:  # fmt: skip
+    """Errors of each fold's rows with the parameters that a fit to the other rows finds."""
     jacobian = model.jacobian(x)
-    # Weights of soft L1 at the fitted point: rows that are far off pull less.
-    pull = 1.0 / np.sqrt(1.0 + (errors / ROBUST_FROM) ** 2)
     folds = folds_of(model.records)
     low, high = np.array([p.bounds for p in model.parameters]).T
-    crossed = np.empty_like(errors)
-    for fold in range(FOLDS):
-        inside = np.flatnonzero(folds == fold)
-        if not len(inside):
-            continue
-        kept = folds != fold
-        rows = jacobian[kept] * pull[kept, None]
-        hessian = rows.T @ jacobian[kept] + np.diag(weights**2)
-        gradient = rows.T @ errors[kept] + weights**2 * (x - priors)
-        step = np.clip(np.linalg.solve(hessian, gradient), -LARGEST_STEP, LARGEST_STEP)
-        moved = np.clip(x - step, low + 1e-9, high - 1e-9)
-        crossed[inside] = model.errors(moved, inside.tolist())
+    crossed = errors.copy()
+    for rows, columns in groups(model.depends):
+        for fold in range(FOLDS):
+            inside = [row for row in rows if folds[row] == fold]
+            kept = [row for row in rows if folds[row] != fold]
+            if not inside:
+                continue
+            progress(f"fold {fold + 1} of {FOLDS}: {len(inside)} rows by {len(kept)} others")
+
+            def others(own: Floats, kept: list[int] = kept, columns: list[int] = columns) -> Floats:
+                moved = x.copy()
+                moved[columns] = own
+                return model.errors(moved, kept)
+
+            problem = Problem(
+                others, priors[columns], weights[columns], low[columns], high[columns], ROBUST_FROM
+            )
+            moved = x.copy()
+            moved[columns] = refit(problem, x[columns], errors[kept], jacobian[np.ix_(kept, columns)])
+            crossed[inside] = model.errors(moved, inside)
     return crossed

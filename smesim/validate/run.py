@@ -77,13 +77,13 @@ def _answer(record: PublishedRecord, library: Library, crossed: float | None) ->
 
 
 def as_json(validation: Validation) -> dict[str, Any]:
-    """Records, blocks and summary as `--json` prints them."""
+    """Records, blocks and summary as `--json` prints them. A record has seven keys, `predicted` null and `reason` given
+    where it is not modelled."""
     return {
         "records": [
             {
                 "id": a.record.id, "block": a.record.block, "predicted": a.predicted, "published": a.record.value,
-                "unit": a.record.unit_of_value, "error": a.error, "cross_validated_error": a.crossed_error,
-                "reason": a.reason,
+                "unit": a.record.unit_of_value, "error": a.error, "reason": a.reason,
             }
             for a in validation.answers
         ],
@@ -100,5 +100,18 @@ def as_json(validation: Validation) -> dict[str, Any]:
             }
             for b in validation.blocks
         ],
-        "summary": {**vars(validation.summary), "not_modelled_share": validation.summary.not_modelled_share},
+        "summary": {
+            **vars(validation.summary), "not_modelled_share": validation.summary.not_modelled_share,
+            "classes": [
+                {
+                    "kind": c.kind, "rows": c.rows, "not_modelled": c.not_modelled, "median_error": c.median_error,
+                    "p90_error": c.p90_error, "worst_error": c.worst_error,
+                    "cross_validated_median_error": c.crossed_median_error,
+                    "cross_validated_p90_error": c.crossed_p90_error,
+                    "cross_validated_worst_error": c.crossed_worst_error,
+                    "worst_block": c.worst_block, "worst_block_cross_validated_median_error": c.worst_block_median,
+                }
+                for c in validation.summary.classes
+            ],
+        },
     }  # fmt: skip

@@ -40,6 +40,11 @@ class Answer:
     def crossed_error(self) -> float | None:
         return _error(self.crossed, self.record.value)
 
+    @property
+    def unseen_error(self) -> float | None:
+        """Cross-validated where a fitted number enters, else as it is: the record had no part in the prediction."""
+        return self.error if self.crossed is None or self.predicted is None else self.crossed_error
+
 
 def _error(predicted: float | None, published: float | None) -> float | None:
     return None if predicted is None or not published else predicted / published - 1.0
@@ -161,6 +166,46 @@ def _series(answers: Sequence[Answer], least: int, *, by_unit: bool) -> Iterable
         )  # fmt: skip
 
 
+CLASSES = ("microbench", "kernel", "llm")
+"""Kinds of records that are judged together: loops and streams, products of matrices, models."""
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Calibration rows of one kind: errors as fitted, and cross-validated."""
+
+    kind: str
+    rows: int
+    not_modelled: int
+    median_error: float | None
+    p90_error: float | None
+    worst_error: float | None
+    crossed_median_error: float | None
+    crossed_p90_error: float | None
+    crossed_worst_error: float | None
+    worst_block: str | None
+    worst_block_median: float | None
+    """The block whose cross-validated median is the largest."""
+
+
+def class_statistics(kind: str, answers: Sequence[Answer]) -> ClassStatistics:
+    """All that is said of the calibration rows of one kind."""
+    rows = [a for a in answers if a.record.kind == kind and a.record.split == "calibration"]
+    sizes = [abs(a.error) for a in rows if a.error is not None]
+    crossed = [abs(a.unseen_error) for a in rows if a.unseen_error is not None]
+    medians = {
+        block: median(abs(a.unseen_error) for a in rows if a.record.block == block and a.unseen_error is not None)
+        for block in dict.fromkeys(a.record.block for a in rows if a.unseen_error is not None)
+    }
+    worst = max(medians, key=lambda block: medians[block], default=None)
+    return ClassStatistics(
+        kind, len(rows), sum(a.predicted is None for a in rows),
+        median(sizes) if sizes else None, quantile(sizes, 0.9), max(sizes, default=None),
+        median(crossed) if crossed else None, quantile(crossed, 0.9), max(crossed, default=None),
+        worst, None if worst is None else medians[worst],
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Summary:
     """All blocks, weighed equally."""
@@ -175,6 +220,7 @@ class Summary:
     mean_tau: float | None
     best_named: int
     contests: int
+    classes: tuple[ClassStatistics, ...]
 
     @property
     def not_modelled_share(self) -> float:
@@ -200,4 +246,5 @@ def summarise(answers: Sequence[Answer], blocks: Sequence[BlockStatistics]) -> S
         mean_tau=fmean(taus) if taus else None,
         best_named=sum(good for good, _ in named),
         contests=sum(of for _, of in named),
+        classes=tuple(class_statistics(kind, answers) for kind in CLASSES),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import mmap
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from smesim.errors import WorkloadError
-from smesim.workload.stored import FORMATS, StoredTensor, mapped, stored_bytes
+from smesim.workload.stored import FORMATS, StoredTensor, give_back, mapped, stored_bytes
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -35,12 +35,14 @@ _LARGEST = 2**63 - 1
 
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
+"""What stands before a string."""
 _BY_NUMBER = {stored.number: stored for stored in FORMATS.values()}
 
 
 @dataclass(frozen=True)
 class GgufFile:
-    """A whole GGUF file: its keys with their values (arrays as lists or numpy arrays), and its tensors by name."""
+    """A whole GGUF file: its keys with their values (arrays as lists), and its tensors by name."""
 
     path: Path
     metadata: Mapping[str, Any]
@@ -53,13 +55,42 @@ class GgufFile:
         return _Header(str(path), mapped(path, "GGUF")).file(path)
 
 
+@dataclass(frozen=True)
+class _Array:
+    """An array of the header that has been checked: where it begins, of what and how many it is."""
+
+    at: int
+    of: int
+    n: int
+
+
+class _Keys(Mapping[str, Any]):
+    """Keys and values. Arrays are read again from the file whenever they are asked for: a vocabulary takes some 20 MB
+    as Python's strings, and who computes with the weights asks for none."""
+
+    def __init__(self, where: str, data: mmap.mmap, values: Mapping[str, Any]) -> None:
+        self._where, self._data, self._values = where, data, values
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._values[key]
+        if not isinstance(value, _Array):
+            return value
+        return _Header(self._where, self._data, value.at).elements(key, value.of, value.n)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
 class _Header:
     """A place in the file that moves on with what is read."""
 
-    def __init__(self, where: str, data: mmap.mmap) -> None:
+    def __init__(self, where: str, data: mmap.mmap, at: int = 0) -> None:
         self.where = where
         self.data = data
-        self.at = 0
+        self.at = at
 
     def file(self, path: Path) -> GgufFile:
         if self.data[:4] != MAGIC:
@@ -87,7 +118,8 @@ class _Header:
             if name in tensors:
                 raise self.wrong(f"tensor {name!r} is there twice")
             tensors[name] = self.tensor(name, number, shape, offset, start, alignment)
-        return GgufFile(path, metadata, tensors)
+        give_back(self.data, 0, self.at)
+        return GgufFile(path, _Keys(self.where, self.data, metadata), tensors)
 
     def wrong(self, what: str) -> WorkloadError:
         return WorkloadError(f"{self.where}: not a whole GGUF file ({what}, at byte {self.at})")
@@ -113,7 +145,7 @@ class _Header:
         return count
 
     def string(self, what: str) -> str:
-        text = self.take(int(self.number("<Q", what)), what)
+        text = self.take(_LENGTH.unpack(self.take(8, what))[0], what)
         try:
             return text.decode()
         except UnicodeDecodeError:
@@ -139,9 +171,20 @@ class _Header:
         n = self.count("<Q", f"elements of {key}", size)
         if n > MOST_ELEMENTS:
             raise self.wrong(f"{key} has {n} elements; accepted: up to {MOST_ELEMENTS}")
+        array = _Array(self.at, of, n)
+        if of == _STRING:
+            for _ in range(n):
+                self.string(key)
+        else:
+            self.take(n * size, key)
+        return array
+
+    def elements(self, key: str, of: int, n: int) -> list[Any]:
+        """An array, from its first element on."""
         if of == _STRING:
             return [self.string(key) for _ in range(n)]
-        return np.frombuffer(self.take(n * size, key), np.dtype(_SCALARS[of])).tolist()
+        form = np.dtype(_SCALARS[of])
+        return list(np.frombuffer(self.take(n * form.itemsize, key), form).tolist())
 
     def tensor_facts(self) -> tuple[str, int, tuple[int, ...], int]:
         """Name, format, shape and offset, as the header says them."""

@@ -32,6 +32,16 @@ def mapped(path: Path, kind: str) -> mmap.mmap:
         raise WorkloadError(f"{path}: {error.strerror or error}; expected a {kind} file") from None
 
 
+def give_back(file: mmap.mmap, begin: int, end: int) -> None:
+    """Give back the memory that the whole pages between two places of a mapped file take; what is read again comes from
+    the file."""
+    begin = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = end // mmap.PAGESIZE * mmap.PAGESIZE - begin
+    if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
+        with suppress(OSError):  # an emulator may know no advice
+            file.madvise(mmap.MADV_DONTNEED, begin, length)
+
+
 @dataclass(frozen=True)
 class StoredFormat:
     """One format: its name, its number in GGUF, and its block."""
@@ -97,15 +107,10 @@ class StoredTensor:
 
     def release(self, first: int = 0, last: int | None = None) -> None:
         """Give back the memory that the pages of some rows take, or of all; what is read again comes from the file."""
-        if self.file is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        row_bytes = len(self.raw) // self.n_rows
-        end = self.begin + (self.n_rows if last is None else last) * row_bytes
-        begin = -(-(self.begin + first * row_bytes) // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages, of these alone
-        length = end // mmap.PAGESIZE * mmap.PAGESIZE - begin
-        if length > 0:
-            with suppress(OSError):  # an emulator may know no advice
-                self.file.madvise(mmap.MADV_DONTNEED, begin, length)
+        if self.file is not None:
+            row_bytes = len(self.raw) // self.n_rows
+            end = self.begin + (self.n_rows if last is None else last) * row_bytes
+            give_back(self.file, self.begin + first * row_bytes, end)
 
     def floats(self, rows: Bytes | None = None) -> Floats:
         """Some of `rows` (all, if none are given) as f32."""

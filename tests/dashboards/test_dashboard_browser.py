@@ -47,7 +47,7 @@ A_TASK_TO_CLICK = """() => {
     const {left, top} = drawing.getBoundingClientRect(), spots = drawing._fullData.find(line => line.mode == 'markers');
     return [left + xaxis._offset + xaxis.d2p(spots.x[0]), top + yaxis._offset + yaxis.d2p(spots.y[0])];
 }"""
-CHART = '[data-testid="stPlotlyChart"]'
+CHART = '[data-testid="stPlotlyChart"], .lasting'
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_slider_and_a_forced_mode_change_the_plan_and_the_address(url: str, pa
 def test_a_timeline_is_looked_at_closer_and_a_task_clicked(url: str, page: Any) -> None:
     visit(page, f"{url}/timeline?{SMALL}&look={STUDY}")
     drawn(page).locator('[data-title="Box Select"]').click()
-    lanes = page.locator(f"{CHART} .nsewdrag").first.bounding_box()
+    lanes = page.locator(CHART).first.locator(".nsewdrag").first.bounding_box()
     middle = lanes["y"] + lanes["height"] / 8
     page.mouse.move(lanes["x"] + lanes["width"] * 0.2, middle)
     page.mouse.down()
@@ -291,3 +291,4 @@ def test_what_the_demo_leaves_is_shown(page: Any) -> None:
         choose(page, "Or a file in", "demo/chip.toml")
         page.get_by_test_id("stBaseButton-secondary").filter(has_text="Open").click()
         page.get_by_role("heading", name="demo/chip.toml").wait_for()
+        page.goto("about:blank")  # or it would miss its server

@@ -65,6 +65,13 @@ def test_an_engine_has_what_its_base_has_unless_it_says_otherwise() -> None:
         profiles.profile_of({**profiles.load_document("rten"), "speed": 1}, None)
 
 
+def test_engines_are_listed(smesim: CommandLine) -> None:
+    listed = {each["name"]: each for each in smesim("engines", "--json").json()}
+    assert tuple(listed) == profiles.names()
+    assert {"q4_0", "w2"} <= set(listed["t-mac"]["core"])
+    assert "llama-cpp-hybrid" in smesim("engines").out
+
+
 def test_rows_of_a_power_of_two_fall_on_few_sets() -> None:
     assert rows_alias(4 * 4096) == rows_alias(4 * 24576) == 1.0
     assert rows_alias(4 * 2112) == pytest.approx(1 / 8)
@@ -97,6 +104,31 @@ def test_neon_wins_at_one_row_and_amx_by_sixteen() -> None:
 
     assert [faster(m) for m in (1, 16, 64)] == [False, True, True]
     assert faster(1, {"edge_tiles"})  # tiles that would cost by their rows would win at once
+
+
+def test_a_product_too_small_to_wake_others_for_is_done_alone() -> None:
+    ggml = profiles.load("ggml-m1")
+
+    def speedup(m: int, n: int, without: set[str] | None = None) -> float:
+        """Of eight threads over one."""
+        effects = ALL_EFFECTS - (without or set())
+        one, all_of_them = (
+            on_cores(ggml, "q4_0", M1, range(cores), Product(m, n, 768), effects).seconds(0.0) for cores in (1, 8)
+        )
+        return one / all_of_them
+
+    assert speedup(1, 768) == 1.0
+    assert 1.0 < speedup(16, 3072) < speedup(64, 3072) < 5.0
+    assert speedup(1, 768, {"dispatch"}) > 2.0  # where waking them costs nothing
+
+
+def test_look_up_tables_pay_by_the_bit_and_formats_may_share_a_kernel() -> None:
+    one, two = (tokens_per_s(run("t-mac", Phase.decode(64), 1, name)) for name in ("w4", "w2"))
+    assert two / one > 1.5
+    plain = [tokens_per_s(run("llama-cpp-2024", Phase.decode(64), 1, name)) for name in ("w4", "w2")]
+    assert plain[1] < plain[0]
+    names = (profiles.load(name).kernel_of for name in ("t-mac", "llama-cpp-2024"))
+    assert [of["w4"] for of in names] == ["table", "q4_0"]
 
 
 def test_accelerate_is_flat_over_threads_because_they_share_the_unit() -> None:

@@ -103,7 +103,8 @@ def test_the_chip_is_this_machine(probed) -> None:
     fitted = {model.name for model in models if any(q.provenance == "fitted" for q in model.parameters.values())}
     for dtype in ("f32", "bf16"):
         assert {f"gemm_{dtype}", f"pack_lhs_{dtype}", f"embed_{dtype}"} <= fitted
-        assert f"gemv_{dtype}" in {model.name for model in models}
+        (gemv,) = (model for model in models if model.name == f"gemv_{dtype}")
+        assert 0 < gemv.parameters["lone_stream_share"].value <= 1
     assert {"gemm_q8_0", "gemv_q8_0", "gemm_q4_0", "gemm_q4_1", "quantize_q8"} <= {model.name for model in models}
     peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
     assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())

@@ -236,3 +236,17 @@ def test_a_router_costs_its_products_its_packing_and_its_choice(cluster: Cluster
         130 * 40 * 3e-9 + 130 * 500 * 2e-10 + blocks
     )
     assert costs.router_s(1, 40, 500, is_gemv=True) == pytest.approx(40 * 3e-9 + 3 * 16 * 500 * 2e-11)
+
+
+def test_panels_that_cannot_be_read_side_by_side_wait_for_a_lone_stream(cluster: Cluster) -> None:
+    (gemv,) = (kernel for kernel in cluster.core.kernels if kernel.name == "gemv_f32")
+    lone = gemv.model_copy(update={"parameters": gemv.parameters | {"lone_stream_share": quantity(0.5, "1")}})
+    core = cluster.core.model_copy(update={"kernels": (lone,)})
+    costs, known = (CoreCosts(c, COST_EFFECTS) for c in (cluster, cluster.model_copy(update={"core": core})))
+    bytes_per_s = cluster.core.load_bytes_per_s["DRAM"].value
+    for panels in range(1, 13):
+        whole, alone = panels // 4 * 4, panels % 4
+        at_least_s = 1e6 * (whole + alone / 0.5) / bytes_per_s if alone else 0.0
+        assert known.lone_streams_s(panels, panels * 1e6) == pytest.approx(at_least_s)
+        assert costs.lone_streams_s(panels, panels * 1e6) == 0.0  # never measured
+    assert CoreCosts(cluster.model_copy(update={"core": core}), ()).lone_streams_s(1, 1e6) == 0.0

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from smesim.errors import ProgramError, SmesimError
-from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.chip import Chip, KernelModel
 from smesim.hwmodel.cost import CoreCosts
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
@@ -237,3 +237,23 @@ def test_the_weights_of_reached_experts_come_from_memory_once_and_one_row_is_a_v
     else:
         products_s = 16 * cost.gemm_s(10, MR, (0, 2), 32, 2048)
         assert compute_s == pytest.approx(products_s + cost.exposed_s("gemm_f32", streamed))
+
+
+def test_tiles_of_one_panel_take_as_much_longer_as_a_lone_stream_is_slower() -> None:
+    described = two_core_chip(cores=1)
+    cluster = described.clusters[0]
+    one = next(iter(cluster.core.kernels[0].parameters.values()))
+    share = one.model_copy(update={"value": 0.5, "unit": "1"})
+    gemv = KernelModel(name="gemv_f32", isa="avx2", parameters={"lone_stream_share": share})
+    core = cluster.core.model_copy(update={"kernels": (*cluster.core.kernels, gemv)})
+    chip = described.model_copy(update={"clusters": (cluster.model_copy(update={"core": core}),)})
+    graph = build_graph(catalog.load("llama-3.2-1b"), Phase.decode(16), layers=1).alone("gate_proj")
+    plan = cpu_only(graph, chip)
+    gemv_s = {}
+    for panels in (1, 4):
+        tile = plan.operators[0].tile.model_copy(update={"n": 16 * panels})
+        entry = plan.operators[0].model_copy(update={"tile": tile})
+        changed = plan.model_copy(update={"operators": (entry,)})
+        tasks = SimExecutor(chip).run(lower(changed, graph), changed).tasks
+        gemv_s[panels] = (tasks["end_s"] - tasks["start_s"]).sum()
+    assert gemv_s[1] == pytest.approx(2 * gemv_s[4], rel=1e-3)

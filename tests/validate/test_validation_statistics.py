@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from smesim.errors import SmesimError
@@ -13,7 +15,8 @@ from smesim.validate import fit_report, fitting, records, report, run
 from smesim.validate.adapters import answer
 from smesim.validate.library import Library
 from smesim.validate.records import PublishedRecord
-from smesim.validate.statistics import Answer, block_statistics, quantile, summarise
+from smesim.validate.refitting import Problem, groups, refit
+from smesim.validate.statistics import Answer, block_statistics, class_statistics, quantile, summarise
 from tests.command_line import CommandLine
 
 KEPT = "chip:apple-m1-max/clusters.0.matrix_units.0.sharing.kept"
@@ -44,6 +47,18 @@ def test_errors_of_a_block() -> None:
     assert (summary.calibration, summary.not_modelled_share) == (3, pytest.approx(1 / 3))
 
 
+def test_errors_of_a_class_are_of_calibration_rows_and_cross_validated_where_something_was_fitted() -> None:
+    other = record(4, 10.0).model_copy(update={"split": "acceptance"})
+    answers = [Answer(record(1, 10.0), 10.0, 13.0), Answer(record(2, 10.0), 11.0), Answer(other, 99.0)]
+    answers.append(Answer(record(3, 10.0), None, None, "why"))
+    found = class_statistics("llm", answers)
+    assert (found.rows, found.not_modelled) == (3, 1)
+    assert (found.median_error, found.worst_error) == (pytest.approx(0.05), pytest.approx(0.1))
+    assert (found.crossed_median_error, found.crossed_worst_error) == (pytest.approx(0.2), pytest.approx(0.3))
+    assert (found.worst_block, found.worst_block_median) == ("block", pytest.approx(0.2))
+    assert class_statistics("kernel", answers).median_error is None
+
+
 def test_series_over_threads_and_contests_between_units() -> None:
     published, predicted = (10.0, 30.0, 20.0, 5.0), (11.0, 25.0, 26.0, 4.0)
     answers = [Answer(record(i, v, i + 1), p) for i, (v, p) in enumerate(zip(published, predicted, strict=True))]
@@ -67,6 +82,26 @@ def test_a_fit_finds_what_rows_were_made_with_and_moves_nothing_else() -> None:
     assert max(crossed) < 0.05
 
 
+def test_a_refit_ends_where_its_own_rows_want_it() -> None:
+    """A straight line against its closed form, and a curve that derivatives of the start miss."""
+    slopes, given = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, -1.0]]), np.array([0.1, 0.4, -0.2])
+    weights, priors = np.array([0.3, 0.1]), np.array([0.2, 0.0])
+    far = np.full(2, 9.0)
+    line = Problem(lambda x: slopes @ x - given, priors, weights, -far, far, 1e6)
+    x = refit(line, np.zeros(2), -given, slopes)
+    square = slopes.T @ slopes + np.diag(weights**2)
+    assert x == pytest.approx(np.linalg.solve(square, slopes.T @ given + weights**2 * priors), abs=1e-3)
+    curve = Problem(lambda x: np.expm1(x) - 1.0, np.zeros(1), np.full(1, 1e-6), -far[:1], far[:1], 0.2)
+    assert refit(curve, np.zeros(1), np.full(1, -1.0), np.ones((1, 1))) == pytest.approx([math.log(2.0)], abs=5e-3)
+    held = Problem(lambda x: x - 3.0, np.zeros(1), np.full(1, 0.1), -far[:1], np.ones(1), 0.2)
+    assert refit(held, np.zeros(1), np.full(1, -3.0), np.ones((1, 1))) == pytest.approx([1.0])  # its bound
+
+
+def test_rows_that_share_no_number_are_fitted_apart() -> None:
+    depends = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 0]], np.bool_)
+    assert list(groups(depends)) == [([0, 1, 3], [0, 1]), ([2], [2]), ([], [3])]
+
+
 def test_only_calibration_rows_and_only_the_named_numbers_are_fitted(tmp_path: Path) -> None:
     context = [r.model_copy(update={"split": "acceptance"}) for r in CORSIX]
     with pytest.raises(SmesimError, match="nothing to fit"):
@@ -83,6 +118,31 @@ def test_only_calibration_rows_and_only_the_named_numbers_are_fitted(tmp_path: P
     assert sharing.kept.prior is not None
 
 
+def test_any_file_of_the_schema_is_answered_row_by_row(smesim: CommandLine, tmp_path: Path) -> None:
+    known = next(r for r in records.load() if r.block == "m4ilp")
+    rows = {
+        "m4ilp-0001": {},
+        "m4ilp-0900": {"metric": "a word that no adapter expects", "shape_params": {"ilp_accumulators": "many"}},
+        "m9new-0001": {},
+        "smepilot-0001": {"split": "acceptance"},
+        "m4thr-0001": {"unit": "whole chip (GPU/MLX)"},
+        "m4op-0001": {"value": None, "split": "context"},
+    }
+    path = tmp_path / "hidden.json"
+    path.write_text(json.dumps([known.model_dump() | {"id": name} | changed for name, changed in rows.items()]))
+    printed = smesim("validate", "--data", str(path), "--json").json()
+    assert list(printed) == ["records", "blocks", "summary"]
+    for row in printed["records"]:
+        assert list(row) == ["id", "block", "predicted", "published", "unit", "error", "reason"]
+        assert (row["predicted"] is None) == (row["reason"] is not None)
+    reasons = {row["id"]: row["reason"] for row in printed["records"]}
+    assert [name for name, reason in reasons.items() if reason is None] == ["m4ilp-0001"]
+    assert reasons["m9new-0001"] == "no adapter for this block"
+    assert reasons["m4thr-0001"].startswith("GPU: neither cores")
+    assert (printed["summary"]["calibration"], printed["summary"]["not_modelled"]) == (4, 3)
+    assert [c["kind"] for c in printed["summary"]["classes"]] == ["microbench", "kernel", "llm"]
+
+
 def test_validate_prints_json_and_writes_a_page_with_five_headings(smesim: CommandLine) -> None:
     printed = smesim("validate", "--block", "m4ilp", "--block", "m4arch", "--json").json()
     assert set(printed) == {"records", "blocks", "summary"}
@@ -95,6 +155,7 @@ def test_validate_prints_json_and_writes_a_page_with_five_headings(smesim: Comma
         "## Where it is right", "## Where it is wrong", "## Why", "## How far to trust it", "## How to reproduce",
     ]  # fmt: skip
     page = report.html(validation)
+    assert "| Prefill and decode of models | 7 | 0 |" in report.markdown(validation)
     assert 'id="plot-m4ilp"' in page
     assert "lc20070" in page
 
@@ -103,3 +164,5 @@ def test_an_unknown_block_or_effect_is_refused(smesim: CommandLine) -> None:
     assert "unknown block 'm5ilp'" in smesim("validate", "--block", "m5ilp").refusal()
     assert "unknown effect 'luck'" in smesim("validate", "--without", "luck").refusal()
     assert "unknown block 'm5ilp'" in smesim("fit", "--block", "m5ilp").refusal()
+    assert "unknown chip or engine 'm5'" in smesim("fit", "--preset", "m5", "--block", "m4thr").refusal()
+    assert "nothing to fit" in smesim("fit", "--preset", "apple-m4", "--block", "m4thr").refusal()

@@ -3,7 +3,8 @@
  *
  * The lhs of one micro-kernel is first brought into the form that its products take (parts, offset bytes, or
  * blocks), in a buffer on the stack that stays in the L1 cache; a group of panels shares the work. So the inner loop
- * need not know how high the strip was, and turns only the rhs into parts.
+ * need not know how high the strip was, and turns only the rhs into parts. Of f16, whose parts take several
+ * instructions, the rhs is prepared too, once for all strips of a block.
  *
  * Between blocks of the depth c holds the sums: of bf16 and f16 as f32, of int8 as int32 in the memory of the f32.
  * The last block gives int8 their scales. */
@@ -17,13 +18,19 @@
 enum {
     SMS_MOST_PARTS = 2,
     SMS_PART_WORDS = SMS_MR * SMS_KC_WORDS,
+    /* The rhs of f16, widened: fewer words of fewer panels, so that they stay in the L2 cache, and on any stack. */
+    SMS_WIDE_KC_WORDS = 128,
+    SMS_WIDE_GROUP = SMS_GROUP < 4 ? SMS_GROUP : 4,
+    SMS_PLANE_WORDS = SMS_WIDE_KC_WORDS * SMS_NR,
+    SMS_WIDE_PANEL_WORDS = SMS_MOST_PARTS * SMS_PLANE_WORDS,
 };
+_Static_assert(SMS_WIDE_KC_WORDS <= SMS_KC_WORDS && SMS_WIDE_GROUP % SMS_PANELS == 0, "a part of other blocks");
 
 struct sms_word_tile {
     const sms_word *a; /* the prepared lhs: blocks, or one plane of SMS_PART_WORDS a part */
-    const sms_word *b;
-    int64_t b_panel; /* distance of neighbouring panels */
-    int64_t depth;   /* words */
+    const sms_word *b; /* words as they are packed; of f16 a plane of SMS_PLANE_WORDS a part */
+    int64_t b_panel;   /* distance of neighbouring panels */
+    int64_t depth;     /* words */
     float *c;
     int64_t ldc;
     int go_on;         /* whether c holds sums to go on from */
@@ -32,7 +39,7 @@ struct sms_word_tile {
     const float *row_scale, *column_scale;
     /* What later tiles read: touched once every word and panel, prefetch_step further each time. */
     const char *prefetch;
-    int64_t prefetch_step;
+    int64_t prefetch_step, prefetch_panel;
 };
 
 /* The sums of one tile, by row and vector of columns; `sum` of floating point, `count` of int8. */
@@ -78,7 +85,7 @@ SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, co
                               const struct sms_word_tile *t, struct sms_word_sums *sums) {
     enum { V = SMS_PANEL_VECTORS };
     const int vectors = panels * V, offset = w_offset(number);
-    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step;
+    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step, prefetch_panel = t->prefetch_panel;
     const char *prefetch = t->prefetch;
     vi excess[SMS_PANELS * V]; /* what the offset adds to a count */
 
@@ -95,19 +102,21 @@ SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, co
     }
     SMS_UNROLL(2)
     for (int part = 0; part < w_parts(number); part++) {
-        const sms_word *a = t->a + part * SMS_PART_WORDS, *b = t->b;
+        const sms_word *a = t->a + part * SMS_PART_WORDS, *b = t->b + (number == SMS_F16 ? part * SMS_PLANE_WORDS : 0);
         for (int64_t k = t->depth; k > 0; k--) {
             vi column[SMS_PANELS * V];
             SMS_UNROLL(16)
             for (int j = 0; j < vectors; j++) {
-                column[j] = w_part(number, w_load(b + j / V * b_panel + j % V * SMS_LANES), part);
+                column[j] = w_load(b + j / V * b_panel + j % V * SMS_LANES);
+                if (number != SMS_F16)
+                    column[j] = w_part(number, column[j], part);
                 if (offset)
                     excess[j] = w_dot_s8(excess[j], column[j], w_set(SMS_OFFSET_BYTES));
             }
             if (part == 0) {
                 SMS_UNROLL(16)
                 for (int p = 0; p < panels; p++)
-                    __builtin_prefetch(prefetch + p * b_panel * (int64_t)sizeof *b, 0, SMS_PREFETCH_LOCALITY);
+                    __builtin_prefetch(prefetch + p * prefetch_panel, 0, SMS_PREFETCH_LOCALITY);
                 prefetch += prefetch_step;
             }
             SMS_UNROLL(16)
@@ -259,11 +268,25 @@ struct sms_word_operands {
     int64_t m, depth, mr, n, ldc, strips, panel_end; /* depth in words */
 };
 
+/* A block of some panels of f16 as its products take it, both parts of each word. */
+static void sms_widen_panels(const sms_word *b, int64_t b_panel, int64_t panels, int64_t depth,
+                             sms_word *restrict widened) {
+    for (int64_t panel = 0; panel < panels; panel++) {
+        for (int64_t i = 0; i < depth * SMS_NR; i += SMS_LANES) {
+            const vi words = w_load(b + panel * b_panel + i);
+            for (int part = 0; part < SMS_MOST_PARTS; part++)
+                w_store(widened + panel * SMS_WIDE_PANEL_WORDS + part * SMS_PLANE_WORDS + i,
+                        w_part(SMS_F16, words, part));
+        }
+    }
+}
+
 /* The ir loop: one group of panels, one block of the depth, the strips strip0 .. strip1, each in as many parts as
- * the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. */
+ * the micro-kernel needs. The panels that `next` points at are fetched meanwhile, evenly over the parts. What is read
+ * of the rhs begins at b, panels b_panel apart. */
 SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_operands *g, int64_t strip0,
-                            int64_t strip1, int64_t panel0, int64_t k0, int64_t k1, int64_t next) {
-    const int64_t panel1 = panel0 + SMS_GROUP < g->panel_end ? panel0 + SMS_GROUP : g->panel_end;
+                            int64_t strip1, int64_t panel0, int64_t panel1, int64_t k0, int64_t k1, int64_t next,
+                            const sms_word *b, int64_t b_panel) {
     const int64_t end = g->panel_end * SMS_NR < g->n ? g->panel_end * SMS_NR : g->n;
     const int64_t depth = k1 - k0, panel_words = SMS_NR * g->depth;
     const int64_t touch_bytes = SMS_LINE_BYTES / ((strip1 - strip0) * sms_ceil_div(g->mr, SMS_MR));
@@ -271,12 +294,13 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS + SMS_LANES]; /* w_row reads on */
     struct sms_word_tile t = {
         .a = prepared,
-        .b_panel = panel_words,
+        .b_panel = b_panel,
         .depth = depth,
         .ldc = g->ldc,
         .go_on = k0 > 0,
         .finish = k1 == g->depth,
         .prefetch_step = touch_bytes,
+        .prefetch_panel = panel_words * (int64_t)sizeof *b,
     };
     int64_t row = sms_lhs_strip_row(strip0, g->m, g->strips);
     for (int64_t strip = strip0; strip < strip1; strip++) {
@@ -288,11 +312,11 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
             t.row_scale = g->row_scale ? g->row_scale + row + first : NULL;
             for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
                 const int64_t column = panel * SMS_NR, left = end - column;
-                t.b = g->rhs + panel * panel_words + k0 * SMS_NR;
+                t.b = b + (panel - panel0) * b_panel;
                 t.c = g->c + (row + first) * g->ldc + column;
                 t.bias = g->bias ? g->bias + column : NULL;
                 t.column_scale = g->column_scale ? g->column_scale + column : NULL;
-                t.prefetch = prefetch + (panel - panel0) * panel_words * (int64_t)sizeof *g->rhs;
+                t.prefetch = prefetch + (panel - panel0) * t.prefetch_panel;
                 sms_word_tile_product(number, &t, rows, left < SMS_TILE_COLUMNS ? left : SMS_TILE_COLUMNS);
             }
             prefetch += depth * touch_bytes;
@@ -301,19 +325,36 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     }
 }
 
+SMS_INLINE int64_t sms_group_end(const struct sms_word_operands *g, int64_t panel, int64_t group) {
+    return panel + group < g->panel_end ? panel + group : g->panel_end;
+}
+
 #define SMS_WORD_IR(name, number)                                                                                   \
-    static void name(const void *g, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,          \
+    static void name(const void *operands, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,   \
                      int64_t next) {                                                                                \
-        sms_word_ir(number, g, strip0, strip1, panel, k0, k1, next);                                                \
+        const struct sms_word_operands *g = operands;                                                               \
+        const int64_t b_panel = SMS_NR * g->depth;                                                                  \
+        sms_word_ir(number, g, strip0, strip1, panel, sms_group_end(g, panel, SMS_GROUP), k0, k1, next,             \
+                    g->rhs + panel * b_panel + k0 * SMS_NR, b_panel);                                               \
     }
 SMS_WORD_IR(sms_bf16_ir, SMS_BF16)
-SMS_WORD_IR(sms_f16_ir, SMS_F16)
 SMS_WORD_IR(sms_s8_ir, SMS_S8)
 
-static void sms_word_gemm(sms_ir_loop *ir, const struct sms_word_operands *g, int64_t strip0, int64_t strip1,
-                          int64_t panel0) {
+static void sms_f16_ir(const void *operands, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,
+                       int64_t next) {
+    const struct sms_word_operands *g = operands;
+    const int64_t panel1 = sms_group_end(g, panel, SMS_WIDE_GROUP), b_panel = SMS_NR * g->depth;
+    sms_word widened[SMS_WIDE_GROUP * SMS_WIDE_PANEL_WORDS];
+    sms_widen_panels(g->rhs + panel * b_panel + k0 * SMS_NR, b_panel, panel1 - panel, k1 - k0, widened);
+    sms_word_ir(SMS_F16, g, strip0, strip1, panel, panel1, k0, k1, next, widened, SMS_WIDE_PANEL_WORDS);
+}
+
+static void sms_word_gemm(const enum sms_number number, sms_ir_loop *ir, const struct sms_word_operands *g,
+                          int64_t strip0, int64_t strip1, int64_t panel0) {
     const struct sms_part part = {g->m, g->depth, g->mr, strip0, strip1, panel0, g->panel_end};
-    sms_each_block(&part, (struct sms_blocking){SMS_KC_WORDS, SMS_GROUP, SMS_LHS_BLOCK_BYTES}, ir, g);
+    const struct sms_blocking words = {SMS_KC_WORDS, SMS_GROUP, SMS_LHS_BLOCK_BYTES};
+    const struct sms_blocking widened = {SMS_WIDE_KC_WORDS, SMS_WIDE_GROUP, SMS_LHS_BLOCK_BYTES};
+    sms_each_block(&part, number == SMS_F16 ? widened : words, ir, g);
 }
 
 #define SMS_GEMM_FLOAT(name, number)                                                                              \
@@ -325,7 +366,7 @@ static void sms_word_gemm(sms_ir_loop *ir, const struct sms_word_operands *g, in
             .depth = sms_ceil_div(k, w_group(number)), .mr = mr, .n = n, .ldc = ldc,                              \
             .strips = sms_lhs_strips(m, mr), .panel_end = panel1,                                                 \
         };                                                                                                        \
-        sms_word_gemm(sms_##name##_ir, &g, strip0, strip1, panel0);                                                 \
+        sms_word_gemm(number, sms_##name##_ir, &g, strip0, strip1, panel0);                                       \
     }
 SMS_GEMM_FLOAT(bf16, SMS_BF16)
 SMS_GEMM_FLOAT(f16, SMS_F16)
@@ -339,7 +380,7 @@ static void sms_gemm_s8(const int8_t *lhs, const float *row_scale, int64_t m, in
         .depth = sms_ceil_div(k, SMS_S8_GROUP), .mr = mr, .n = n, .ldc = ldc,
         .strips = sms_lhs_strips(m, mr), .panel_end = panel1,
     };
-    sms_word_gemm(sms_s8_ir, &g, strip0, strip1, panel0);
+    sms_word_gemm(SMS_S8, sms_s8_ir, &g, strip0, strip1, panel0);
 }
 
 #endif

@@ -16,6 +16,7 @@ from smesim.exec.probe import topology
 from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmBlocks, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
+from smesim.exec.probe.lone_streams import lone_stream_share
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
@@ -103,13 +104,13 @@ def probe(
 ) -> Chip:  # fmt: skip
     """Measure this machine; a chip of one cluster of `threads` cores, by default all that this process may use.
 
-    `quick` runs fewer little models, and of the formats of weights f32 alone where `formats` does not name others;
-    products with weights in blocks are measured without models, whatever is asked for.
+    `quick` runs fewer little models, and of the formats of weights f32 alone where `formats` does not name others; what
+    products with weights in other blocks cost in a core's own caches is measured, whatever is asked for.
     Takes some 55 s quick on two cores, more than twice as long whole. Raises DeviceError.
     """
     report = progress or (lambda what, done, total: None)
     given = formats or (QUICK_FORMATS if quick else tuple(FORMATS))
-    fitted = [weights for weights in dict.fromkeys((DType.F32, *given)) if not product_format(weights).is_quantized]
+    fitted = list(dict.fromkeys((DType.F32, *given)))
     numbers = [product_format(weights).number for weights in fitted]
     count = len(device.cores) if threads is None else threads
     if not 1 <= count <= len(device.cores):
@@ -138,7 +139,8 @@ def probe(
     yardsticks = {1: one} | ({count: Yardstick(device, sketch, count, share=one)} if count > 1 else {})
     warm = [_warm(device, one, number) for number in numbers]
     blocks = WarmBlocks(
-        tuple(_warm(device, one, number) for number in IN_BLOCKS), quantize_seconds_per_element(device).median
+        tuple(_warm(device, one, number) for number in IN_BLOCKS if number not in numbers),
+        quantize_seconds_per_element(device).median,
     )
     runs = list(run_all(device, sketch, planned, yardsticks, seed, lambda: step("little models")))
     step("fitting the cost function")
@@ -152,7 +154,8 @@ def _warm(device: Device, yardstick: Yardstick, number: Number) -> WarmNumbers:
     kernels = product_kernel(device, number)
     product = WarmProduct.measure(device, yardstick, number)
     gemv = gemv_seconds_per_element(device, number)
-    return WarmNumbers(number, product, gemv.median, kernels.mr, kernels.nr, kernels.kc)
+    lone = lone_stream_share(device, number)
+    return WarmNumbers(number, product, gemv.median, lone, kernels.mr, kernels.nr, kernels.kc)
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:

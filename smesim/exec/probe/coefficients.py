@@ -7,12 +7,13 @@ memory bounds are left out of these fits; they give the bandwidths instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from smesim.errors import DeviceError
+from smesim.exec.blocks import IN_BLOCKS
 from smesim.exec.probe.fit import Fit, non_negative_fit
 from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.samples import (
@@ -57,11 +58,13 @@ class FittedKernel:
 
 @dataclass(frozen=True)
 class WarmNumbers:
-    """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks."""
+    """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks;
+    and the share that one stream of weights alone draws of what several do from memory."""
 
     number: Number
     product: WarmProduct
     gemv_element_s: float
+    lone_stream_share: float
     mr: int
     nr: int
     kc: int
@@ -69,7 +72,7 @@ class WarmNumbers:
 
 @dataclass(frozen=True)
 class WarmBlocks:
-    """What was measured of weights in blocks, which no little model has: it is seconds of probing for each format."""
+    """What was measured of weights in those blocks that no little model was run with, and of what quantises."""
 
     products: tuple[WarmNumbers, ...]
     quantize_element_s: float
@@ -103,22 +106,20 @@ def fit_coefficients(
     factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, _gemv(warm_f32)]
+    rates = {1: one.median, threads: many.median / threads}
     for low in others:
         steady = low.product.at(references[1].product.median)
-        kernels += [_fit_gemm(runs, steady, one.median, low)[1], _gemv(low)]
-        kernels += [
-            _fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads, low.number)
-            for kind in (TaskKind.PACK_LHS, TaskKind.EMBED)
-        ]
+        kernels += [_fit_gemm(runs, steady, one.median, low)[1], _fit_gemv(runs, low, rates, references)]
+        # What multiplies with blocks reads quantised rows, which an operator of its own makes.
+        kinds = (TaskKind.EMBED,) if low.number in IN_BLOCKS else (TaskKind.PACK_LHS, TaskKind.EMBED)
+        kernels += [_fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads, low.number) for kind in kinds]
     kernels += [kernel for low in blocks.products for kernel in (_warm_gemm(low, references[1]), _gemv(low))]
-    quantized = {"s_per_element": (blocks.quantize_element_s, "s/element")}
-    kernels.append(FittedKernel(QUANTIZE_KERNEL, quantized, 0.0, 0))
-    kernels.append(_fit_attention(runs, in_place, mr, {1: one.median, threads: many.median / threads}, references[1]))
+    kernels.append(_quantizing(runs, blocks.quantize_element_s, last_cache_bytes, threads))
+    kernels.append(_fit_attention(runs, in_place, mr, rates, references[1]))
     kernels += _fit_stages(runs, in_place, mr, threads, factor.median, references[1])
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
-    kernels += [
-        _fit_rows(runs, kind, name, last_cache_bytes, threads) for kind, name in ROW_KERNELS.items() if kind in ran
-    ]
+    in_f32 = [kind for kind in ROW_KERNELS if kind in ran and kind is not TaskKind.QUANTIZE]
+    kernels += [_fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads) for kind in in_f32]
     pack = next(kernel for kernel in kernels if kernel.name == ROW_KERNELS[TaskKind.PACK_LHS])
     pack_element_s = pack.parameters["s_per_element"][0]
     kernels.append(_fit_router(runs, gemm, warm_f32.gemv_element_s, pack_element_s, references[1]))
@@ -206,8 +207,38 @@ def _warm_gemm(of: WarmNumbers, steady: Reference) -> FittedKernel:
 
 
 def _gemv(of: WarmNumbers) -> FittedKernel:
-    parameters = {"s_per_element": (of.gemv_element_s, "s/element")}
+    parameters = {"s_per_element": (of.gemv_element_s, "s/element"), "lone_stream_share": (of.lone_stream_share, "1")}
     return FittedKernel(f"gemv_{of.number.name.lower()}", parameters, 0.0, 0)
+
+
+def _fit_gemv(
+    runs: Sequence[LittleRun], of: WarmNumbers, bytes_per_s: Mapping[int, float], references: Mapping[int, Reference]
+) -> FittedKernel:
+    """Weights of few bits take about as long to multiply with as to read, and then not all of one hides behind the
+    other: what a product takes longer than its bytes, as a share of its arithmetic.
+
+    `bytes_per_s`: what one thread draws from DRAM, by how many are at it.
+    """
+    waiting = [0.0]
+    for threads, rate in bytes_per_s.items():
+        for run in (run for run in runs if run.threads == threads):
+            drift = run.reference.memory.median / references[threads].memory.median
+            for sample in samples_of([run], TaskKind.GEMV, threads, number=of.number):
+                panels, k = int(sample.row["end1"]) - int(sample.row["begin1"]), int(sample.op["k"])
+                compute_s, n_bytes = panels * of.nr * k * of.gemv_element_s, panels * of.nr * k * of.number.n_bytes
+                waiting.append((sample.seconds - n_bytes / (rate * drift)) / compute_s)
+    share = float(np.clip(np.median(waiting), 0.0, 1.0))
+    kernel = _gemv(of)
+    return replace(kernel, parameters=kernel.parameters | {"serial_share": (share, "1")})
+
+
+def _quantizing(
+    runs: Sequence[LittleRun], element_s: float, last_cache_bytes: float, threads: int
+) -> FittedKernel:
+    """What quantises rows: fitted where a little model had weights in blocks, else as in a core's own caches."""
+    if any((run.program.tasks["kind"] == TaskKind.QUANTIZE).any() for run in runs):
+        return _fit_rows(runs, TaskKind.QUANTIZE, QUANTIZE_KERNEL, last_cache_bytes, threads, Number.Q8)
+    return FittedKernel(QUANTIZE_KERNEL, {"s_per_element": (element_s, "s/element")}, 0.0, 0)
 
 
 def _all_threads_factor(
@@ -329,8 +360,9 @@ def _fit_rows(
     runs: Sequence[LittleRun], kind: TaskKind, name: str, last_cache_bytes: float, threads: int,
     number: Number = Number.F32,
 ) -> FittedKernel:  # fmt: skip
-    """With one thread and with all: only the latter read what another core wrote. `name` is the kernel's in f32."""
-    name = f"{name.removesuffix('_f32')}_{number.name.lower()}"
+    """With one thread and with all: only the latter read what another core wrote. `name` is the kernel's in some
+    format."""
+    name = f"{name.rpartition('_')[0]}_{number.name.lower()}"
     samples = [s for count in {1, threads} for s in samples_of(runs, kind, count, number=number)]
     samples = _needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])

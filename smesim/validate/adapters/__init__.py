@@ -7,6 +7,7 @@ record's unit, or raises NotModelled with the reason. `ADAPTERS` names one for e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from smesim.errors import SmesimError
@@ -78,21 +79,44 @@ ADAPTERS: Mapping[str, Adapter] = {
     "ynn9531": gemm.ynn9531,
 }
 
+_FACTS = "facts of a chip: inputs of its preset"
+_CLAIM = "a claim in words, without what it was measured on"
+
 OUTSIDE: Mapping[str, str] = {
+    "armclaim": _CLAIM,
     "c1mca": "a table of instruction latencies: it is an input of presets, nothing to predict",
+    "cactus": "one library's kernels with two rows: no profile",
+    "d9000p": "the catalogue has no Gemma, whose layers differ",
     "d9500": "facts of a data sheet: inputs of a preset",
-    "m4arch": "facts of the microarchitecture: inputs of a preset",
+    "iphone15p": "no preset for an A17 Pro",
+    "loops": "sparse products have no model",
+    "lx2": _FACTS,
+    "m1attn": "an encoder, DistilBERT: the catalogue has decoders",
     "m1amx": "facts of the microarchitecture: inputs of a preset",
+    "m4arch": "facts of the microarchitecture: inputs of a preset",
+    "m4pro-spec": _FACTS,
+    "ort": _CLAIM,
+    "ort24346": "networks for images and an encoder: the catalogue has decoders",
+    "ort24491": "the processor is not named",
+    "sd8e5": _FACTS,
+    "smepilot": "a range over models and machines that are not named: the scenario 'smepilot' holds it",
+    "spec": _FACTS,
+    "x300": "a network for images: the catalogue has decoders",
 }
 """Blocks that no model of this kind answers, with the reason."""
+
+_OTHER_PROCESSORS = re.compile(r"\b(GPU|MLX|Metal|NPU|ANE)\b")
+"""Words of a unit that say that neither cores nor matrix units computed. MLX computes on the GPU."""
 
 
 def answer(question: Question, library: Library) -> float:
     """The predicted value of a question in its unit; NotModelled says why there is none."""
+    if found := _OTHER_PROCESSORS.search(question.unit):
+        raise NotModelled(f"{found[1]}: neither cores nor their matrix units computed it")
     adapter = ADAPTERS.get(question.block)
     if adapter is None:
         raise NotModelled(OUTSIDE.get(question.block, "no adapter for this block"))
     try:
         return adapter(question, library)
-    except (KeyError, SmesimError) as error:
+    except (KeyError, ValueError, TypeError, SmesimError) as error:  # a word or a number that no adapter expects
         raise NotModelled(f"the record lacks or asks for what is not known: {error}") from error
