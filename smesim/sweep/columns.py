@@ -32,7 +32,7 @@ def arrow_column(pa: Any, kind: Any, values: Sequence[Any]) -> Any:
 
 
 def _bits(pa: Any, flags: Sequence[bool]) -> Any:
-    return pa.py_buffer(np.packbits(flags, bitorder="little").tobytes())
+    return pa.py_buffer(np.packbits(np.array(flags, bool), bitorder="little").tobytes())
 
 
 def _as_text(value: Any) -> str:
