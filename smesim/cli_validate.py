@@ -43,8 +43,9 @@ def validate(
         "Predicted against published", report.shown_columns(), [report.shown_row(b) for b in validation.blocks]
     )
     show.print_table(
-        "Calibration rows by class", report.CLASS_COLUMNS, [report.class_row(c) for c in validation.summary.classes]
-    )
+        "Calibration rows by class", report.shown_class_columns(),
+        [report.shown_class_row(c) for c in validation.summary.classes],
+    )  # fmt: skip
     for line in report.summary_lines(validation):
         print(line)
     if out is not None:

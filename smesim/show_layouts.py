@@ -1,5 +1,5 @@
-"""What 'smesim plan --explain' prints: why operators run as they do, who packs what and why, what is saved, and memory by
-layout."""
+"""What 'smesim plan --explain' prints: why operators run as they do, who packs what and why, what is saved, and the
+memory bill by layout."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ FORMATS = {
         WeightFormat("f32", 32.0, 32.0),
         WeightFormat("f16", 16.0, 16.0),
         WeightFormat("bf16", 16.0, 16.0),
+        WeightFormat("fp8", 8.0, 8.0),
         WeightFormat("q8_0", 8.5, 8.5),
         WeightFormat("q6_k", _SIX_BITS, _SIX_BITS),
         WeightFormat("q5_0", 5.5, _SIX_BITS),

@@ -95,6 +95,13 @@ class Agent:
             return self.core.gemm_s(rows, mr, (0, strips), panels, k, numbers)
         return self._on_unit_s(unit.gemm(rows, mr, (0, strips), panels * NR, k, numbers))
 
+    def from_memory_bytes(self, rows: int, mr: int, panels: int, k: int) -> float:
+        """What it draws from memory for that: the weights; a unit with no way to a cache, every step's operands."""
+        weights, unit = float(self.numbers.rhs_bytes(panels * NR, k)), self.product_unit
+        if rows == 1 or unit is None or unit.nearest != DRAM:
+            return weights
+        return max(weights, unit.gemm(rows, mr, (0, -(-rows // mr)), panels * NR, k, self.numbers.name).operand_bytes)
+
     def _on_unit_s(self, work: UnitWork) -> float:
         """Work of a unit, if it is not held up by what comes through its port; the drivers' own part is theirs."""
         through_port_s = work.operand_bytes / self.operand_bytes_per_s

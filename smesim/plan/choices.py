@@ -33,6 +33,7 @@ from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear
 QUERY_BLOCK_TOKENS, UNIT_QUERY_BLOCK_TOKENS = 64, 32
 """Tokens of a task of fused attention: a core reads the keys once for so many; a unit has them in its tiles anyway, and
 with fewer all end more nearly together."""
+LEAST_QUERY_BLOCK_TOKENS = 8
 PAST_SPLITS = (1, 2, 3, 4, 6, 8, 16)
 LEAST_PART = 64
 """Keys that a part of the past has at least."""
@@ -49,7 +50,7 @@ class Choice(NamedTuple):
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
     attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well,
-    each of `width` panels.
+    each of `width` panels, fused attention to a prompt into tasks of `query_block` tokens.
     """
 
     mode: Mode
@@ -61,6 +62,7 @@ class Choice(NamedTuple):
     past_split: int = 1
     row_parts: int = 1
     width: int = 0
+    query_block: int = 0
 
     @property
     def is_even(self) -> bool:
@@ -127,14 +129,9 @@ class Choices:
                 if in_rows is not None and in_rows.seconds < seconds * (1 - WORTH_DIVIDING):
                     return in_rows
             case Attention():
-                tokens = query_block(operator, agents)
-                tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
-                alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, tokens))
-                # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
-                seen = operator.past + operator.tokens
-                longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
-                team = drawn(alone, agents.counts, tasks, longest)
-                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
+                blocks = self._query_blocks(agents, operator)
+                found = [self._prompt(mode, agents, operator, tokens) for tokens in blocks]
+                return min(found, key=lambda choice: choice.seconds)
             case GroupedLinear():
                 mr, experts = strip_height(agents), experts_with_rows(operator)
                 alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
@@ -146,6 +143,27 @@ class Choices:
         if len(agents.workers) > 1:
             seconds += self._chip.sync.barrier_s.value
         return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
+
+    def _query_blocks(self, agents: Agents, operator: Attention) -> list[int]:
+        """Tokens that a task of fused attention may have: smaller blocks are for agents that would have no task."""
+        blocks = [query_block(operator, agents)]
+        units = operator.kv_heads * operator.batch
+        while blocks[-1] > LEAST_QUERY_BLOCK_TOKENS and -(-operator.tokens // blocks[-1]) * units < len(agents):
+            blocks.append(blocks[-1] // 2)
+        return blocks
+
+    def _prompt(self, mode: Mode, agents: Agents, operator: Attention, tokens: int) -> Choice:
+        """Attention of several tokens, in tasks of so many of them."""
+        tasks = -(-operator.tokens // tokens) * operator.kv_heads * operator.batch
+        alone = self._alone_s(agents, lambda agent: agent.attention_s(operator, tokens), tokens)
+        # The last tokens of a prompt see all keys, the first none: the longest task against the mean.
+        seen = operator.past + operator.tokens
+        longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
+        team = drawn(alone, agents.counts, tasks, longest)
+        agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
+        sync = self._chip.sync
+        seconds += sync.dispatch_s.value + (sync.barrier_s.value if len(agents.workers) > 1 else 0.0)
+        return Choice(mode, agents, tuple(parts), seconds, bound, query_block=tokens)
 
     def _alone_s(self, agents: Agents, seconds: Callable[[Agent], float], form: int = 0) -> dict[str, float]:
         """Seconds of an agent of each kind for the operator in hand, fastest first, worked out once for all teams;
@@ -251,17 +269,16 @@ class Choices:
     def _columns(self, agents: Agents, operator: Linear) -> tuple[Agents, list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
         panels, mr = -(-operator.n // NR), strip_height(agents)
-        panel_bytes = float(self._numbers.rhs_bytes(NR, operator.k))
-        steps: dict[str, tuple[int, float]] = {}
+        steps: dict[str, tuple[int, float, float]] = {}
         for agent in agents.of_kinds:
-            granule = agent.granule(operator.m)
-            steps[agent.kind] = (granule, agent.columns_s(operator.m, mr, granule, operator.k))
-        wanted = {kind: granule * panel_bytes / step_s for kind, (granule, step_s) in steps.items()}
+            step = operator.m, mr, agent.granule(operator.m), operator.k
+            steps[agent.kind] = step[2], agent.columns_s(*step), agent.from_memory_bytes(*step)
+        wanted = {kind: step_bytes / step_s for kind, (_, step_s, step_bytes) in steps.items()}
         rates = streaming_rates(self._network, agents, wanted)
         lots: dict[Share, list[tuple[int, ...]]] = {}
         for (agent, group), rate in zip(agents.groups, rates, strict=True):
-            granule, step_s = steps[agent.kind]
-            lots.setdefault(Share(max(step_s, granule * panel_bytes / rate), granule), []).append(group)
+            granule, step_s, step_bytes = steps[agent.kind]
+            lots.setdefault(Share(max(step_s, step_bytes / rate), granule), []).append(group)
         of_shares = [merged(lists) for lists in lots.values()]
         divided, seconds = divide(list(lots), panels, [len(of_share) for of_share in of_shares])
         taken = [0.0] * len(agents)

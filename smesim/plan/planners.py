@@ -192,28 +192,36 @@ def divide(
     forced: Mapping[str, Mode] | None = None, overlap: bool = True, **options: Any,
 ) -> Division:  # fmt: skip
     """What a planner's plan says of who does what, for those who need no more than that."""
-    planning, entries = _entries(planner, graph, chip, threads, forced, overlap, options)
-    return planning.division(entries)
+    planning, choose = _planning(planner, graph, chip, threads, forced, overlap, options)
+    return planning.division(_entries(planning, choose))
 
 
 def _plan(
     planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
     overlap: bool, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
-    planning, entries = _entries(planner, graph, chip, threads, forced, overlap, options)
-    return planning.plan(planner, entries)
+    planning, choose = _planning(planner, graph, chip, threads, forced, overlap, options)
+    return planning.plan(planner, _entries(planning, choose))
 
 
-def _entries(
+def _planning(
     planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
     overlap: bool, options: dict[str, Any],
-) -> tuple[Planning, list[OperatorPlan]]:  # fmt: skip
+) -> tuple[Planning, Chooser]:  # fmt: skip
     workers, choose = _POLICIES[planner]
-    planning = Planning(graph, chip, workers(chip, threads), forced, overlap, options)
-    return planning, [
-        planning.entry(site, choose(graph.sites[site][0], possible) if possible else None)
+    return Planning(graph, chip, workers(chip, threads), forced, overlap, options), choose
+
+
+def _entries(planning: Planning, choose: Chooser) -> list[OperatorPlan]:
+    return [
+        planning.entry(site, choose(planning.graph.sites[site][0], possible) if possible else None)
         for site, possible in planning.possible.items()
     ]
+
+
+def roofline_entries(planning: Planning) -> list[OperatorPlan]:
+    """The entries of `roofline` for the workers of a planning."""
+    return _entries(planning, _POLICIES["roofline"][1])
 
 
 def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> tuple[Choice, ...]:

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
@@ -54,15 +55,20 @@ class Rules:
         self.graph = graph
         self.workers = workers
 
+    @cached_property
+    def rows(self) -> Team:
+        """Who works row by row."""
+        return row_team(self.chip, self.workers)
+
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""
-        team, numbers = row_team(self.chip, self.workers), operator_format(self.graph, operator)
+        team, numbers = self.rows, operator_format(self.graph, operator)
         guess = estimate(operator, self.graph, self.chip, team)
         if isinstance(operator, KvAppend):
             tile = TileShape(m=self._rows(operator.tokens, guess, team), n=operator.kv_heads)
             alone = False
         else:
-            rows = operator.rows if isinstance(operator, ExpertCombine) else operator.activation_rows
+            rows = _rows_of(operator)
             tile = TileShape(m=self._rows(rows, guess, team), n=1)
             alone = tile.m >= rows
         return OperatorPlan(
@@ -75,6 +81,15 @@ class Rules:
             rhs_layout=numbers.rhs_layout if isinstance(operator, Router) else ROW_MAJOR,
             reason=Reason(bound=guess.bound, predicted_s=guess.seconds),
         )
+
+    def row_divisions(self, operator: Operator) -> Iterator[tuple[TileShape, tuple[int, ...]]]:
+        """Ways to divide work row by row, whatever is predicted of it: not, and over all cores."""
+        rows, width, workers = _rows_of(operator), 1, self.rows.workers
+        if isinstance(operator, KvAppend):
+            rows, width = operator.tokens, operator.kv_heads
+        for team in (workers[:1], workers):
+            parts = 1 if len(team) == 1 else 2 * len(team)
+            yield TileShape(m=max(1, -(-rows // parts)), n=width), team
 
     def entry(self, operator: Operator, choice: Choice, possible: Sequence[Choice]) -> OperatorPlan:
         """A product or attention in the mode of a choice; `possible` are all choices, for the reasons."""
@@ -98,7 +113,7 @@ class Rules:
                 tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
             case _:
                 assert isinstance(operator, Attention)
-                tile = TileShape(m=query_block(operator, choice.agents), n=1)
+                tile = TileShape(m=choice.query_block or query_block(operator, choice.agents), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
         if choice.row_parts > 1:
@@ -187,6 +202,11 @@ class Rules:
         if len(team.workers) == 1 or guess.seconds * len(team.workers) < 2 * self.chip.sync.barrier_s.value:
             return max(rows, 1)
         return max(1, -(-rows // (2 * len(team.workers))))
+
+
+def _rows_of(operator: Operator) -> int:
+    """Rows of what is worked on row by row."""
+    return operator.rows if isinstance(operator, ExpertCombine) else operator.activation_rows
 
 
 def _row_kernel(operator: Operator, numbers: ProductFormat) -> str:

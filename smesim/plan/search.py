@@ -1,8 +1,9 @@
 """A planner that asks the simulator: `search` improves a plan step by step.
 
-It starts from the choices of `choices.py` and varies what the analytic answer had to guess: which mode in company with
-the operators around it, how large a tile, fixed or drawn, and of a pipeline the sizes of its blocks and rings. What a
-variant is worth is the simulated time of the whole phase with two of its layers, since all layers are alike.
+It starts from the choices of `choices.py`, for all workers and for fewer of them, and varies what the analytic answer
+had to guess: which mode in company with the operators around it, how large a tile, fixed or drawn, of a pipeline the
+sizes of its blocks and rings, and whether work row by row is worth dividing. What a variant is worth is the simulated
+time of the whole phase with two of its layers, since all layers are alike.
 
 The simulator comes in as a function, because plans do not know who predicts them.
 """
@@ -17,7 +18,7 @@ from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
 from smesim.plan.choices import LEAST_PART, PAST_SPLITS
 from smesim.plan.layout import ROW_MAJOR
-from smesim.plan.planners import Planning, roofline
+from smesim.plan.planners import Planning, roofline_entries
 from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape, WorkerPlan
 from smesim.plan.teams import both_workers
 from smesim.plan.tiles import NR
@@ -27,10 +28,15 @@ from smesim.workload.operators import Attention, GroupedLinear, Linear
 Simulate = Callable[[Plan], float]
 """Seconds that a plan is predicted to take; PlanError or ProgramError for one that cannot run."""
 Progress = Callable[[str, float], None]
+Entries = Mapping[str, OperatorPlan]
+"""The entries of a plan by their sites."""
 
 LAYERS_SEARCHED = 2
 DEFAULT_BUDGET_S = 30.0
 ROUNDS = 3
+STARTS = 3
+"""Plans that the search starts from, the best of those for all workers and for fewer."""
+FEW_WORKERS = 8
 WORTHWHILE = 1e-3
 """Part of the whole time that a change must save to be taken."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
@@ -47,22 +53,35 @@ def search(
     budget_s: float = DEFAULT_BUDGET_S, progress: Progress = _quiet, forced: Mapping[str, Mode] | None = None,
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
-    """The plan of `roofline`, improved operator by operator, the longest first, by what makes the whole faster.
+    """The plan of `roofline`, improved operator by operator, the longest first, by what makes the whole faster: the
+    best of that for all workers and for fewer of them.
 
-    It stops when a round over all operators changed nothing, after a few rounds, or after `budget_s` seconds. Never
-    slower, by the simulator, than the plan of `roofline`.
+    Workers that would only be waited for are not in it. It stops when a round over all operators changed nothing, after
+    a few rounds, or after `budget_s` seconds. Never slower, by the simulator, than the plan of `roofline`.
     """
     planning = Planning(graph, chip, both_workers(chip, threads), forced, overlap, options)
-    start = roofline(graph, chip, threads, forced=forced, overlap=overlap, **options)
-    return _Search(planning, start, simulate, budget_s, progress).run()
+    return _Search(planning, simulate, budget_s, progress).run()
+
+
+def _smaller_teams(planning: Planning) -> Iterator[Planning]:
+    """The same for the first of the workers only, the most first: all but one, the whole clusters, or half of them and
+    so on; of few, any number. What is short is held up by every worker that it waits for."""
+    workers = planning.workers
+    counts = {*range(1, len(workers) if len(workers) <= FEW_WORKERS else 1), len(workers) - 1}
+    counts |= {len(workers) >> halvings for halvings in range(1, len(workers).bit_length())}
+    counts |= {i for i in range(1, len(workers)) if workers[i].cluster != workers[i - 1].cluster}
+    for count in sorted(counts - {0}, reverse=True):
+        try:
+            yield Planning(
+                planning.graph, planning.chip, workers[:count], planning.forced, planning.overlap, planning.options
+            )
+        except PlanError:
+            continue  # a forced mode that these have not
 
 
 class _Search:
-    def __init__(
-        self, planning: Planning, start: Plan, simulate: Simulate, budget_s: float, progress: Progress
-    ) -> None:
+    def __init__(self, planning: Planning, simulate: Simulate, budget_s: float, progress: Progress) -> None:
         self.planning = planning
-        self.start = start
         self.simulate = simulate
         self.progress = progress
         self.deadline = time.monotonic() + budget_s
@@ -70,30 +89,44 @@ class _Search:
         self.seen: dict[str, float] = {}
 
     def run(self) -> Plan:
-        entries = {entry.site: entry for entry in self.start.operators}
-        best = self.seconds(entries)
+        """The best of what is found from the best few starts: all workers, or fewer of them."""
+        found: list[tuple[float, Planning, Entries]] = []
+        for planning in (self.planning, *_smaller_teams(self.planning)):
+            if found and self.late():
+                break
+            quick: Entries = {entry.site: entry for entry in roofline_entries(planning)}
+            found.append((self.seconds(planning, quick), planning, quick))
+        best_s, team, best = found[0]
+        for start_s, planning, start in sorted(found, key=lambda of: of[0])[:STARTS]:
+            seconds, entries = self.climbed(planning, start, start_s)
+            if seconds < best_s:
+                best_s, team, best = seconds, planning, entries
+        return team.plan("search", best.values())
+
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def climbed(self, planning: Planning, entries: Entries, best: float) -> tuple[float, Entries]:
+        """The entries, changed one by one as long as that makes the whole faster, and the seconds they take then."""
         sites = sorted(entries, key=lambda site: -_predicted_s(entries[site]))
         for _ in range(ROUNDS):
             before = best
             for site in sites:
-                for variant in self.variants(site, entries[site]):
-                    if time.monotonic() > self.deadline:
-                        return self.plan(entries)
+                for variant in _variants(planning, site, entries[site]):
+                    if self.late():
+                        return best, entries
                     self.progress(f"searching: {site}", 1 - (self.deadline - time.monotonic()) / self.budget_s)
-                    changed = entries | {site: variant}
-                    seconds = self.seconds(changed)
+                    changed = {**entries, site: variant}
+                    seconds = self.seconds(planning, changed)
                     if seconds < best * (1 - WORTHWHILE):
                         entries, best = changed, seconds
             if best == before:
                 break
-        return self.plan(entries)
+        return best, entries
 
-    def plan(self, entries: Mapping[str, OperatorPlan]) -> Plan:
-        return self.planning.plan("search", entries.values())
-
-    def seconds(self, entries: Mapping[str, OperatorPlan]) -> float:
+    def seconds(self, planning: Planning, entries: Entries) -> float:
         """Of the phase with a few layers; infinite where the variant is none that can run."""
-        whole = self.plan(entries)
+        whole = planning.plan("search", entries.values())
         plan = whole.model_copy(update={"layers": min(LAYERS_SEARCHED, whole.layers)})
         key = plan.fingerprint()
         if key not in self.seen:
@@ -103,13 +136,14 @@ class _Search:
                 self.seen[key] = float("inf")
         return self.seen[key]
 
-    def variants(self, site: str, current: OperatorPlan) -> Iterator[OperatorPlan]:
-        """Other modes first, then what can be varied of the mode that it has now."""
-        for choice in self.planning.possible[site]:
-            entry = self.planning.entry(site, choice)
-            if (entry.mode, entry.pipeline is None) != (current.mode, current.pipeline is None):
-                yield entry
-        yield from variations(self.planning, current)
+
+def _variants(planning: Planning, site: str, current: OperatorPlan) -> Iterator[OperatorPlan]:
+    """Other modes first, then what can be varied of the mode that it has now."""
+    for choice in planning.possible[site]:
+        entry = planning.entry(site, choice)
+        if (entry.mode, entry.pipeline is None) != (current.mode, current.pipeline is None):
+            yield entry
+    yield from variations(planning, current)
 
 
 def variations(planning: Planning, entry: OperatorPlan) -> Iterator[OperatorPlan]:
@@ -131,6 +165,8 @@ def variations(planning: Planning, entry: OperatorPlan) -> Iterator[OperatorPlan
     elif isinstance(operator, Attention) and operator.tokens > 1:
         rows = {max(1, min(operator.tokens, round(entry.tile.m * factor))) for factor in FACTORS}
         changes += [{"tile": TileShape(m=m, n=entry.tile.n)} for m in sorted(rows)]
+    elif not isinstance(operator, Linear | GroupedLinear | Attention):
+        changes += [{"tile": tile, "workers": workers} for tile, workers in planning.rules.row_divisions(operator)]
     elif isinstance(operator, Attention):
         changes += [{"past_split": parts} for parts in PAST_SPLITS if operator.past // parts >= LEAST_PART]
     for change in changes:

@@ -35,8 +35,16 @@ WHY = (
     " random replacement and a port do not have: `m4mem`, stores of 1.5 to 6 MB by one and three threads.",
     "**A turbo that is not described.** Sums over clusters run at less than their parts where a power limit binds"
     " (`cpufp`, 8 P + 4 E cores of an M2 Max: 12 % below its eight P cores alone).",
-    "**Chips of which nothing but a model's speed is published** (`armcpu`, `mnn`, `sgl`) have guessed caches and"
-    " bandwidths; their errors are those of the guess.",
+    "**Chips of which nothing but a model's speed is published** (`armcpu`, `sgl`) have guessed caches and bandwidths;"
+    " their errors are those of the guess. Kernels that use matrix instructions of a core are not told from others, so"
+    " a CIX P1 is predicted too slow in prompts.",
+    "**Memory that gives way slowly.** What a cluster draws from DRAM is a hard cap here; on a DGX Spark two cores a"
+    " cluster draw 37 GB/s and four 45. So decode of a small model there is best with four threads, not eight.",
+    "**Builds differ in how threads meet.** llama.cpp of PR 8672 pays some microseconds for each thread behind each"
+    " node, the build beside T-MAC does not; `lc8672` with eight threads is the worst of its block when left out.",
+    "**Operands of many rows on AMX.** With 64 rows a codebook's kernel on one thread is held back by loading the other"
+    " operand (`m1cb`, M = 64), which has no model.",
+    "**MLX has no profile**: it computes on the GPU, and what is published of it here are bandwidths of whole chips.",
     "**What a record does not say.** Lengths of prompts of `adl` and `dgx` are assumed; a run on all cores of a busy"
     " machine measures the machine's other work (`stalled_s` of a profile is that).",
 )
@@ -121,6 +129,19 @@ def class_row(statistics: ClassStatistics) -> tuple[str, ...]:
         percent(c.crossed_worst_error),
         "-" if c.worst_block is None else f"{c.worst_block} {percent(c.worst_block_median)}",
     )  # fmt: skip
+
+
+CLASSES_SHOWN = (1, 2, 3, 6, 7, 8)
+
+
+def shown_class_columns() -> tuple[str, ...]:
+    return ("class", *(CLASS_COLUMNS[i] for i in CLASSES_SHOWN))
+
+
+def shown_class_row(statistics: ClassStatistics) -> tuple[str, ...]:
+    """The calibration rows of one kind as a row of the table on screen."""
+    cells = class_row(statistics)
+    return (statistics.kind, *(cells[i] for i in CLASSES_SHOWN))
 
 
 def _classes(validation: Validation) -> list[str]:

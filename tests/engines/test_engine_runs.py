@@ -188,6 +188,20 @@ def test_all_cores_meet_late_where_others_run() -> None:
     assert tokens_per_s(run("llama-cpp-neon", decode, PRO.core_count, without={"barrier"})) > 2 * everybody
 
 
+def test_slow_cores_hold_up_every_meeting() -> None:
+    spark, half = library.load("dgx-spark"), catalog.load("qwen2.5-0.5b")
+
+    def rate(threads: int, without: set[str] | None = None) -> float:
+        asked = Run(
+            profiles.load("llama-cpp-arm"), spark, half, Phase.decode(64), weight_format("q4_0"), threads,
+            ALL_EFFECTS - (without or set()),
+        )  # fmt: skip
+        return tokens_per_s(asked)
+
+    assert rate(16) < 0.9 * rate(10)  # six of sixteen are small
+    assert rate(16, {"barrier"}) > rate(10, {"barrier"})
+
+
 def test_threads_take_big_cores_first_and_equal_clusters_in_turn() -> None:
     kinds = [thread.kind for thread in threads_on(PRO, 12, "first")]
     assert kinds == ["P0+0", "P1+1", *["P0", "P1"] * 4, "E", "E"]

@@ -36,7 +36,7 @@ def in_little(patch: pytest.MonkeyPatch, repeats: int) -> None:
     patch.setattr(loops, "FMA_ITERATIONS", loops.FMA_ITERATIONS // 8)
     patch.setattr(loops, "READ_AT_LEAST_BYTES", loops.READ_AT_LEAST_BYTES // 8)
     patch.setattr(warm, "FLOP_A_CALL", warm.FLOP_A_CALL / 8)
-    patch.setattr(warm, "GEMV_PASSES", warm.GEMV_PASSES // 8)
+    patch.setattr(warm, "GEMV_ELEMENTS", warm.GEMV_ELEMENTS // 8)
     patch.setattr(yardstick, "MODEL", halved(yardstick.MODEL))
     little = {model: halved(model) for model in (WIDE, NARROW, MIXED)}
     patch.setattr(little_models, "MIXED", little[MIXED])
@@ -56,8 +56,9 @@ def probed() -> tuple[Chip, list[tuple[str, int, int]]]:
     with pytest.MonkeyPatch.context() as patch:
         in_little(patch, 2)
         chip = probe(
-            HERE, quick=True, formats=[DType.BF16], progress=lambda *step: steps.append(step), command="a test"
-        )
+            HERE, quick=True, formats=[DType.BF16, DType.Q4_0], progress=lambda *step: steps.append(step),
+            command="a test",
+        )  # fmt: skip
     return chip, steps
 
 
@@ -106,6 +107,12 @@ def test_the_chip_is_this_machine(probed) -> None:
         (gemv,) = (model for model in models if model.name == f"gemv_{dtype}")
         assert 0 < gemv.parameters["lone_stream_share"].value <= 1
     assert {"gemm_q8_0", "gemv_q8_0", "gemm_q4_0", "gemm_q4_1", "quantize_q8"} <= {model.name for model in models}
+    assert {"gemm_q4_0", "embed_q4_0", "quantize_q8"} <= fitted
+    assert [chip.has_fitted_products(dtype) for dtype in ("f32", "bf16", "q4_0", "q8_0")] == [True, True, True, False]
+    assert chip.has_fitted_products("q8_0", in_models=False)
+    waits = {model.name: model.parameters.get("serial_share") for model in models}["gemv_q4_0"]
+    assert waits is not None
+    assert 0 <= waits.value <= 1
     peaks = {model.isa: set(model.parameters) for model in models if model.name == "fma_peak"}
     assert set(peaks) == {k.isa for k in HERE.kernels if k.supported and not k.test_only} | set(lowp_isas())
     assert all({"f32_flop_per_s", "f64_flop_per_s"} <= peaks[k.isa] for k in HERE.kernels if k.isa in peaks)

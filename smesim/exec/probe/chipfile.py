@@ -155,7 +155,7 @@ def _warm(device: Device, yardstick: Yardstick, number: Number) -> WarmNumbers:
     product = WarmProduct.measure(device, yardstick, number)
     gemv = gemv_seconds_per_element(device, number)
     lone = lone_stream_share(device, number)
-    return WarmNumbers(number, product, gemv.median, lone, kernels.mr, kernels.nr, kernels.kc)
+    return WarmNumbers(number, product, gemv, lone, kernels.mr, kernels.nr, kernels.kc)
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:

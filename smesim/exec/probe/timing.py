@@ -38,13 +38,18 @@ def repeat_in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> list[
 
     A machine that is slow for a while is then slow for all of them, so that their times can be compared.
     """
+    return [Timing.of(column) for column in seconds_in_turn(calls, repeats).T]
+
+
+def seconds_in_turn(calls: Sequence[Callable[[], object]], repeats: int) -> npt.NDArray[np.float64]:
+    """The same one by one: seconds of each repeat (row) of each call (column)."""
     values = np.empty((repeats, len(calls)))
     for count in range(-1, repeats):
         for i, call in enumerate(calls):
             before = time.perf_counter()
             call()
             values[max(count, 0), i] = time.perf_counter() - before
-    return [Timing.of(column) for column in values.T]
+    return values
 
 
 def repeat(call: Callable[[], object], repeats: int, at_least_s: float = 0.0) -> Timing:

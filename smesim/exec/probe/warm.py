@@ -16,9 +16,10 @@ import numpy.typing as npt
 from smesim.exec.allocation import allocate
 from smesim.exec.device import Device, native
 from smesim.exec.lowp_tables import blocks_beside, table_beside
-from smesim.exec.probe.timing import Timing, repeat, repeat_in_turn
+from smesim.exec.probe.timing import Timing, repeat, seconds_in_turn
 from smesim.exec.probe.yardstick import Yardstick
 from smesim.plan.program import Number
+from smesim.workload.dtypes import BLOCK_ELEMENTS
 
 DEPTHS = (64, 512)
 PANELS = 4
@@ -28,13 +29,21 @@ FLOP_A_CALL = 2e7  # a fifth of a millisecond
 REPEATS = 25
 FEW_REPEATS = 9
 """Of products with weights in blocks, of which there are three kinds: the probe is to be short."""
-GEMV_K, GEMV_PANELS = 512, 8  # of a product with one row whose weights stay in a core's own cache
-GEMV_PASSES, GEMV_REPEATS = 200, 7
+GEMV_BYTES, GEMV_PANELS = 1 << 18, 8
+"""Of a product with one row whose weights stay in a core's own cache. As deep as they let it be: of a shallow one a
+good part is what begins and ends a panel, of which products of a model have little."""
+QUANTIZED_K = 512
+GEMV_ELEMENTS, GEMV_REPEATS = 6_000_000, 25  # some 0.2 ms each time
+QUANTIZED_PASSES, QUANTIZED_REPEATS = 200, 7
 
 
 @dataclass(frozen=True)
 class WarmProduct:
-    """Times in seconds, taken while the yardstick on one thread ran at `product_flop_per_s`."""
+    """Times in seconds, when the yardstick on one thread runs at `product_flop_per_s`.
+
+    They are the fastest of all repeats: where a machine is now faster and now slower by a third, as a virtual one is
+    whose cores have neighbours, medians of short loops are of either state, and cannot be compared with each other.
+    """
 
     kstep_s: tuple[float, ...]
     """One k-step of a micro-tile of height 0 .. mr."""
@@ -60,11 +69,11 @@ class WarmProduct:
                 tiles.append(count)
         product_s: list[float] = []
         calls.append(lambda: product_s.append(yardstick.product_s()))
-        *seconds, _ = (timing.median for timing in repeat_in_turn(calls, repeats))
+        *seconds, _ = seconds_in_turn(calls, repeats).min(axis=0).tolist()
         a_tile_s = (np.array(seconds) / np.array(tiles)).reshape(mr, len(DEPTHS))
         kstep_s = _ksteps(a_tile_s)
         tile_s = float(np.maximum(np.median(a_tile_s[:, 0] - DEPTHS[0] * kstep_s), 0.0))
-        return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / float(np.median(product_s)))
+        return cls((0.0, *kstep_s.tolist()), tile_s, yardstick.product_flop / min(product_s))
 
 
 def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -134,19 +143,21 @@ def operand(number: Number, elements: int) -> tuple[Any, ...]:
     return tuple(pointers)
 
 
-def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> Timing:
-    """Time per weight of a GEMV whose weights are in the core's own cache, seconds."""
+def gemv_seconds_per_element(device: Device, number: Number = Number.F32) -> float:
+    """Time per weight of a GEMV whose weights are in the core's own cache, the least that was seen, seconds."""
     ffi, _ = native()
     kernels = product_kernel(device, number)
-    n, k = GEMV_PANELS * kernels.nr, GEMV_K
+    n = GEMV_PANELS * kernels.nr
+    k = int(GEMV_BYTES / (n * number.n_bytes)) // BLOCK_ELEMENTS * BLOCK_ELEMENTS
+    passes = max(1, GEMV_ELEMENTS // (n * k))
     x = operand(Number.Q8 if number.lhs is Number.Q8 else Number.F32, k)
     rhs, (y,) = operand(number, n * k), operand(Number.F32, n)
 
     def multiply() -> None:
-        for _ in range(GEMV_PASSES):
+        for _ in range(passes):
             kernels.gemv(*x, *rhs, n, k, ffi.NULL, y, 0, GEMV_PANELS)
 
-    return repeat(multiply, GEMV_REPEATS).per(GEMV_PASSES * n * k)
+    return float(seconds_in_turn([multiply], GEMV_REPEATS).min()) / (passes * n * k)
 
 
 def _product(device: Device, height: int, k: int, number: Number) -> tuple[Callable[[], None], int]:
@@ -172,11 +183,11 @@ def quantize_seconds_per_element(device: Device) -> Timing:
     _, lib = native()
     table = blocks_beside(device.isa)
     quantize: Any = lib.sms_blocks_find(table.isa.encode()).quantize_lhs_q8
-    rows, k = table.mr, GEMV_K
+    rows, k = table.mr, QUANTIZED_K
     (x,), out = operand(Number.F32, rows * k), operand(Number.Q8, rows * k)
 
     def pack() -> None:
-        for _ in range(GEMV_PASSES):
+        for _ in range(QUANTIZED_PASSES):
             quantize(x, k, rows, k, table.mr, 0, 1, *out)
 
-    return repeat(pack, GEMV_REPEATS).per(GEMV_PASSES * rows * k)
+    return repeat(pack, QUANTIZED_REPEATS).per(QUANTIZED_PASSES * rows * k)

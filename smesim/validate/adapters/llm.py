@@ -13,7 +13,8 @@ from smesim.workload import Phase, catalog
 
 _FORMATS = (
     ("Q4_0", "q4_0"), ("Q4_K", "q4_k"), ("Q6_K", "q6_k"), ("Q5_0", "q5_0"), ("Q8_0", "q8_0"), ("F32", "f32"),
-    ("FP32", "f32"), ("BF16", "bf16"), ("FP16", "f16"), ("F16", "f16"), ("INT8", "int8"), ("W4", "w4"), ("W2", "w2"),
+    ("FP32", "f32"), ("FP8", "fp8"), ("BF16", "bf16"), ("FP16", "f16"), ("F16", "f16"), ("INT8", "int8"),
+    ("W4", "w4"), ("W2", "w2"),
 )  # fmt: skip
 _MODELS = (
     (r"Llama-3\.2-1B|1B-class", "llama-3.2-1b"), (r"Llama-3\.2-3B", "llama-3.2-3b"), (r"Llama-3\.1-8B", "llama-3.1-8b"),
@@ -102,7 +103,9 @@ def llama_cpp(question: Question, library: Library) -> float:
 
 
 def lc27086(question: Question, library: Library) -> float:
-    return rate(question, library, "llama-cpp-flash-rows" if "flash-attention on" in question.unit else "llama-cpp-arm")
+    return rate(
+        question, library, "llama-cpp-flash-rows" if "flash-attention on" in question.unit else "llama-cpp-batched"
+    )
 
 
 def lc8672(question: Question, library: Library) -> float:
