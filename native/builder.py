@@ -14,7 +14,7 @@ from cffi import FFI
 
 NATIVE = Path(__file__).resolve().parent
 HEADERS = sorted((NATIVE / "include" / "smesim").glob("*.h"))
-ENGINE_HEADER = NATIVE / "sim" / "engine.h"
+ENGINE_HEADERS = ("engine", "sketch")
 PYTHON_ABI = "0x030b0000"
 
 
@@ -47,5 +47,8 @@ for readable in ("blocks", "cpu", "kernels", "lowp", "program", "runtime"):
 for fragment in sorted((NATIVE / "cdef").glob("*.cdef")):
     ffibuilder.cdef(fragment.read_text(encoding="utf-8"))
 
-engine = described("smesim.sim._engine", '#include "engine.h"\n', NATIVE / "sim")
-engine.cdef(without_preprocessor(ENGINE_HEADER))
+engine = described(
+    "smesim.sim._engine", "".join(f'#include "{name}.h"\n' for name in ENGINE_HEADERS), NATIVE / "sim"
+)
+for name in ENGINE_HEADERS:
+    engine.cdef(without_preprocessor(NATIVE / "sim" / f"{name}.h"))

@@ -6,6 +6,7 @@
 
 #include "events.h"
 #include "network.h"
+#include "tables.h"
 
 enum { NOBODY = -1, SEVERAL = -2 };
 
@@ -339,28 +340,11 @@ static void happen(struct simulation *s, struct event event) {
 
 /* -- the part ---------------------------------------------------------------------------------------------------- */
 
-static int within(const int32_t *numbers, int64_t count, int32_t least, int32_t end) {
-    for (int64_t i = 0; i < count; i++) {
-        if (numbers[i] < least || numbers[i] >= end) {
-            return 0;
-        }
-    }
-    return 1;
-}
-
-static int rises(const int32_t *begin, int32_t count) {
-    int is_good = begin[0] == 0;
-    for (int32_t i = 0; i < count; i++) {
-        is_good &= begin[i] <= begin[i + 1];
-    }
-    return is_good;
-}
-
 static int network_is_good(const struct sms_sim_network *net) {
     for (int32_t k = 0; k < net->n_kinds; k++) {
         const struct sms_sim_kind *kind = &net->kinds[k];
         if (kind->path_begin < 0 || kind->path_end < kind->path_begin ||
-            !within(net->paths + kind->path_begin, kind->path_end - kind->path_begin, 0, net->n_links)) {
+            !all_within(net->paths + kind->path_begin, kind->path_end - kind->path_begin, 0, net->n_links)) {
             return 0;
         }
     }
@@ -370,13 +354,13 @@ static int network_is_good(const struct sms_sim_network *net) {
 /* The most flows that a task has, or -1 for tables with a number that is out of range. */
 static int32_t checked(const struct sms_sim_part *part, const struct sms_sim_machine *machine) {
     int32_t most = 0;
-    int is_good = rises(part->successor_begin, part->n_tasks) && rises(part->queue_begin, part->n_workers) &&
-                  rises(part->pool_begin, part->n_pools);
-    is_good = is_good && within(part->successors, part->successor_begin[part->n_tasks], 0, part->n_tasks) &&
-              within(part->queue, part->queue_begin[part->n_workers], -part->n_pools, part->n_tasks) &&
-              within(part->pool_tasks, part->pool_begin[part->n_pools], 0, part->n_tasks) &&
-              within(machine->column_of, part->n_workers, 0, machine->columns) &&
-              within(machine->work_of, (int64_t)part->n_tasks * machine->columns, -1, machine->n_works) &&
+    int is_good = are_begins(part->successor_begin, part->n_tasks) && are_begins(part->queue_begin, part->n_workers) &&
+                  are_begins(part->pool_begin, part->n_pools);
+    is_good = is_good && all_within(part->successors, part->successor_begin[part->n_tasks], 0, part->n_tasks) &&
+              all_within(part->queue, part->queue_begin[part->n_workers], -part->n_pools, part->n_tasks) &&
+              all_within(part->pool_tasks, part->pool_begin[part->n_pools], 0, part->n_tasks) &&
+              all_within(machine->column_of, part->n_workers, 0, machine->columns) &&
+              all_within(machine->work_of, (int64_t)part->n_tasks * machine->columns, -1, machine->n_works) &&
               network_is_good(&machine->links) && network_is_good(&machine->units);
     for (int32_t i = 0; is_good && i < machine->n_flows; i++) {
         is_good = machine->flows[i].kind >= 0 && machine->flows[i].kind < machine->links.n_kinds;
@@ -395,7 +379,7 @@ static int start(struct simulation *s, const int32_t *arrivals, int32_t n_arriva
     const struct sms_sim_part *part = s->part;
     size_t n_tasks = (size_t)part->n_tasks, n_workers = (size_t)part->n_workers;
     s->most_flows = checked(part, s->machine);
-    if (s->most_flows < 0 || !within(arrivals, n_arrivals, 0, part->n_workers)) {
+    if (s->most_flows < 0 || !all_within(arrivals, n_arrivals, 0, part->n_workers)) {
         return SMS_SIM_BAD_PART;
     }
     s->capacity = (int64_t)n_tasks + part->queue_begin[part->n_workers] + part->pool_begin[part->n_pools];

@@ -103,10 +103,6 @@ enum sms_sim_status {
 int sms_sim_run(const struct sms_sim_part *part, const struct sms_sim_machine *machine, const int32_t *arrivals,
                 int32_t n_arrivals, struct sms_sim_result *result);
 
-/* The same for who wants no more than when the last task ends; the workers come in the order of their numbers. NaN if
- * a task never runs, or there is none. */
-int sms_sim_last_end(const struct sms_sim_part *part, const struct sms_sim_machine *machine, double *last_end_s);
-
 /* Gives back what sms_sim_run allocated for the result. */
 void sms_sim_release(struct sms_sim_result *result);
 

@@ -7,12 +7,11 @@ behind the last.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class BlockShape:
+class BlockShape(NamedTuple):
     """Query tokens begin..end behind `past` cached ones, `group` heads each, and the keys key_begin..key_end."""
 
     begin: int
@@ -40,9 +39,19 @@ class BlockShape:
         seen = self.past + self.begin + row // self.group + 1 - self.key_begin
         return max(0, min(seen, self.key_end - self.key_begin))
 
+    @property
+    def pairs(self) -> int:
+        """What all rows see together: each token a key more than the one before it, from the first that sees any until
+        one sees them all."""
+        tokens, keys = self.end - self.begin, self.key_end - self.key_begin
+        seen = self.past + self.begin + 1 - self.key_begin  # by the first token, if there were keys before the block
+        some = min(max(0, 1 - seen), tokens)
+        every = min(max(some, keys - seen), tokens)
+        rising = (every - some) * seen + (some + every - 1) * (every - some) // 2
+        return self.group * (rising + (tokens - every) * keys)
 
-@dataclass(frozen=True)
-class BlockWork:
+
+class BlockWork(NamedTuple):
     """K-steps of the micro-tiles of both products by height, and the pairs that the mask lets through."""
 
     qk_ksteps: tuple[tuple[int, int], ...]
@@ -65,5 +74,4 @@ def block_work(shape: BlockShape, mr: int, nr: int) -> BlockWork:
         visible = shape.visible(end - 1)
         qk[end - begin] = qk.get(end - begin, 0) + shape.head_dim * -(-visible // nr)
         pv[end - begin] = pv.get(end - begin, 0) + -(-shape.head_dim // nr) * visible
-    pairs = shape.group * sum(shape.visible(row) for row in range(0, shape.rows, shape.group))
-    return BlockWork(tuple(sorted(qk.items())), tuple(sorted(pv.items())), pairs)
+    return BlockWork(tuple(sorted(qk.items())), tuple(sorted(pv.items())), shape.pairs)

@@ -14,9 +14,9 @@ Effects that can be switched off here by name: see `COST_EFFECTS`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from functools import lru_cache
+from typing import NamedTuple
 
 from smesim.errors import ChipError
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
@@ -81,22 +81,14 @@ _FORMAT = re.compile(r"_(q\d(_\d)?|[a-z]+\d+)$")
 """The format that the name of a kernel ends with."""
 
 
-@lru_cache(maxsize=256)
-def _in_f32(kernel: str) -> str:
-    """The name of the kernel that does the same in f32."""
-    return _FORMAT.sub("_f32", kernel)
-
-
-@dataclass(frozen=True)
-class Transfer:
+class Transfer(NamedTuple):
     """Bytes that a task moves between its core and one level ("L2", "L3", ..., "DRAM")."""
 
     level: str
     n_bytes: float
 
 
-@dataclass(frozen=True)
-class TaskCost:
+class TaskCost(NamedTuple):
     """What a task asks of its worker and of the links.
 
     `compute_s` of arithmetic overlaps with the task's own transfers; `serial_s` of it does not, and comes first. With
@@ -109,8 +101,7 @@ class TaskCost:
     on_unit: bool = False
 
 
-@dataclass(frozen=True)
-class AttentionShape:
+class AttentionShape(NamedTuple):
     """One attention task on one KV head: query tokens begin..end behind `past` cached ones, `group` heads each."""
 
     begin: int
@@ -120,8 +111,7 @@ class AttentionShape:
     head_dim: int
 
 
-@dataclass(frozen=True)
-class AttentionWork:
+class AttentionWork(NamedTuple):
     """What the loops of the fused kernel do: k-steps of micro-tiles by height, pairs under the softmax, visits of a
     row to a block of keys, and query rows."""
 
@@ -145,13 +135,14 @@ def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
         rows = min(block_tokens, shape.end - first) * shape.group
         strips = -(-rows // mr)
         seen_before = shape.past + first
-        row_blocks += rows * -(-(seen_before + rows // shape.group) // ATTENTION_KEYS)
+        tokens = rows // shape.group
+        row_blocks += rows * -(-(seen_before + tokens) // ATTENTION_KEYS)
+        pairs += shape.group * (tokens * seen_before + tokens * (tokens + 1) // 2)
         for strip in range(strips):
             begin, end = strip * rows // strips, (strip + 1) * rows // strips
             visible = seen_before + (end - 1) // shape.group + 1
             steps = shape.head_dim * -(-visible // nr) + -(-shape.head_dim // nr) * visible
             ksteps[end - begin] = ksteps.get(end - begin, 0) + steps
-            pairs += sum(seen_before + row // shape.group + 1 for row in range(begin, end))
     return AttentionWork(tuple(sorted(ksteps.items())), pairs, row_blocks, (shape.end - shape.begin) * shape.group)
 
 
@@ -180,6 +171,7 @@ class CoreCosts:
         self._peak_flop_per_s = core.flop_per_s["f32"].value
         self._core = core
         self._products: dict[str, ProductCosts] = {}
+        self._coefficients: dict[str, Mapping[str, float]] = {}
         self.mr, self.nr = self.products("f32").mr, self.products("f32").nr
         self._kstep_s = self.products("f32").kstep_s
 
@@ -192,9 +184,11 @@ class CoreCosts:
 
     def _parameter(self, kernel: str, name: str, guess: float) -> float:
         """A coefficient; of a kernel that was not fitted in its format, what it is in f32."""
-        if kernel in self._kernels:
-            return self._kernels[kernel].get(name, guess)
-        return self._kernels.get(_in_f32(kernel), {}).get(name, guess)
+        known = self._coefficients.get(kernel)
+        if known is None:
+            in_f32 = _FORMAT.sub("_f32", kernel)
+            known = self._coefficients[kernel] = self._kernels.get(kernel, self._kernels.get(in_f32, {}))
+        return known.get(name, guess)
 
     def gemm_s(
         self, rows: int, mr: int, strips: tuple[int, int], panels: int, k: int, dtype: str = "f32"

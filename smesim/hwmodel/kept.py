@@ -14,7 +14,9 @@ V = TypeVar("V")
 
 def kept_with(owner: object, key: Hashable, make: Callable[[], V]) -> V:
     """What `make` makes for that key, the same object whenever it is asked for. Keys must be few."""
-    kept: dict[Hashable, V] = owner.__dict__.setdefault("kept", {})
+    kept: dict[Hashable, V] | None = owner.__dict__.get("kept")
+    if kept is None:
+        kept = owner.__dict__.setdefault("kept", {})
     try:
         return kept[key]
     except KeyError:

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.chip import Chip, DTypeName, MatrixUnit, TileShape, UnitInstance, factor_at
@@ -38,8 +38,7 @@ SHAPES_KEPT = 4096
 SWITCHES_A_LEAF = 2  # into streaming mode and out of it
 
 
-@dataclass(frozen=True)
-class UnitWork:
+class UnitWork(NamedTuple):
     """What one task asks for: `unit_s` of the unit, `core_s` of the core that drives it, before and between, and
     `operand_bytes` through the unit's port from the nearest cache."""
 
@@ -48,22 +47,23 @@ class UnitWork:
     operand_bytes: float
 
 
-@dataclass(frozen=True)
+Block = tuple[float, float, float]
+"""Steps of four outer products, vectors that they load, and moves of a tile to memory or back."""
+
+
 class _Steps:
-    """Steps of four outer products, vectors that they load, and moves of a tile to memory or back."""
+    """The same of several blocks, added up."""
 
-    steps: float
-    vectors: float
-    moves: float
+    __slots__ = ("moves", "steps", "vectors")
 
-    def __add__(self, other: _Steps) -> _Steps:
-        return _Steps(self.steps + other.steps, self.vectors + other.vectors, self.moves + other.moves)
+    def __init__(self) -> None:
+        self.steps = self.vectors = self.moves = 0.0
 
-    def times(self, factor: float) -> _Steps:
-        return _Steps(self.steps * factor, self.vectors * factor, self.moves * factor)
-
-
-NOTHING = _Steps(0.0, 0.0, 0.0)
+    def add(self, block: Block, times: float = 1.0) -> None:
+        steps, vectors, moves = block
+        self.steps += steps * times
+        self.vectors += vectors * times
+        self.moves += moves * times
 
 
 class UnitCosts:
@@ -125,11 +125,11 @@ class UnitCosts:
         tile = self._tile(dtype)
         words = -(-k // tile.depth)
         blocks = -(-words // DEPTH_WORDS)
-        total = NOTHING
+        total = _Steps()
         for height, count in strip_heights(rows, mr, *strips):
             parts = -(-height // (2 * tile.rows))
             for part, n_parts in strip_heights(height, -(-height // parts), 0, parts):
-                total += self._block(part, columns, words, blocks, dtype).times(count * n_parts)
+                total.add(self._block(part, columns, words, blocks, dtype), count * n_parts)
         return self._work(total, dtype, self._switch_s)
 
     def gemv(self, columns: int, k: int, dtype: DTypeName = "f32") -> UnitWork:
@@ -171,15 +171,14 @@ class UnitCosts:
     def _attention(self, shape: AttentionShape) -> UnitWork:
         group, d = shape.group, shape.head_dim
         tokens = max(1, ATTENTION_ROWS // group)
-        total, pairs, row_blocks, leaves, packed = NOTHING, 0.0, 0, 0, 0.0
+        total, pairs, row_blocks, leaves, packed = _Steps(), 0.0, 0, 0, 0.0
         for first in range(shape.begin, shape.end, tokens):
             rows = min(tokens, shape.end - first) * group
             keys_end = shape.past + first + rows // group
             for key0 in range(0, keys_end, ATTENTION_KEYS):
-                block = self._attention_block(rows, group, shape.past + first, key0, keys_end, d)
-                total += block[0]
-                pairs += block[1]
-                packed += block[2]
+                block = self._attention_block(total, rows, group, shape.past + first, key0, keys_end, d)
+                pairs += block[0]
+                packed += block[1]
                 row_blocks += rows
                 leaves += 2
         core_s = self._core.scores_s(pairs, row_blocks) + self._core.query_s((shape.end - shape.begin) * group * d)
@@ -199,10 +198,10 @@ class UnitCosts:
     def _stage(self, block: BlockShape, is_qk: bool) -> UnitWork:
         side, d = self._tile("f32").rows, block.head_dim
         strips = -(-block.rows // (2 * side))
-        total, packed = NOTHING, 0.0
+        total, packed = _Steps(), 0.0
         for (rows, visible), count in _strips_seeing(block, strips).items():
             columns, words = (visible, d) if is_qk else (d, visible)
-            total += self._block(rows, columns, words, 1, "f32").times(count)
+            total.add(self._block(rows, columns, words, 1, "f32"), count)
             packed += count * rows * words
         at_an_end = block.is_first if is_qk else block.is_last
         core_s = self._core.query_s(block.rows * d) / 2 if at_an_end else 0.0
@@ -211,24 +210,26 @@ class UnitCosts:
         return UnitWork(work.unit_s + packing.unit_s - self._switch_s, core_s, operand_bytes)
 
     def _attention_block(
-        self, rows: int, group: int, position: int, key0: int, keys_end: int, d: int
-    ) -> tuple[_Steps, float, float]:
-        """Steps, scores under the softmax and elements packed on the way, for some rows and one block of keys."""
+        self, total: _Steps, rows: int, group: int, position: int, key0: int, keys_end: int, d: int
+    ) -> tuple[float, float]:
+        """Adds the steps for some rows and one block of keys; scores under the softmax, and elements packed on the
+        way."""
         side = self._tile("f32").rows
         strips = -(-rows // (2 * side))
-        total, pairs, packed = NOTHING, 0.0, 0.0
+        pairs = packed = 0.0
         for strip in range(strips):
             begin, end = strip * rows // strips, (strip + 1) * rows // strips
             seen = [min(max(position + row // group + 1 - key0, 0), ATTENTION_KEYS) for row in (begin, end - 1)]
             visible = min(seen[1], keys_end - key0)
             if visible <= 0:
                 continue
-            total += self._block(end - begin, visible, d, 1, "f32") + self._block(end - begin, d, visible, 1, "f32")
+            total.add(self._block(end - begin, visible, d, 1, "f32"))
+            total.add(self._block(end - begin, d, visible, 1, "f32"))
             pairs += (end - begin) * (seen[0] + visible) / 2
             packed += (end - begin) * (d + visible)
-        return total, pairs, packed
+        return pairs, packed
 
-    def _block(self, rows: int, columns: int, words: int, blocks: int, dtype: DTypeName) -> _Steps:
+    def _block(self, rows: int, columns: int, words: int, blocks: int, dtype: DTypeName) -> Block:
         """Steps of one strip's part times some columns, `words` deep in `blocks` blocks of the depth."""
         side = self._tile(dtype)
         if rows > side.rows:
@@ -240,7 +241,7 @@ class UnitCosts:
         else:
             count *= rows / (2 * side.rows if vectors == 4 else side.rows)
         moves = 2 * blocks - 1  # sums are stored after every block of the depth, and loaded again before the next
-        return _Steps(count * words, count * words * vectors, count * TILES_IN_FLIGHT * moves)
+        return count * words, count * words * vectors, count * TILES_IN_FLIGHT * moves
 
     def _work(self, total: _Steps, dtype: DTypeName, switch_s: float) -> UnitWork:
         unit, tile = self._unit, self._tile(dtype)
@@ -253,7 +254,6 @@ class UnitCosts:
             seconds += sums_bytes / self._store_bytes_per_s + total.moves * latency_s
         operand_bytes = total.vectors * tile.columns * WORD_BYTES if "operand_traffic" in self._effects else 0.0
         return UnitWork(seconds + switch_s, 0.0, operand_bytes)
-
 
 
 @lru_cache(maxsize=4096)

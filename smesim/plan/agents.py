@@ -34,7 +34,7 @@ SAMPLED_BLOCKS = 2
 """Of a prompt's blocks of tokens, whose times grow evenly with their place."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Agent:
     """`workers` by their numbers in the plan; agents of one `kind` are equally fast; `rate` is what a unit's drivers
     together get of its time; `numbers` is the format of the weights that it multiplies with.
@@ -55,28 +55,28 @@ class Agent:
     numbers: ProductFormat
     operand_bytes_per_s: float = float("inf")
 
-    @property
+    @cached_property
     def product_unit(self) -> UnitCosts | None:
         """What multiplies with weights if not the core: a unit that has instructions for their format."""
         return self.unit if self.unit is not None and self.unit.multiplies(self.numbers.name) else None
 
-    @property
+    @cached_property
     def multiplies_matrices(self) -> bool:
         """Whether it multiplies with weights itself, and does not leave that to the core that drives it."""
         return self.unit is None or self.product_unit is not None
 
-    @property
+    @cached_property
     def multiplies_vectors(self) -> bool:
         """The same of one row."""
         return self.unit is None or self.unit.multiplies_vectors(self.numbers.name)
 
-    @property
+    @cached_property
     def strip_height(self) -> int:
         """Rows of packed strips that suit it."""
         unit, numbers = self.product_unit, self.numbers.name
         return self.core.products(numbers).mr if unit is None else unit.rows_together(numbers)
 
-    @property
+    @cached_property
     def strength(self) -> float:
         """Panels of a middling product a second; to tell fast agents from slow ones."""
         return 1 / self.columns_s(64, 2 * NR, 4, 1024)
@@ -366,10 +366,12 @@ def streaming_rates(
     if wanted is not None:
         caps = [min(cap, wanted[group.agent.kind]) for cap, group in zip(caps, groups, strict=True)]
     capacities = {link: network.bandwidth_bytes_per_s(link) for path in paths for link in path}
+    if len(groups) == 1:
+        return [min([caps[0], *(bandwidth / len(agents) for bandwidth in capacities.values())])]
     return max_min_rates(paths, caps, capacities, [len(group.places) for group in groups])
 
 
 def streamed_bytes_per_s(network: LinkNetwork, agents: Agents) -> float:
     """Bytes per second that all of them together draw from memory."""
-    rates = streaming_rates(network, agents)
+    rates = kept_with(agents, "streaming rates", lambda: streaming_rates(network, agents))
     return sum(rate * len(group.places) for rate, group in zip(rates, agents.groups, strict=True))

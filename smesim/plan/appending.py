@@ -16,7 +16,7 @@ from smesim.hwmodel.links import LinkNetwork
 from smesim.plan.agents import Agent, Agents, streaming_rates
 from smesim.plan.program import Number
 from smesim.plan.schema import Mode, OperatorPlan, Reason, RunnerUp
-from smesim.plan.tiles import appended_tokens, of_packers, share_bounds
+from smesim.plan.tiles import Hands, appended_tokens, packing_hands, share_bounds
 from smesim.workload.operators import KvAppend
 
 WRITE_FACTOR = 2.0
@@ -73,19 +73,19 @@ class Appending:
     def _way(self, mode: Mode, agents: Agents) -> _Way:
         drivers = agents.workers if mode == "matrix" else ()
         entry = self._entry.model_copy(update={"packers": drivers})
-        return _Way(mode, entry, self._seconds(of_packers(entry), agents))
+        return _Way(mode, entry, self._seconds(entry, packing_hands(entry), agents))
 
     def _task_s(self, agent: Agent, begin: int, end: int) -> float:
         operator = self._operator
         return agent.append_s(operator.past + begin, operator.past + end, 1, operator.width, self._number.n_bytes)
 
-    def _seconds(self, entry: OperatorPlan, agents: Agents) -> float:
+    def _seconds(self, entry: OperatorPlan, hands: Hands, agents: Agents) -> float:
         """Until all tasks have ended, if the longest stands for all: computing, or writing to memory at what each has
         of its bandwidth."""
         parts = appended_tokens(self._operator, entry)
         tiles = len(parts) * self._operator.batch
         begin, end = max(parts, key=lambda tokens: tokens[1] - tokens[0])
-        counts = self._counts(entry, agents, tiles)
+        counts = self._counts(hands, agents, tiles)
         places = [place for place, count in enumerate(counts) if count]
         busy, counts = agents.at(places), [counts[place] for place in places]
         written_bytes = WRITE_FACTOR * 2 * self._number.n_bytes * (end - begin) * self._operator.width
@@ -95,20 +95,20 @@ class Appending:
             (max(kinds_s[agent.kind], written_bytes / rate), places)
             for (agent, places), rate in zip(busy.groups, rates, strict=True)
         ]
-        if entry.assignment == "shared" and len(entry.workers) > 1:
+        if hands.assignment == "shared" and len(hands.workers) > 1:
             speed = sum(len(places) / task_s for task_s, places in groups)
             seconds = max(tiles / speed, min(task_s for task_s, _ in groups))
         else:
             seconds = max(max(counts[place] for place in places) * task_s for task_s, places in groups)
-        sync, rounds = self._chip.sync, -(-tiles // len(entry.workers))
+        sync, rounds = self._chip.sync, -(-tiles // len(hands.workers))
         return seconds + rounds * sync.dispatch_s.value + (sync.barrier_s.value if tiles > 1 else 0.0)
 
     @staticmethod
-    def _counts(entry: OperatorPlan, agents: Agents, tiles: int) -> list[int]:
+    def _counts(hands: Hands, agents: Agents, tiles: int) -> list[int]:
         """How many of the tiles are each agent's, if they are divided as static ones are."""
-        bounds = [0, *share_bounds(entry, tiles)]
+        bounds = [0, *share_bounds(len(hands.workers), hands.shares, tiles)]
         counts = [end - begin for begin, end in pairwise(bounds)]
-        if entry.workers == agents.workers and len(agents) == len(counts):
+        if hands.workers == agents.workers and len(agents) == len(counts):
             return counts  # one worker an agent, in their order
-        of_worker = dict(zip(entry.workers, counts, strict=True))
+        of_worker = dict(zip(hands.workers, counts, strict=True))
         return [sum(of_worker[worker] for worker in agent.workers) for agent in agents]

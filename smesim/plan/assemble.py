@@ -28,7 +28,7 @@ from smesim.plan.program import (
     Program,
 )
 from smesim.plan.records import Array, joined, words
-from smesim.plan.schema import Plan
+from smesim.plan.schema import Plan, WorkerPlan
 from smesim.workload.graph import OperatorGraph
 
 CPU_ROLE = 0
@@ -117,12 +117,13 @@ class Segment:
         return int.from_bytes(digest[:8], "little")
 
 
-def worker_places(plan: Plan) -> tuple[tuple[int, int, int], ...]:
-    """Core, role and unit of each worker of a plan, as a program numbers them."""
-    return tuple(
+def worker_places(workers: Sequence[WorkerPlan]) -> tuple[tuple[int, int, int], ...]:
+    """Core, role and unit of each worker, as a program numbers them."""
+    places = [
         (w.core, CPU_ROLE if w.role == "cpu" else MATRIX_ROLE, NO_UNIT if w.unit is None else w.unit)
-        for w in plan.workers
-    )
+        for w in workers
+    ]
+    return tuple(places)
 
 
 def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buffers: BufferTable) -> Program:
@@ -157,7 +158,7 @@ def assembled(plan: Plan, graph: OperatorGraph, segments: Sequence[Segment], buf
     entries, entry_worker = _entries(segments, first_task, first_pool)
     lengths = np.searchsorted(entry_worker, np.arange(len(plan.workers) + 1))
     workers = np.zeros(len(plan.workers), WORKER_DTYPE)
-    for i, place in enumerate(worker_places(plan)):
+    for i, place in enumerate(worker_places(plan.workers)):
         workers[i] = (lengths[i], lengths[i + 1], *place)
     pools = joined([segment.pools for segment in segments])
     for name in ("begin", "end"):

@@ -15,9 +15,8 @@ import numpy as np
 from smesim.hwmodel.kept import kept_with
 from smesim.plan.formats import product_format
 from smesim.plan.layout import LhsLayout
-from smesim.plan.program import BUFFER_DTYPE, BufferRole, Layout, Number
+from smesim.plan.program import BUFFER_DTYPE, BufferRole, BufferRow, Layout, Number
 from smesim.plan.records import Array
-from smesim.plan.sketch import BufferRow
 from smesim.plan.tiles import NR, kv_capacity
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph, Role, TensorSpec

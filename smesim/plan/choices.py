@@ -6,20 +6,16 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.links import LinkNetwork
 from smesim.plan.agents import (
     Agent,
     Agents,
-    agents_of,
     merged,
-    on_cores,
     streamed_bytes_per_s,
     streaming_rates,
 )
@@ -29,6 +25,7 @@ from smesim.plan.formats import cache_number, weights_format
 from smesim.plan.pipeline import fitted
 from smesim.plan.schema import Mode, OperatorPlan, PipelinePlan, WorkerPlan
 from smesim.plan.split import Share, divide
+from smesim.plan.staff import Staff
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph, Role
 from smesim.workload.operators import Attention, GroupedLinear, KvAppend, Linear, Operator
@@ -48,8 +45,7 @@ PIPELINE: dict[str, Any] = {"depth": 4, "query_block": 128, "key_block": 512}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
@@ -82,51 +78,26 @@ class Choices:
         self._graph = graph
         self._numbers = weights_format(graph)
         self._network = LinkNetwork.of(chip)
-        self._workers = workers
         self._known_s: dict[tuple[str, int], float] = {}
         self._streamed_bytes: dict[str, float] = {}
         self._known_on_cores: dict[frozenset[str], Agents] = {}
-        self.agents = agents_of(chip, workers, self._numbers)
-        self._cores = Agents(agent for agent in self.agents if agent.role == "cpu")
-        self._units = Agents(agent for agent in self.agents if agent.role == "matrix")
-
-    @cached_property
-    def _everybody(self) -> Agents:
-        """All workers on their cores."""
-        return on_cores(self._chip, self._workers, self._numbers)
+        self._staff = Staff.of(chip, workers, self._numbers)
+        self._cores, self._units, self._everybody = self._staff.cores, self._staff.units, self._staff.everybody
 
     def of(self, operator: Operator) -> tuple[Choice, ...]:
         """The modes that there are for an operator, fastest first; none for work that is done row by row."""
         if not isinstance(operator, Linear | GroupedLinear | Attention):
             return ()
         self._known_s.clear()
-        teams = self._for_any
+        teams = self._staff.for_any
         if isinstance(operator, Linear):
-            teams = self._for_vectors if operator.m == 1 else self._for_matrices
+            teams = self._staff.for_vectors if operator.m == 1 else self._staff.for_matrices
         found = [self._choice(mode, team, operator) for mode, team in teams]
         if isinstance(operator, Attention) and operator.tokens > 1 and self._units and self._cores:
             found.append(self._staged(operator))
         # Where only one kind is fast enough to take part there is no cooperation, and its own mode says so.
         real = [c for c in found if c.mode != "cooperative" or len(c.agents.roles) == 2]
         return tuple(sorted(real, key=lambda choice: choice.seconds))
-
-    @cached_property
-    def _for_any(self) -> Sequence[tuple[Mode, Agents]]:
-        return _teams(self._cores, self._units)
-
-    @cached_property
-    def _for_matrices(self) -> Sequence[tuple[Mode, Agents]]:
-        """Who multiplies matrices with weights: units that can."""
-        return _teams(self._cores, Agents(unit for unit in self._units if unit.multiplies_matrices))
-
-    @cached_property
-    def _for_vectors(self) -> Sequence[tuple[Mode, Agents]]:
-        """The same of one row. Who drives a unit that cannot do it has a core that can."""
-        able = Agents(unit for unit in self._units if unit.multiplies_vectors)
-        if able or not self._units:
-            return _teams(self._cores, able)
-        by_role = [Agents(a for a in self._everybody if a.role == role) for role in ("cpu", "matrix")]
-        return _teams(*by_role)
 
     def packers(self, operator: Linear) -> tuple[int, ...]:
         """Who packs a left operand fastest where units take part: the cores, or those who drive the units."""
@@ -350,18 +321,6 @@ class Choices:
 def _halves(number: int) -> list[int]:
     """A number, half of it, and so on down to 1."""
     return [] if number == 0 else [number, *_halves(number // 2)]
-
-
-def _teams(cores: Agents, units: Agents) -> Sequence[tuple[Mode, Agents]]:
-    """The modes that there are with these, and who takes part in each."""
-    teams: list[tuple[Mode, Agents]] = []
-    if cores:
-        teams.append(("cpu", cores))
-    if units:
-        teams.append(("matrix", units))
-    if cores and units:
-        teams.append(("cooperative", Agents((*units, *cores))))
-    return teams
 
 
 def query_block(operator: Attention, agents: Agents) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from smesim.errors import PlanError
 from smesim.hwmodel.chip import DTypeName
@@ -58,24 +58,24 @@ class ProductFormat:
     name: DTypeName
     number: Number
 
-    @property
+    @cached_property
     def gemm(self) -> str:
         return f"gemm_{self.name}"
 
-    @property
+    @cached_property
     def gemv(self) -> str:
         return f"gemv_{self.name}"
 
-    @property
+    @cached_property
     def embed(self) -> str:
         return f"embed_{self.name}"
 
-    @property
+    @cached_property
     def lhs(self) -> Number:
         """The format of packed left operands."""
         return self.number.lhs
 
-    @property
+    @cached_property
     def is_quantized(self) -> bool:
         """Whether left operands are quantised before they are packed, and those of one row too."""
         return self.lhs is Number.Q8
@@ -84,7 +84,7 @@ class ProductFormat:
         """Name of the layout of a left operand in strips of at most `mr` rows."""
         return lhs_layout_name(self.lhs, mr)
 
-    @property
+    @cached_property
     def rhs_layout(self) -> str:
         return _named(self.number, f"rhs_{self.name}_n{NR}")
 

@@ -101,6 +101,8 @@ def with_out_layouts(
 ) -> tuple[OperatorPlan, ...]:
     """The entries with each operator writing what all readers of its output want, where it can and is to."""
     entries = tuple(entries)
+    if not any(map(writes_packed, graph.operators)):
+        return entries
     read = read_layouts(graph, entries)
     wanted: dict[str, set[str]] = {}
     unpacked: dict[str, str] = {}
@@ -113,7 +115,8 @@ def with_out_layouts(
                 layout if can_write(operator, layout) else unpacked_output(operator) for layout in readers.values()
             }
     return tuple(
-        entry.model_copy(update={"out_layout": layouts.pop() if len(layouts) == 1 else unpacked[entry.site]})
+        entry if entry.out_layout == layout else entry.model_copy(update={"out_layout": layout})
         for entry in entries
         for layouts in [wanted[entry.site]]
+        for layout in [layouts.pop() if len(layouts) == 1 else unpacked[entry.site]]
     )

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from smesim.errors import PlanError
+from smesim.hwmodel.kept import kept_with
 from smesim.plan.assemble import Segment, assembled, worker_places
 from smesim.plan.buffers import ROPE_TABLES, BufferTable
 from smesim.plan.formats import cache_number
@@ -38,16 +40,18 @@ from smesim.plan.program import (
     Program,
     TaskKind,
 )
-from smesim.plan.schema import OperatorPlan, Plan, Role, check_plan
+from smesim.plan.schema import Division, OperatorPlan, Plan, Role, check_plan
 from smesim.plan.sketch import Sketch
 from smesim.plan.tiles import (
     ROUTE_TILE,
     STATIC_PART,
+    Hands,
     Tile,
-    of_packers,
+    hands_of,
     operator_facts,
     operator_tiles,
     pack_tiles,
+    packing_hands,
     share_bounds,
 )
 from smesim.workload.graph import Block, OperatorGraph
@@ -63,12 +67,17 @@ def lower(plan: Plan, graph: OperatorGraph | None = None) -> Program:
     """
     graph = graph or plan.graph()
     check_plan(plan, graph)
-    return _Lowering(plan, graph).run()
+    lowering = _Lowering(plan, graph)
+    return assembled(plan, graph, lowering.run(), lowering.buffers)
 
 
-def sketch(plan: Plan, graph: OperatorGraph) -> Sketch:
+def sketch(plan: Plan | Division, graph: OperatorGraph) -> Sketch:
     """The tasks that a plan as a planner made it gives to the only operator of a graph."""
     return _Lowering(plan, graph).sketch()
+
+
+_NO_COLUMNS = {**dict.fromkeys(OP_DTYPE.names or (), 0), **dict.fromkeys(SLOTS, NO_BUFFER)}
+"""The columns of an operator of which nothing is known."""
 
 
 @dataclass
@@ -91,7 +100,7 @@ Layouts = dict[str, frozenset[str]]
 
 
 class _Lowering:
-    def __init__(self, plan: Plan, graph: OperatorGraph) -> None:
+    def __init__(self, plan: Plan | Division, graph: OperatorGraph) -> None:
         self.plan = plan
         self.graph = graph
         self.buffers = BufferTable(graph)
@@ -111,7 +120,7 @@ class _Lowering:
         self.pool_tasks: list[int] = []
         self.pool_visitors: list[tuple[int, ...]] = []
 
-    def run(self) -> Program:
+    def run(self) -> list[Segment]:
         segments: list[Segment] = []
         before: Layouts = {}  # those that the last segment that was lowered found, and left
         after: Layouts = {}
@@ -124,7 +133,7 @@ class _Lowering:
             before = dict(self.layouts)
             segments.append(self.segment(block))
             after = dict(self.layouts)
-        return assembled(self.plan, self.graph, segments, self.buffers)
+        return segments
 
     def segment(self, block: Block) -> Segment:
         """The tasks of some operators. The last of them is the one that all others lead to."""
@@ -141,15 +150,15 @@ class _Lowering:
         return Sketch(
             op=OpRow._make(self.ops[0]), tasks=self.tasks, predecessors=self.predecessors, entries=self.entries,
             pools=[self.pool_tasks[begin:end] for begin, end in self.pools], buffer_rows=self.buffers.rows,
-            workers=worker_places(self.plan), elsewhere_bytes=round(self.graph.elsewhere_bytes),
+            workers=worker_places(self.plan.workers), elsewhere_bytes=round(self.graph.elsewhere_bytes),
         )  # fmt: skip
 
     def fill(self, operators: Sequence[Operator]) -> None:
         self.begin_segment()
         for operator in operators:
             self.add_operator(operator, self.entries_by_site[operator.site])
-        followed = {p for after in self.predecessors for p in after}
-        leaves = tuple(n for n in range(len(self.tasks)) if n not in followed)
+        followed = set(chain.from_iterable(self.predecessors))
+        leaves = tuple(sorted(followed.symmetric_difference(range(len(self.tasks)))))
         if len(leaves) > 1:
             self.add_join(leaves, len(self.ops) - 1)
 
@@ -165,21 +174,26 @@ class _Lowering:
         """What the operators of a site have in common; experts with given rows may differ from layer to layer."""
         key = (operator.site, getattr(operator, "experts_reached", 0.0))
         if key not in self.known:
-            facts = operator_facts(operator, entry)
-            facts.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
-            if isinstance(operator, Attention | KvAppend):
-                facts["rhs_dtype"] = cache_number(self.graph.dtypes.kv)
+            of_entry = (*key, entry.kernel, entry.lhs_layout, entry.out_layout)
+            facts = kept_with(self.graph, ("facts", of_entry), lambda: self.facts(operator, entry))
             staged = isinstance(operator, Attention) and is_staged(entry)
             self.known[key] = _Alike(facts, [] if staged else operator_tiles(operator, entry))
         return self.known[key]
+
+    def facts(self, operator: Operator, entry: OperatorPlan) -> dict[str, float]:
+        """The columns of an operator's row that say what it computes."""
+        facts = operator_facts(operator, entry)
+        facts.update(flop=operator.flop, n_bytes=round(self.graph.moved_bytes(operator)))
+        if isinstance(operator, Attention | KvAppend):
+            facts["rhs_dtype"] = cache_number(self.graph.dtypes.kv)
+        return facts
 
     # -- one operator ------------------------------------------------------------------------------------------------
 
     def add_operator(self, operator: Operator, entry: OperatorPlan) -> None:
         op = len(self.ops)
-        columns: dict[str, float] = dict.fromkeys(OP_DTYPE.names or (), 0)
-        columns.update(layer=NO_LAYER if operator.layer is None else operator.layer)
-        columns.update(dict.fromkeys(SLOTS, NO_BUFFER))
+        columns: dict[str, float] = dict(_NO_COLUMNS)
+        columns["layer"] = NO_LAYER if operator.layer is None else operator.layer
         if isinstance(operator, Linear | GroupedLinear) and entry.lhs_layout != ROW_MAJOR:
             packed, source = self.packed_lhs(op, operator, entry)
             others = [self.buffers.of(name) for name in operator.inputs[1:]]
@@ -214,11 +228,11 @@ class _Lowering:
         else:
             self.ops.append(tuple(columns.values()))
             packs = isinstance(operator, KvAppend) and entry.packers
-            self.add_tasks(op, alike.tiles, of_packers(entry) if packs else entry, reads, writes)
+            self.add_tasks(op, alike.tiles, packing_hands(entry) if packs else hands_of(entry), reads, writes)
         if isinstance(operator, Router) and operator.routed:
             # Whoever reads what was chosen reads by the table, and waits for it.
             table = self.buffers.routing(operator.outputs[0])
-            self.add_tasks(op, [ROUTE_TILE], entry, writes[:1], [writes[0], table])
+            self.add_tasks(op, [ROUTE_TILE], hands_of(entry), writes[:1], [writes[0], table])
         # Keys and values, and what a router chose, have one layout each; they are a layer's own, and left out.
         for name in operator.outputs:
             if self.graph.tensors[name].role is not TensorRole.ACTIVATION:
@@ -243,7 +257,7 @@ class _Lowering:
         is_row_major = form.unpacked == ROW_MAJOR
         source = self.buffers.of(tensor) if is_row_major else self.buffers.packed(tensor, lhs_layout(form.unpacked))
         reads = [source, *(self.buffers.of(name) for name in operator.inputs[1:])]
-        self.add_tasks(op, pack_tiles(operator, entry), of_packers(entry), reads, [packed])
+        self.add_tasks(op, pack_tiles(operator, entry), packing_hands(entry), reads, [packed])
         self.layouts[at] = there | {layout}
         return packed, source
 
@@ -253,19 +267,19 @@ class _Lowering:
         for name, wanted in zip(operator.inputs, (unpacked, *[ROW_MAJOR] * len(operator.inputs)), strict=False):
             there = self.layouts.get(self.buffers.name(name), frozenset({ROW_MAJOR}))
             if wanted not in there:
-                read = self.plan.site(operator.site).lhs_layout
+                read = self.entries_by_site[operator.site].lhs_layout
                 raise PlanError(
                     f"operators[{operator.site}] reads {name} as {read!r}, which is written as {', '.join(there)};"
                     f" accepted: the same out_layout and lhs_layout, or an out_layout of {wanted!r}"
                 )
 
-    def add_tasks(self, op: int, tiles: list[Tile], entry: OperatorPlan, reads: list[int], writes: list[int]) -> None:
+    def add_tasks(self, op: int, tiles: list[Tile], hands: Hands, reads: list[int], writes: list[int]) -> None:
         """Add the tasks of one stage, after everything they depend on, and record what they touched."""
         after = self.dependencies(reads, writes)
         first = len(self.tasks)
-        for tile in tiles:
-            self.add_node([op, tile.kind, ANY_WORKER, *tile.ranges, tile.slot, tile.state], after)
-        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], entry)
+        self.tasks += [[op, kind, ANY_WORKER, *bounds, slot, state] for kind, bounds, slot, state, _ in tiles]
+        self.predecessors += [after] * len(tiles)
+        self.assign(range(first, len(self.tasks)), [tile.worker for tile in tiles], hands)
         done = first if len(tiles) == 1 else self.add_join(tuple(range(first, len(self.tasks))), op)
         self.record(reads, writes, done)
 
@@ -274,8 +288,8 @@ class _Lowering:
     ) -> None:
         """Attention whose tasks hand something to each other: parts and what combines them, or a pipeline's stages."""
         if entry.pipeline is None:
-            self.add_tasks(op, part_tiles(operator, entry), entry, reads, [handover])
-            self.add_tasks(op, combine_tiles(operator, entry), entry, [handover], writes)
+            self.add_tasks(op, part_tiles(operator, entry), hands_of(entry), reads, [handover])
+            self.add_tasks(op, combine_tiles(operator, entry), hands_of(entry), [handover], writes)
             return
         writes = [*writes, handover]
         after = self.dependencies(reads, writes)
@@ -326,22 +340,23 @@ class _Lowering:
 
     # -- who runs what -----------------------------------------------------------------------------------------------
 
-    def assign(self, tasks: range, owners: list[int | None], entry: OperatorPlan) -> None:
-        """Put tasks into queues: those with an owner into its own, the others as the entry's assignment says."""
-        workers = entry.workers
-        owned = [task for task, owner in zip(tasks, owners, strict=True) if owner is not None]
-        free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
-        for task in owned:
-            owner = owners[task - tasks.start]
-            assert owner is not None
-            self.give(task, owner)
+    def assign(self, tasks: range, owners: list[int | None], hands: Hands) -> None:
+        """Put tasks into queues: those with an owner into its own, the others as the assignment says."""
+        workers, assignment, shares = hands
+        free: Sequence[int] = tasks
+        owned = owners.count(None) < len(owners)
+        if owned:
+            free = [task for task, owner in zip(tasks, owners, strict=True) if owner is None]
+            for task, owner in zip(tasks, owners, strict=True):
+                if owner is not None:
+                    self.give(task, owner)
         n_static = len(free)
-        if len(workers) > 1 and (entry.assignment == "shared" or owned):
+        if len(workers) > 1 and (assignment == "shared" or owned):
             n_static = 0
-        elif entry.assignment == "static_then_shared":
+        elif assignment == "static_then_shared":
             n_static = int(len(free) * STATIC_PART)
         begin = 0
-        for worker, end in zip(workers, share_bounds(entry, n_static), strict=True):
+        for worker, end in zip(workers, share_bounds(len(workers), shares, n_static) if n_static else (), strict=False):
             for task in free[begin:end]:
                 self.give(task, worker)
             begin = end

@@ -19,8 +19,8 @@ from smesim.plan.choices import Choice, Choices
 from smesim.plan.formats import cache_number
 from smesim.plan.layout import with_out_layouts
 from smesim.plan.rules import Rules
-from smesim.plan.schema import Mode, OperatorPlan, Plan, WorkerPlan
-from smesim.plan.teams import both_workers, core_workers, matrix_workers, row_team
+from smesim.plan.schema import Division, Mode, OperatorPlan, Plan, WorkerPlan
+from smesim.plan.teams import both_workers, core_workers, matrix_workers
 from smesim.workload.dtypes import DType
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import KvAppend, Linear, Operator
@@ -46,7 +46,7 @@ def cpu_only(
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """A plan that uses no matrix unit; PlanError if one is forced."""
-    return _plan("cpu_only", graph, chip, core_workers(chip, threads), _only("cpu"), forced, overlap, options)
+    return _plan("cpu_only", graph, chip, threads, forced, overlap, options)
 
 
 def matrix_only(
@@ -57,12 +57,7 @@ def matrix_only(
 
     What has one row only is left to the cores. PlanError if the chip has no unit that multiplies f32.
     """
-    workers = matrix_workers(chip, threads)
-
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        return _only("cpu" if operator.activation_rows == 1 else "matrix")(operator, choices)
-
-    return _plan("matrix_only", graph, chip, workers, choose, forced, overlap, options)
+    return _plan("matrix_only", graph, chip, threads, forced, overlap, options)
 
 
 def roofline(
@@ -70,13 +65,7 @@ def roofline(
     overlap: bool = True, **options: Any,
 ) -> Plan:  # fmt: skip
     """For each operator the mode that is predicted to end first; the simpler one where that saves little."""
-    return _plan("roofline", graph, chip, both_workers(chip, threads), _first_to_end, forced, overlap, options)
-
-
-def _first_to_end(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-    limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
-    good = [choice for choice in choices if choice.seconds <= limit]
-    return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
+    return _plan("roofline", graph, chip, threads, forced, overlap, options)
 
 
 PLANNERS: dict[str, Planner] = {"cpu_only": cpu_only, "matrix_only": matrix_only, "roofline": roofline}
@@ -108,13 +97,26 @@ def parse_forced(text: str | None) -> dict[str, Mode]:
 Chooser = Callable[[Operator, tuple[Choice, ...]], Choice]
 
 
-def _only(mode: Mode) -> Chooser:
+def _only(mode: Mode, choices: tuple[Choice, ...]) -> Choice:
     """The choice of that mode; another where the operator cannot run in it."""
+    return next((choice for choice in choices if choice.mode == mode), choices[0])
 
-    def choose(operator: Operator, choices: tuple[Choice, ...]) -> Choice:
-        return next((choice for choice in choices if choice.mode == mode), choices[0])
 
-    return choose
+def _soonest(choices: tuple[Choice, ...]) -> Choice:
+    """What ends first, of the modes that end about as soon the simplest."""
+    limit = choices[0].seconds / (1 - WORTH_ANOTHER_UNIT)
+    good = [choice for choice in choices if choice.seconds <= limit]
+    return min(good, key=lambda choice: _KINDS_OF_UNITS[choice.mode])
+
+
+_POLICIES: dict[str, tuple[Callable[[Chip, int | None], tuple[WorkerPlan, ...]], Chooser]] = {
+    "cpu_only": (core_workers, lambda operator, choices: _only("cpu", choices)),
+    "matrix_only": (
+        matrix_workers, lambda operator, choices: _only("cpu" if operator.activation_rows == 1 else "matrix", choices)
+    ),
+    "roofline": (both_workers, lambda operator, choices: _soonest(choices)),
+}  # fmt: skip
+"""Of each planner who works, and what it takes of the choices that there are."""
 
 
 class Planning:
@@ -137,7 +139,7 @@ class Planning:
                 raise PlanError(f"--force names operator {site!r}; accepted: {', '.join(graph.sites)}")
         self.overlap = overlap
         self.graph, self.chip, self.workers, self.options = graph, chip, workers, options
-        self.rules = Rules(chip, graph, workers, row_team(chip, workers))
+        self.rules = Rules(chip, graph, workers)
         self.choices = choices = Choices(chip, graph, workers)
         self.possible: dict[str, tuple[Choice, ...]] = {}
         for site, operators in graph.sites.items():
@@ -161,6 +163,11 @@ class Planning:
             entry = entry.model_copy(update={"packers": self.choices.packers(operator)})
         return entry
 
+    def division(self, entries: Iterable[OperatorPlan]) -> Division:
+        """The entries as they go together: who reads what another writes reads it in one layout."""
+        reuse = self.options.get("layout_reuse", "full")
+        return Division(self.workers, with_out_layouts(self.graph, entries, reuse), reuse)
+
     def plan(self, planner: str, entries: Iterable[OperatorPlan]) -> Plan:
         return Plan(
             model=self.graph.config,
@@ -175,17 +182,34 @@ class Planning:
             planner=planner,
             stand_in=self.chip.has_stand_in,
             workers=self.workers,
-            operators=with_out_layouts(self.graph, entries, self.options.get("layout_reuse", "full")),
+            operators=self.division(entries).operators,
             **self.options,
         )
 
 
+def divide(
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None = None, *,
+    forced: Mapping[str, Mode] | None = None, overlap: bool = True, **options: Any,
+) -> Division:  # fmt: skip
+    """What a planner's plan says of who does what, for those who need no more than that."""
+    planning, choose = _planning(planner, graph, chip, threads, forced, overlap, options)
+    return planning.division(_entries(planning, choose))
+
+
 def _plan(
-    planner: str, graph: OperatorGraph, chip: Chip, workers: tuple[WorkerPlan, ...], choose: Chooser,
-    forced: Mapping[str, Mode] | None, overlap: bool, options: dict[str, Any],
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
+    overlap: bool, options: dict[str, Any],
 ) -> Plan:  # fmt: skip
-    planning = Planning(graph, chip, workers, forced, overlap, options)
+    planning, choose = _planning(planner, graph, chip, threads, forced, overlap, options)
     return planning.plan(planner, _entries(planning, choose))
+
+
+def _planning(
+    planner: str, graph: OperatorGraph, chip: Chip, threads: int | None, forced: Mapping[str, Mode] | None,
+    overlap: bool, options: dict[str, Any],
+) -> tuple[Planning, Chooser]:  # fmt: skip
+    workers, choose = _POLICIES[planner]
+    return Planning(graph, chip, workers(chip, threads), forced, overlap, options), choose
 
 
 def _entries(planning: Planning, choose: Chooser) -> list[OperatorPlan]:
@@ -197,7 +221,7 @@ def _entries(planning: Planning, choose: Chooser) -> list[OperatorPlan]:
 
 def roofline_entries(planning: Planning) -> list[OperatorPlan]:
     """The entries of `roofline` for the workers of a planning."""
-    return _entries(planning, _first_to_end)
+    return _entries(planning, _POLICIES["roofline"][1])
 
 
 def _forced(site: str, mode: Mode, possible: tuple[Choice, ...]) -> tuple[Choice, ...]:

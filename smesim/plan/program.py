@@ -241,6 +241,8 @@ BUFFER_DTYPE = np.dtype(
     ],
     align=True,
 )
+BufferRow = tuple[int, int, int, int, int, int]
+"""A row of buffers as Python numbers."""
 SEGMENT_DTYPE = np.dtype([("task_begin", "<i4"), ("task_end", "<i4"), ("signature", "<u8")])
 
 
@@ -349,6 +351,10 @@ class Program:
         if task not in self._task_rows:
             self._task_rows[task] = TaskRow(*self.tasks[task].item())
         return self._task_rows[task]
+
+    def buffer_row(self, buffer: int) -> BufferRow:
+        row: BufferRow = self.buffers[buffer].item()
+        return row
 
     def fingerprint(self) -> str:
         """Hash of everything an executor reads; equal programs have equal fingerprints."""

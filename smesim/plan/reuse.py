@@ -8,7 +8,8 @@ is a whole pass away.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,14 +55,14 @@ ROW_KERNELS = {
 """Kernels that work row by row: the names by which the probe fits them and the simulator costs them, in f32."""
 
 
-def row_kernel(program: Rows, task: int) -> str:
-    """The kernel of a task that works row by row, in the format that it reads or writes weights' partners in."""
-    row = program.task_row(task)
-    number = Number(program.op_rows[row.op].rhs_dtype)
-    if row.kind in APPENDING:
+@cache
+def row_kernel(kind: int, rhs_dtype: int) -> str:
+    """The kernel of tasks that work row by row, in the format that they read or write weights' partners in."""
+    number = Number(rhs_dtype)
+    if kind in APPENDING:
         number = Number.F32  # of what is read; what is written narrower is written as often
-    number = number.lhs if TaskKind(row.kind) in PACKING else number
-    return f"{ROW_KERNELS[TaskKind(row.kind)].rpartition('_')[0]}_{number.name.lower()}"
+    number = number.lhs if kind in PACKING else number
+    return f"{ROW_KERNELS[TaskKind(kind)].rpartition('_')[0]}_{number.name.lower()}"
 
 
 _IS_PACKING = np.array([kind in PACKING for kind in TaskKind])
@@ -143,8 +144,7 @@ def _settle(program: Program, distances: dict[str, Int64s]) -> None:
             values[first : first + n_ops] = values[first_like : first_like + n_ops]
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """What a task reads or writes of one buffer of its operator."""
 
     slot: str
@@ -158,25 +158,25 @@ def _strip_rows(row: TaskRow, op: OpRow) -> int:
     return row.end0 * m // strips - row.begin0 * m // strips
 
 
-def rows_of(program: Rows, task: int) -> int:
+def rows_of(row: TaskRow, op: OpRow) -> int:
     """Rows of its operator that a task works on; of one that only packs or multiplies, strips."""
-    row = program.task_row(task)
-    if row.kind in STRIP_KINDS:
-        return _strip_rows(row, program.op_rows[row.op])
-    return row.end0 - row.begin0
+    return _strip_rows(row, op) if row.kind in STRIP_KINDS else row.end0 - row.begin0
 
 
-def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
+def row_operands(program: Rows, row: TaskRow) -> tuple[Operand, ...]:
     """Operands of a task that works row by row: its part of every activation that its operator reads or writes.
 
     Weights that all rows share (a norm's gains, rotary tables) are small and left out, an embedding's rows are not.
     """
-    row = program.task_row(task)
     op = program.op_rows[row.op]
+    if row.kind == TaskKind.PACK_LHS:
+        return _packed(_strip_rows(row, op) * op.k, Number(op.rhs_dtype))
+    if row.kind == TaskKind.EXPERT_PACK:
+        return _packed(rows_of(row, op) * op.k, Number(op.rhs_dtype))
     kind = TaskKind(row.kind)
     number = Number(op.rhs_dtype)
-    number_bytes, read_number_bytes = number.lhs.n_bytes, float(F32_BYTES)
-    rows = rows_of(program, task)
+    number_bytes = number.lhs.n_bytes
+    rows = rows_of(row, op)
     read, written = ["input0"], ["output0"]
     width = op.n
     match kind:
@@ -190,12 +190,9 @@ def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
             return appended(op.past + row.begin0, op.past + row.end0, sequences, width, cache_number_bytes(op))
         case TaskKind.QUANTIZE:
             written = ["packed_out"]
-        case TaskKind.PACK_LHS | TaskKind.EXPERT_PACK:
-            rows = _strip_rows(row, op) if kind is TaskKind.PACK_LHS else rows
-            width, written, read_number_bytes = op.k, ["packed"], number.packed_from.n_bytes
         case TaskKind.EMBED:
             read, number_bytes = ["weight"], number.n_bytes
-            if program.buffers["layout"][op.weight] == Layout.RHS_PACKED:
+            if program.buffer_row(op.weight)[2] == Layout.RHS_PACKED:
                 # A packed table is read a cache line a group of elements, as many as fill the bytes of an f32.
                 number_bytes = LINE_BYTES * number_bytes / F32_BYTES
         case TaskKind.ARGMAX:
@@ -209,11 +206,19 @@ def row_operands(program: Rows, task: int) -> tuple[Operand, ...]:
     n_bytes = float(F32_BYTES * rows * width)
     in_place = op.input0 == op.output0  # lines that were just read need not be read again to be written
     of_number = float(number_bytes * rows * width)
-    read_bytes = of_number if kind is TaskKind.EMBED else read_number_bytes * rows * width
-    written_bytes = of_number if kind in (*PACKING, TaskKind.QUANTIZE) else n_bytes
+    read_bytes = of_number if kind is TaskKind.EMBED else n_bytes
+    written_bytes = of_number if kind is TaskKind.QUANTIZE else n_bytes
     return (
         *(Operand(slot, read_bytes, False) for slot in read),
         *(Operand(slot, written_bytes, not in_place) for slot in written),
+    )
+
+
+def _packed(elements: int, weights: Number) -> tuple[Operand, ...]:
+    """Operands of a task that packs so much of a left operand for weights of a format."""
+    return (
+        Operand("input0", float(weights.packed_from.n_bytes * elements), False),
+        Operand("packed", float(weights.lhs.n_bytes * elements), True),
     )
 
 

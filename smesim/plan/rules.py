@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
@@ -20,7 +21,7 @@ from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
 from smesim.plan.schema import Assignment, OperatorPlan, Reason, RunnerUp, TileShape, WorkerPlan
-from smesim.plan.teams import Team, team_of
+from smesim.plan.teams import Team, row_team, team_of
 from smesim.plan.tiles import NR, experts_with_rows
 from smesim.workload.graph import OperatorGraph
 from smesim.workload.operators import (
@@ -47,13 +48,17 @@ GEMM fetches its left operand from the shared cache once a tile."""
 
 
 class Rules:
-    """The rules for the workers of one plan; `rows` is who works row by row."""
+    """The rules for the workers of one plan."""
 
-    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...], rows: Team) -> None:
+    def __init__(self, chip: Chip, graph: OperatorGraph, workers: tuple[WorkerPlan, ...]) -> None:
         self.chip = chip
         self.graph = graph
         self.workers = workers
-        self.rows = rows
+
+    @cached_property
+    def rows(self) -> Team:
+        """Who works row by row."""
+        return row_team(self.chip, self.workers)
 
     def row_entry(self, operator: Operator) -> OperatorPlan:
         """Work row by row, on all cores; on one where dividing it would not pay."""

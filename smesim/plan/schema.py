@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,6 +59,10 @@ class WorkerPlan(_Part):
     cluster: str = Field(description="cluster of the chip that the core belongs to")
     core: Index = Field(description="index of the core, counted over all clusters of the chip")
     unit: Index | None = Field(default=None, description="matrix unit it drives, counted over the chip")
+
+
+    def __hash__(self) -> int:
+        return self.core if self.unit is None else -2 - self.core  # no two workers of a plan are on one core
 
 
 class TileShape(_Part):
@@ -129,6 +134,15 @@ class OperatorPlan(_Part):
     pipeline: PipelinePlan | None = None
     past_split: Positive = Field(default=1, description="parts of the past that attention of one token is divided into")
     reason: Reason | None = None
+
+
+@dataclass(frozen=True)
+class Division:
+    """What a plan says of who does what: its workers, and how each operator is divided among them."""
+
+    workers: tuple[WorkerPlan, ...]
+    operators: tuple[OperatorPlan, ...]
+    layout_reuse: LayoutReuse
 
 
 class Plan(_Part):

@@ -7,19 +7,11 @@ is asked for where a sweep wants the time of one operator after another. `lower.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
-import numpy as np
-
-from smesim.plan.program import BUFFER_DTYPE, EntryKind, OpRow, TaskRow
-from smesim.plan.records import Array
-
-POOL = int(EntryKind.POOL)
-BufferRow = tuple[int, int, int, int, int, int]
-"""A row of `BUFFER_DTYPE`."""
+from smesim.plan.program import BufferRow, OpRow, TaskRow
 
 
 class Rows(Protocol):
@@ -28,10 +20,9 @@ class Rows(Protocol):
     @property
     def op_rows(self) -> list[OpRow]: ...
 
-    @property
-    def buffers(self) -> Array: ...
-
     def task_row(self, task: int) -> TaskRow: ...
+
+    def buffer_row(self, buffer: int) -> BufferRow: ...
 
 
 @dataclass(frozen=True)
@@ -57,17 +48,5 @@ class Sketch:
         """The task's row; what it waits for is in `predecessors`."""
         return TaskRow._make([*self.tasks[task], 0, 0, 0])
 
-    @cached_property
-    def buffers(self) -> Array:
-        return np.array(self.buffer_rows, BUFFER_DTYPE)
-
-    def reached(self, workers: Sequence[int]) -> Iterator[int]:
-        """The tasks that the queues of some workers lead to, each once."""
-        pools: set[int] = set()
-        for worker in workers:
-            for kind, index in self.entries[worker]:
-                if kind != POOL:
-                    yield index
-                elif index not in pools:
-                    pools.add(index)
-                    yield from self.pools[index]
+    def buffer_row(self, buffer: int) -> BufferRow:
+        return self.buffer_rows[buffer]

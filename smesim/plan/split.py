@@ -2,7 +2,7 @@
 
 The work of each agent grows in steps: a core takes panel by panel, a matrix unit a block of panels at a time, and
 nobody is faster for taking less than a step. The best division is the one in which the last to end ends earliest; it
-is found by asking how many panels all can take together within a time, and narrowing that time down.
+is found by asking how many panels all can take together until a time, and going on from step to step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
-STEPS_OF_BISECTION = 40
 ROUNDING = 1e-9
 
 
@@ -24,11 +23,6 @@ class Share(NamedTuple):
     def seconds(self, panels: int) -> float:
         return -(-panels // self.granule) * self.step_s
 
-    def within(self, limit_s: float, panels: int) -> int:
-        """The most panels, up to `panels`, that take no longer than `limit_s`."""
-        steps = int(limit_s / self.step_s * (1 + ROUNDING))
-        return min(steps * self.granule, panels)
-
 
 def divide(shares: Sequence[Share], panels: int, counts: Sequence[int] | None = None) -> tuple[list[list[int]], float]:
     """Panels of all that take part, which add up to `panels`, and when the last of them ends.
@@ -38,25 +32,15 @@ def divide(shares: Sequence[Share], panels: int, counts: Sequence[int] | None = 
     time gets nothing.
     """
     many = [1] * len(shares) if counts is None else counts
-    low, high = 0.0, min(share.seconds(panels) for share in shares)
     kinds = [(share.step_s, share.granule, count) for share, count in zip(shares, many, strict=True)]
-    fewest = [0] * len(kinds)  # steps that each kind can take within `low`, and within `high`
-    most_steps = [int(high / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
-    for _ in range(STEPS_OF_BISECTION):
-        middle = (low + high) / 2
-        together = 0
-        steps = []
-        for step_s, granule, count in kinds:  # `Share.within`, written out: it is asked so often
-            taking = int(middle / step_s * (1 + ROUNDING))
-            steps.append(taking)
-            together += min(taking * granule, panels) * count
-        if together >= panels:
-            high, most_steps = middle, steps
-        else:
-            low, fewest = middle, steps
-        if sum(most_steps) - sum(fewest) == 1:
-            break  # nobody's last step lies between but the one without which it would be too little
-    most = [share.within(high, panels) for share in shares]
+    # If steps could be divided all would end at once, and nobody ends earlier; from there step by step.
+    at_once_s = panels / sum([count * granule / step_s for step_s, granule, count in kinds])
+    end_s = at_once_s * (1 - ROUNDING)
+    steps = [int(end_s / step_s) for step_s, _, _ in kinds]
+    while sum([min(n * granule, panels) * count for n, (_, granule, count) in zip(steps, kinds, strict=True)]) < panels:
+        end_s = min([(n + 1) * step_s for n, (step_s, _, _) in zip(steps, kinds, strict=True)])
+        steps = [int(end_s / step_s * (1 + ROUNDING)) for step_s, _, _ in kinds]
+    most = [min(n * share.granule, panels) for n, share in zip(steps, shares, strict=True)]
     surplus = sum(n * count for n, count in zip(most, many, strict=True)) - panels
     # Of each share those that take as much as each other: (when they end, share, panels of each, how many).
     lots = [(-share.seconds(n), i, n, many[i]) for i, (share, n) in enumerate(zip(shares, most, strict=True)) if n]

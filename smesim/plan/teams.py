@@ -40,8 +40,12 @@ def row_team(chip: Chip, workers: tuple[WorkerPlan, ...]) -> Team:
 def team_of(chip: Chip, workers: tuple[WorkerPlan, ...], choice: Choice) -> Team:
     """Those who take part in a choice. What is packed for a team with a unit suits the unit; a tile's rows fit the
     smallest of the caches."""
-    team = _core_team(chip, workers, choice.agents.workers, choice.mode)
-    return replace(team, mr=strip_height(choice.agents))
+
+    def made() -> Team:
+        team = _core_team(chip, workers, choice.agents.workers, choice.mode)
+        return replace(team, mr=strip_height(choice.agents))
+
+    return kept_with(choice.agents, ("team", workers, choice.mode), made)
 
 
 def _core_team(chip: Chip, workers: tuple[WorkerPlan, ...], chosen: tuple[int, ...], mode: Mode) -> Team:

@@ -17,7 +17,7 @@ from smesim.plan import formats
 from smesim.plan.formats import format_of_kernel
 from smesim.plan.layout import ROW_MAJOR, lhs_layout
 from smesim.plan.program import Number, TaskKind
-from smesim.plan.schema import OperatorPlan
+from smesim.plan.schema import Assignment, OperatorPlan
 from smesim.workload.operators import (
     Add,
     Attention,
@@ -72,26 +72,41 @@ def ranges(total: int, step: int) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, total)
 
 
-def _even_ranges(begin: int, end: int, step: int, matrix: int) -> Iterator[tuple[int, int]]:
+Owned = tuple[int, int, int | None]
+"""A range, and who runs it where that is given."""
+
+
+def _even_ranges(begin: int, end: int, step: int, matrix: int, owner: int | None = None) -> list[Owned]:
     """Ranges of `step`; a new one begins with each matrix of so many panels (or strips)."""
+    found = []
+    stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
-        upto = min(begin + step, end, (begin // matrix + 1) * matrix)
-        yield begin, upto
+        upto = begin + step
+        if upto >= stop:
+            upto, stop = stop, min(end, stop + matrix)
+        found.append((begin, upto, owner))
         begin = upto
+    return found
 
 
-def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> Iterator[tuple[int, int]]:
+def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> list[Owned]:
     """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
+    found: list[Owned] = []
+    shares, grain = 2 * len(entry.workers), entry.grain
+    stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
-        size = min(step, (end - begin) // (2 * len(entry.workers)))
-        size = max(entry.grain, size - size % entry.grain)
-        upto = min(begin + size, end, (begin // matrix + 1) * matrix)
-        yield begin, upto
+        size = (end - begin) // shares
+        size = min(size, step)
+        upto = begin + (size - size % grain or grain)
+        if upto >= stop:
+            upto, stop = stop, min(end, stop + matrix)
+        found.append((begin, upto, None))
         begin = upto
+    return found
 
 
 STATIC_PART = 3 / 4
@@ -100,12 +115,12 @@ STATIC_PART = 3 / 4
 
 def _column_ranges(
     operator: Linear | GroupedLinear, entry: OperatorPlan, matrices: int = 1
-) -> list[tuple[int, int, int | None]]:
+) -> list[Owned]:
     """Ranges of panels, and whose they are. Of several `matrices` panels are counted on from one to the next."""
     return _divided(-(-operator.n // NR), max(1, entry.tile.n // NR), entry, matrices)
 
 
-def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> list[tuple[int, int, int | None]]:
+def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> list[Owned]:
     """Ranges of the panels (or strips) of matrices of so many, and whose they are: even ones, or guided where the
     workers draw them.
 
@@ -114,19 +129,19 @@ def _divided(matrix: int, step: int, entry: OperatorPlan, matrices: int = 1) -> 
     """
     total = matrix * matrices
     if len(entry.workers) == 1 or (entry.assignment == "static" and not entry.shares):
-        return [(begin, end, None) for begin, end in _even_ranges(0, total, step, matrix)]
+        return _even_ranges(0, total, step, matrix)
     divided = {"static": total, "shared": 0, "static_then_shared": int(total * STATIC_PART)}[entry.assignment]
-    found: list[tuple[int, int, int | None]] = []
+    found: list[Owned] = []
     begin = 0
-    for worker, upto in zip(entry.workers, share_bounds(entry, divided), strict=True):
-        found += [(low, high, worker) for low, high in _even_ranges(begin, upto, step, matrix)]
+    for worker, upto in zip(entry.workers, share_bounds(len(entry.workers), entry.shares, divided), strict=True):
+        found += _even_ranges(begin, upto, step, matrix, worker)
         begin = upto
-    return [*found, *((low, high, None) for low, high in _guided_ranges(begin, total, step, matrix, entry))]
+    return found + _guided_ranges(begin, total, step, matrix, entry)
 
 
-def share_bounds(entry: OperatorPlan, total: int) -> list[int]:
-    """Where each worker's part of `total` ends, by the entry's shares, equal ones if it has none."""
-    return _share_bounds(entry.shares or (1.0,) * len(entry.workers), total)
+def share_bounds(workers: int, shares: tuple[float, ...], total: int) -> list[int]:
+    """Where the part of `total` of each of so many workers ends, by their shares, equal ones if they have none."""
+    return _share_bounds(shares or (1.0,) * workers, total)
 
 
 @lru_cache(maxsize=4096)
@@ -158,9 +173,9 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
             for columns in ranges(panels, panel_step)
         ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
-    row_ranges = [*ranges(strips, strip_step)]
+    row_ranges, kind = [*ranges(strips, strip_step)], TaskKind.GEMM
     return [
-        Tile(TaskKind.GEMM, (first, last, begin, end, 0, 0), 0, 0, who)
+        Tile(kind, (first, last, begin, end, 0, 0), 0, 0, who)
         for begin, end, who in _column_ranges(operator, entry)
         for first, last in row_ranges
     ]
@@ -275,12 +290,23 @@ def operator_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:
     return _TILES[type(operator)](operator, entry)
 
 
-def of_packers(entry: OperatorPlan) -> OperatorPlan:
-    """The entry as those see it who pack for it. Their parts are equal: shares are of the product's columns, and may be
-    very different."""
-    own: dict[str, object] = {"workers": entry.packers or entry.workers, "shares": ()}
-    own["assignment"] = "shared" if entry.assignment == "shared" else "static"
-    return entry.model_copy(update=own)
+class Hands(NamedTuple):
+    """Who does the tasks of a stage of an operator, and how they are handed out: as an entry of the plan says it."""
+
+    workers: tuple[int, ...]
+    assignment: Assignment
+    shares: tuple[float, ...]
+
+
+def hands_of(entry: OperatorPlan) -> Hands:
+    """Those who do an operator."""
+    return Hands(entry.workers, entry.assignment, entry.shares)
+
+
+def packing_hands(entry: OperatorPlan) -> Hands:
+    """Those who pack for an operator. Their parts are equal: shares are of the product's columns, and may be very
+    different."""
+    return Hands(entry.packers or entry.workers, "shared" if entry.assignment == "shared" else "static", ())
 
 
 def pack_tiles(operator: Operator, entry: OperatorPlan) -> list[Tile]:

@@ -9,26 +9,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import accumulate
+from itertools import accumulate, chain
+from struct import Struct
 from typing import Any
 
 from smesim.errors import ProgramError
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import TaskCost
 from smesim.hwmodel.kept import kept_with
-from smesim.hwmodel.links import Agent, LinkNetwork
+from smesim.hwmodel.links import LinkNetwork
 from smesim.hwmodel.sharing import Path
 from smesim.plan.program import EntryKind, TaskKind
 from smesim.plan.sketch import Sketch
+from smesim.plan.tiles import NR
 from smesim.sim import compiled
-from smesim.sim.classes import class_of
+from smesim.sim.classes import IN_STRIPS, LENGTH_COUNTS
 from smesim.sim.clock import whole_ticks
+from smesim.sim.compiled import NO_WORK
 from smesim.sim.costing import Costing
-from smesim.sim.crew import Crew, column_of, crew_of
+from smesim.sim.crew import Places, column_of, crew_of
 from smesim.sim.facts import facts_of_sketch
 from smesim.sim.fluid import check_amount
 
-JOIN, POOL = int(TaskKind.JOIN), int(EntryKind.POOL)
+POOL = int(EntryKind.POOL)
+WORK, FLOW = Struct("ddiii0d").pack, Struct("di0d").pack
+"""A work and a flow as C has them; `0d` fills them up to where the next one may begin."""
 Kind = tuple[Path, float]
 """Flows of one kind take the same path with the same cap."""
 
@@ -38,132 +43,153 @@ def seconds_alone(sketch: Sketch, chip: Chip, effects: frozenset[str]) -> float:
 
     Raises ProgramError where `SimExecutor` would, SmesimError if the compiled engine was not built.
     """
-    crew = crew_of(chip, sketch.workers, effects)
-    ground = kept_with(chip, ("ground", sketch.workers, effects), lambda: Ground(chip, crew, "agent_cap" in effects))
-    costing = Costing(chip, facts_of_sketch(sketch), crew, effects)
-    table = _Table(ground)
-    op = sketch.op
-    classes = [class_of(task, op) for task in sketch.tasks]
-    columns = []
-    for team in crew.teams:
-        column = [compiled.NO_WORK] * len(classes)
-        known: dict[tuple[int, ...], int] = {}
-        worker = team[0]
-        for task in sketch.reached(team):
-            of_class = classes[task]
-            place = known.get(of_class)
-            if place is None:
-                place = known[of_class] = table.add(worker, costing.cost_once(task, worker))
-            column[task] = place
-        columns.append(column)
-    return table.last_end_s(sketch, columns)
+    ground = kept_with(chip, ("ground", sketch.workers, effects), lambda: Ground(chip, sketch.workers, effects))
+    costing = Costing(chip, facts_of_sketch(sketch), ground.crew, effects)
+    drawn, table, teams = Drawn(ground, sketch), _Table(ground), ground.crew.teams
+    work_of = [
+        table.add(team[0], costing.cost_once(task, team[0])) if is_reached else NO_WORK
+        for task, reached in drawn.classes()
+        for team, is_reached in zip(teams, reached, strict=True)
+    ]
+    return drawn.last_end_s(table, work_of)
 
 
 class Ground:
-    """What the operators on a crew move over, as C reads it: kinds of flows between its agents and the levels."""
+    """What the operators on a crew move over, as C reads it: kinds of flows between its agents and the levels.
 
-    def __init__(self, chip: Chip, crew: Crew, capped: bool) -> None:
+    `kinds` are, of each worker's core and of what it drives, the kinds of flows by the level that they come from;
+    `units` the kinds of their work, -1 for who drives none.
+    """
+
+    def __init__(self, chip: Chip, workers: Places, effects: frozenset[str]) -> None:
         native = compiled.native()
         self.ffi, self.lib = native.ffi, native.lib
-        self.crew, self.column_of = crew, column_of(crew).tolist()
-        network = LinkNetwork.of(chip)
-        kind_of: dict[tuple[Agent, str], Kind] = {}
-        for agent in {*crew.cores, *crew.units}:
-            for level in chip.levels(chip.instance_of(agent.core).cluster.name):
-                route = network.route(agent, level)
-                kind_of[agent, level] = (route.links, route.cap_bytes_per_s if capped else math.inf)
-        machine = crew.machine
-        kinds = sorted(set(kind_of.values()))
-        unit_kinds: list[Kind] = sorted(((name,), alone) for name, (_, alone) in machine.units.items())
-        self.kind_of = {key: kinds.index(kind) for key, kind in kind_of.items()}
-        self.unit_of: dict[str | None, int] = {path[0]: i for i, (path, _) in enumerate(unit_kinds)}
-        together = {name: rate for name, (rate, _) in machine.units.items()}
+        self.crew = crew = crew_of(chip, workers, effects)
         self._kept: list[Any] = []
-        self.links = self._network(dict(machine.links), kinds, machine.contention)
-        self.units = self._network(together, unit_kinds, machine.shared_units)
+        self.column_of = self._array("int32_t[]", column_of(crew).tolist())
+        self.task_kinds = self._task_kinds()
+        self._lay_out(chip, "agent_cap" in effects)
+
+    def _lay_out(self, chip: Chip, capped: bool) -> None:
+        network, machine, crew = LinkNetwork.of(chip), self.crew.machine, self.crew
+        found: list[dict[str, Kind]] = []
+        for agent in (*crew.cores, *crew.units):
+            levels = chip.levels(chip.instance_of(agent.core).cluster.name)
+            routes = ((level, network.route(agent, level)) for level in levels)
+            found.append({level: (r.links, r.cap_bytes_per_s if capped else math.inf) for level, r in routes})
+        kinds = sorted({kind for of_agent in found for kind in of_agent.values()})
+        places = [{level: kinds.index(kind) for level, kind in of_agent.items()} for of_agent in found]
+        self.kinds = (places[: len(crew.cores)], places[len(crew.cores) :])
+        unit_kinds: list[Kind] = sorted(((name,), alone) for name, (_, alone) in machine.units.items())
+        unit_of: dict[str | None, int] = {path[0]: i for i, (path, _) in enumerate(unit_kinds)}
+        self.units = ([-1] * len(crew.cores), [unit_of.get(agent.unit, -1) for agent in crew.units])
+        together = {name: rate for name, (rate, _) in machine.units.items()}
+        self.machine = self._array("struct sms_sim_machine[]", [{
+            "dispatch_s": machine.dispatch_s, "barrier_s": machine.barrier_s,
+            "links": self._network(dict(machine.links), kinds, machine.contention),
+            "units": self._network(together, unit_kinds, machine.shared_units),
+            "columns": len(crew.teams), "column_of": self.column_of,
+        }])  # fmt: skip
+
+    def _task_kinds(self) -> Any:
+        """How the classes of tasks follow from their kinds and ranges."""
+        content = {
+            "n_kinds": len(IN_STRIPS), "join": int(TaskKind.JOIN), "panel": NR,
+            "in_strips": self._array("uint8_t[]", IN_STRIPS.tolist()),
+            "by_length": self._array("uint8_t[]", LENGTH_COUNTS.ravel().tolist()),
+        }  # fmt: skip
+        return self.ffi.new("struct sms_sim_kinds *", content)
 
     def _network(self, capacities: dict[str, float], kinds: Sequence[Kind], contention: bool) -> dict[str, Any]:
-        """A network of C's, in whose memory everything stays as long as the ground."""
         links = compiled.links_of(capacities, kinds)
-        arrays = {
-            "capacity": self.ffi.new("double[]", links.capacities),
-            "kinds": self.ffi.new("struct sms_sim_kind[]", links.kinds),
-            "paths": self.ffi.new("int32_t[]", links.paths or [0]),
-        }
-        self._kept += arrays.values()
-        return {"n_links": len(capacities), "n_kinds": len(kinds), "contention": contention, **arrays}
+        return {
+            "n_links": len(capacities), "n_kinds": len(kinds), "contention": contention,
+            "capacity": self._array("double[]", links.capacities),
+            "kinds": self._array("struct sms_sim_kind[]", links.kinds),
+            "paths": self._array("int32_t[]", links.paths or [0]),
+        }  # fmt: skip
+
+    def _array(self, ctype: str, values: Sequence[Any]) -> Any:
+        """An array of C's, in whose memory it stays as long as the ground."""
+        self._kept.append(self.ffi.new(ctype, values))
+        return self._kept[-1]
 
 
 class _Table:
-    """The works of one operator, and their flows."""
+    """The works of one operator, and their flows, as they lie in C's memory."""
 
     def __init__(self, ground: Ground) -> None:
-        self._ground = ground
-        self._works: list[tuple[float, float, int, int, int]] = []
-        self._flows: list[tuple[float, int]] = []
+        self._kinds, self._units = ground.kinds, ground.units
+        self.works, self.flows = bytearray(), bytearray()
+        self._n_works = self._n_flows = 0
 
     def add(self, worker: int, cost: TaskCost) -> int:
         """The place of a work, laid over the links as `Works` does it: one flow a level."""
-        ground = self._ground
-        agent = (ground.crew.units if cost.on_unit else ground.crew.cores)[worker]
+        compute_s, serial_s, transfers, on_unit = cost
         by_level: dict[str, float] = {}
-        for transfer in cost.transfers:
-            by_level[transfer.level] = by_level.get(transfer.level, 0.0) + transfer.n_bytes
-        begin = len(self._flows)
+        for level, n_bytes in transfers:
+            by_level[level] = by_level.get(level, 0.0) + n_bytes
+        kinds, unit, begin = self._kinds[on_unit][worker], self._units[on_unit][worker], self._n_flows
         for level, n_bytes in by_level.items():
-            check_amount(n_bytes)
-            self._flows.append((n_bytes, ground.kind_of[agent, level]))
-        compute_s, unit = whole_ticks(cost.compute_s), ground.unit_of.get(agent.unit, -1)
+            if not n_bytes < math.inf:
+                check_amount(n_bytes)
+            self.flows += FLOW(n_bytes, kinds[level])
+        self._n_flows = end = begin + len(by_level)
         if unit >= 0:
             check_amount(compute_s)
-        self._works.append((compute_s, whole_ticks(cost.serial_s), unit, begin, len(self._flows)))
-        return len(self._works) - 1
+        self.works += WORK(whole_ticks(compute_s), whole_ticks(serial_s), unit, begin, end)
+        self._n_works += 1
+        return self._n_works - 1
 
-    def last_end_s(self, sketch: Sketch, columns: Sequence[Sequence[int]]) -> float:
-        """Simulates the sketch; `columns` have the work of each task for each team."""
-        ground, machine = self._ground, self._ground.crew.machine
-        new = ground.ffi.new
-        successors: list[list[int]] = [[] for _ in sketch.tasks]
-        for task, after in enumerate(sketch.predecessors):
-            for before in after:
-                successors[before].append(task)
+
+_PIECES = ("tasks", "before_begin", "before", "queue_begin", "queue", "pool_begin", "pool_tasks")
+
+
+class Drawn:
+    """A sketch as C reads it."""
+
+    def __init__(self, ground: Ground, sketch: Sketch) -> None:
+        self._ground, self._new = ground, ground.ffi.new
+        self._n_tasks, op = len(sketch.tasks), sketch.op
         queues = [[-1 - index if kind == POOL else index for kind, index in queue] for queue in sketch.entries]
-        arrays = {
-            "is_join": new("uint8_t[]", [task[1] == JOIN for task in sketch.tasks]),
-            "predecessor_count": new("int32_t[]", [len(after) for after in sketch.predecessors]),
-            **_grouped(new, "successor_begin", "successors", successors),
-            **_grouped(new, "queue_begin", "queue", queues),
-            **_grouped(new, "pool_begin", "pool_tasks", sketch.pools),
-        }
-        counts = {"n_tasks": len(sketch.tasks), "n_workers": len(queues), "n_pools": len(sketch.pools)}
-        part = new("struct sms_sim_part *", {**counts, **arrays})
-        column_of, work_of = new("int32_t[]", ground.column_of), new("int32_t[]", [*_interleaved(columns)])
-        works = new("struct sms_sim_work[]", self._works)
-        flows = new("struct sms_sim_flow[]", self._flows)
-        whole = new(
-            "struct sms_sim_machine *",
-            {
-                "dispatch_s": machine.dispatch_s, "barrier_s": machine.barrier_s,
-                "links": ground.links, "units": ground.units,
-                "n_works": len(self._works), "n_flows": len(self._flows), "works": works, "flows": flows,
-                "columns": len(columns), "column_of": column_of, "work_of": work_of,
-            },
-        )  # fmt: skip
-        found = new("double *")
-        status = ground.lib.sms_sim_last_end(part, whole, found)
+        # All numbers lie in one array, one piece behind the other: C is handed where each begins.
+        numbers = [*chain.from_iterable(sketch.tasks)]
+        begins = [0]
+        for groups in (sketch.predecessors, queues, sketch.pools):
+            begins.append(len(numbers))
+            numbers += accumulate(map(len, groups), initial=0)
+            begins.append(len(numbers))
+            numbers += chain.from_iterable(groups)
+        self._numbers = self._new("int32_t[]", numbers)
+        pieces = {name: self._numbers + begin for name, begin in zip(_PIECES, begins, strict=True)}
+        counts = {"n_tasks": self._n_tasks, "n_workers": len(queues), "n_pools": len(sketch.pools)}
+        operator = {"m": op.m, "n": op.n, "lhs_mr": op.lhs_mr}
+        self._in_c = self._new("struct sms_sim_sketch *", {**counts, **operator, **pieces})
+        self._class_of = self._new("int32_t[]", self._n_tasks)
+
+    def classes(self) -> list[tuple[int, Sequence[int]]]:
+        """Of each class of tasks the first one, and for each team of the crew whether it comes to one of them."""
+        ground, columns = self._ground, len(self._ground.crew.teams)
+        first, reached = self._new("int32_t[]", self._n_tasks), self._new("uint8_t[]", self._n_tasks * columns)
+        count = ground.lib.sms_sim_classes(
+            self._in_c, ground.task_kinds, columns, ground.column_of, self._class_of, first, reached
+        )
+        if count < 0:
+            raise ProgramError(f"the operator cannot run: {compiled.problem(-count)}")
+        flags = [*reached[0 : count * columns]]
+        return [(task, flags[i * columns : (i + 1) * columns]) for i, task in enumerate(first[0:count])]
+
+    def last_end_s(self, table: _Table, work_of: Sequence[int]) -> float:
+        """Simulates the sketch; `work_of` has, class by class, the work of each team."""
+        ground, new, read = self._ground, self._new, self._ground.ffi.from_buffer
+        works, flows = read("struct sms_sim_work[]", table.works), read("struct sms_sim_flow[]", table.flows)
+        classes, found = new("int32_t[]", work_of), new("double *")
+        machine = new("struct sms_sim_machine *", ground.machine[0])
+        machine.n_works, machine.n_flows = len(works), len(flows)
+        machine.works, machine.flows, machine.work_of = works, flows, classes
+        status = ground.lib.sms_sim_last_end(self._in_c, machine, self._class_of, found)
         if status != ground.lib.SMS_SIM_OK:
             raise ProgramError(f"the operator cannot run: {compiled.problem(status)}")
         if math.isnan(found[0]):
             raise ProgramError("a task of the operator never runs; accepted: each task in one queue or pool")
         return float(found[0])
-
-
-def _interleaved(columns: Sequence[Sequence[int]]) -> Sequence[int]:
-    """Row after row of what is given column by column."""
-    return columns[0] if len(columns) == 1 else [place for row in zip(*columns, strict=True) for place in row]
-
-
-def _grouped(new: Any, begin: str, flat: str, groups: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """Numbers one group behind the other, and where each begins."""
-    bounds = [0, *accumulate(map(len, groups))]
-    return {begin: new("int32_t[]", bounds), flat: new("int32_t[]", [n for group in groups for n in group] or [0])}

@@ -1,6 +1,7 @@
 """Classes of tasks: those of one class cost the same on the same worker, so one of them is asked for what it costs.
 
 Of most ranges of a task only the length counts; how much is done at a begin of its own depends on where that is.
+Those of an operator by itself are found in C, by the same tables (`native/sim/classes.c`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smesim.plan.program import APPENDING, OpRow, Program, TaskKind
+from smesim.plan.program import APPENDING, Program, TaskKind
 from smesim.plan.records import words
 from smesim.plan.reuse import ROW_KERNELS
 from smesim.plan.tiles import NR, STRIP_KINDS
@@ -22,10 +23,9 @@ _BY_LENGTH = (
     {*PRODUCTS, TaskKind.ATTENTION, TaskKind.ATTENTION_PART, TaskKind.ATTENTION_COMBINE},
     {*TaskKind} - {TaskKind.EXPERT_GEMM},
 )
-_IN_STRIPS = [kind in STRIPS for kind in TaskKind]
-_LENGTH_COUNTS = [tuple(kind in kinds for kinds in _BY_LENGTH) for kind in TaskKind]
+IN_STRIPS = np.array([kind in STRIPS for kind in TaskKind])
+LENGTH_COUNTS = np.array([[kind in kinds for kinds in _BY_LENGTH] for kind in TaskKind])
 """By kind of task and axis, whether its cost depends on how long the range is, and not on where it begins."""
-IN_STRIPS, LENGTH_COUNTS = np.array(_IN_STRIPS), np.array(_LENGTH_COUNTS)
 
 
 def classes_of(program: Program, op_keys: Sequence[int], begin: int, end: int) -> list[tuple[int, ...]]:
@@ -49,18 +49,3 @@ def classes_of(program: Program, op_keys: Sequence[int], begin: int, end: int) -
     keys[:, 2:5], keys[:, 5:] = np.where(by_length, -1, firsts), np.where(by_length, lengths, lasts)
     return list(map(tuple, keys.tolist()))
 
-
-def class_of(task: Sequence[int], op: OpRow) -> tuple[int, ...]:
-    """The same of one task of an operator by itself, by the first columns of its row."""
-    _, kind, _, begin0, end0, begin1, end1, begin2, end2 = task[:9]
-    by_length0, by_length1, by_length2 = _LENGTH_COUNTS[kind]
-    if _IN_STRIPS[kind]:
-        strips = -(-op.m // op.lhs_mr)
-        begin0, end0 = -1, end0 * op.m // strips - begin0 * op.m // strips
-    elif by_length0:
-        begin0, end0 = -1, end0 - begin0
-    if by_length1:
-        begin1, end1 = -1, (end1 - begin1) * (-1 if end1 * NR > op.n else 1)
-    if by_length2:
-        begin2, end2 = -1, end2 - begin2
-    return kind, begin0, end0, begin1, end1, begin2, end2

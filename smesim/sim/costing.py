@@ -45,14 +45,10 @@ class Costing:
     def __init__(self, chip: Chip, facts: Facts, crew: Crew, effects: Collection[str]) -> None:
         self._rows, self._ops = facts.rows, facts.rows.op_rows
         self._crew = crew
-        self._places = Places(chip, facts, crew.clusters, effects)
+        self._places = Places(chip, facts, effects)
         self._staged = AttentionCosting(facts, self._places)
         self._memo: dict[tuple[object, ...], TaskCost] = {}
         self._op_keys = facts.op_keys
-        self._units = [
-            None if costs is None else UnitCosting(costs, self._places, cluster.name)
-            for costs, cluster in zip(crew.unit_costs, crew.clusters, strict=True)
-        ]
 
     @classmethod
     def of(cls, chip: Chip, program: Program, effects: Collection[str]) -> Costing:
@@ -65,23 +61,23 @@ class Costing:
         core, unit = self._crew.alike[worker]
         key = (core, unit if row.kind in UNIT_KINDS else -1, self._op_keys[row.op], row.kind, row[3:9])
         if key not in self._memo:
-            self._memo[key] = self._cost_of(task, row, worker)
+            self._memo[key] = self._cost_of(row, worker)
         return self._memo[key]
 
     def cost_once(self, task: int, worker: int) -> TaskCost:
         """The same for who does not ask for equal tasks twice."""
-        return self._cost_of(task, self._rows.task_row(task), worker)
+        return self._cost_of(self._rows.task_row(task), worker)
 
-    def _cost_of(self, task: int, row: TaskRow, worker: int) -> TaskCost:
-        op, costing = self._ops[row.op], self._units[worker]
+    def _cost_of(self, row: TaskRow, worker: int) -> TaskCost:
+        op, unit = self._ops[row.op], self._crew.unit_costs[worker]
         cluster, costs = self._crew.clusters[worker].name, self._crew.costs[self._crew.alike[worker][0]]
-        on_unit = None if costing is None else costing.cost(row, op)
-        if costing is not None and row.kind in STAGED_KINDS:
-            on_unit = self._staged.cost(row, cluster, costs, costing.costs)
-        return on_unit or self._cost(task, row, op, cluster, costs)
+        if unit is not None and row.kind in STAGED_KINDS:
+            return self._staged.cost(row, cluster, costs, unit)
+        on_unit = None if unit is None else UnitCosting(unit, self._places, cluster).cost(row, op)
+        return on_unit or self._cost(row, op, cluster, costs)
 
-    def _cost(self, task: int, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
-        kind = TaskKind(row.kind)
+    def _cost(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
+        kind = row.kind
         match kind:
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:
                 # An expert with one row is multiplied with as a vector.
@@ -96,12 +92,13 @@ class Costing:
             case TaskKind.ROUTER:
                 return self._router(row, op, cluster, costs)
             case TaskKind.EXPERT_ROUTE:
-                table_bytes = float(self._rows.buffers["n_bytes"][op.input2])
+                table_bytes = float(self._rows.buffer_row(op.input2)[0])
                 level = self._places.level(cluster, table_bytes)
                 return TaskCost(0.0, 0.0, (Transfer(level, table_bytes),))
             case _ if kind in ROW_KERNELS:
-                return self._by_rows(task, cluster, costs)
-        raise ProgramError(f"no cost is known for {kind.name} tasks; known are {', '.join(k.name for k in TaskKind)}")
+                return self._by_rows(row, op, cluster, costs)
+        named, known = TaskKind(kind).name, ", ".join(k.name for k in TaskKind)
+        raise ProgramError(f"no cost is known for {named} tasks; known are {known}")
 
     @staticmethod
     def _expert_rows(row: TaskRow, op: OpRow) -> int:
@@ -176,11 +173,10 @@ class Costing:
         serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
-    def _by_rows(self, task: int, cluster: str, costs: CoreCosts) -> TaskCost:
+    def _by_rows(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:
         """A task that streams rows: each operand from where it is; what comes from DRAM is partly waited for."""
-        row = self._rows.task_row(task)
-        operands = row_operands(self._rows, task)
-        rows = rows_of(self._rows, task)
+        operands = row_operands(self._rows, row)
+        rows = rows_of(row, op)
         elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
         transfers = []
         streamed_bytes = 0.0
@@ -189,7 +185,7 @@ class Costing:
             n_bytes = operand.n_bytes * (self._places.write_factor if operand.is_write else 1.0)
             streamed_bytes += n_bytes if level == DRAM else 0.0
             transfers.append(Transfer(level, n_bytes))
-        kernel = row_kernel(self._rows, task)
+        kernel = row_kernel(row.kind, op.rhs_dtype)
         compute_s = costs.elementwise_s(kernel, rows, elements) + costs.exposed_s(kernel, streamed_bytes)
         compute_s += costs.shared_s(kernel, shared_bytes(operands, self._crew.busy[cluster]))
         return TaskCost(compute_s, 0.0, tuple(transfers))

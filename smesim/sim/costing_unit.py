@@ -29,7 +29,7 @@ class UnitCosting:
         self._cluster = cluster
 
     def cost(self, row: TaskRow, op: OpRow) -> TaskCost | None:
-        match TaskKind(row.kind):
+        match row.kind:
             case TaskKind.EXPERT_GEMM if _expert_rows(row, op) == 1:  # multiplied with as a vector
                 return self._gemv(row, op)
             case TaskKind.GEMM | TaskKind.EXPERT_GEMM:

@@ -93,7 +93,7 @@ def facts_of_sketch(sketch: Sketch) -> Facts:
 
 def _foreign_of_sketch(sketch: Sketch) -> Shares:
     if sketch.op.handover == NO_BUFFER:
-        return _nothing_foreign(1)
+        return _NOTHING_FOREIGN
     teams = _Teams(len(sketch.workers))
     team_of = np.array([max(task[2], 0) for task in sketch.tasks], np.int64)
     visitors: dict[int, set[int]] = {}
@@ -127,6 +127,9 @@ def foreign_shares(program: Program) -> dict[TaskKind, Floats]:
 def _nothing_foreign(n_ops: int) -> dict[TaskKind, Floats]:
     kinds = (TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_COMBINE)
     return dict.fromkeys(kinds, np.zeros(n_ops))
+
+
+_NOTHING_FOREIGN = _nothing_foreign(1)
 
 
 class _Teams:

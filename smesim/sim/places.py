@@ -7,9 +7,9 @@ written, so they lie in the nearest level that holds their tensor.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
-from smesim.hwmodel.chip import DRAM, Chip, ClusterInstance
+from smesim.hwmodel.chip import DRAM, Chip
 from smesim.hwmodel.kept import kept_with
 from smesim.plan.program import OpRow
 from smesim.sim.facts import Facts
@@ -19,11 +19,9 @@ class Places:
     """The levels of a chip's clusters as one program fills them. `write_factor` times as many bytes are moved as are
     written: a line that is in no cache is read first."""
 
-    def __init__(
-        self, chip: Chip, facts: Facts, clusters: Iterable[ClusterInstance], effects: Collection[str]
-    ) -> None:
+    def __init__(self, chip: Chip, facts: Facts, effects: Collection[str]) -> None:
         self._facts = facts
-        self._levels = {instance.name: _sizes(chip, instance.cluster.name) for instance in clusters}
+        self._levels = kept_with(chip, "cache sizes", lambda: _sizes(chip))
         self._found: dict[tuple[str, int, str], str] = {}
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
@@ -38,19 +36,21 @@ class Places:
         """Where the operator finds (or puts) one of its buffers."""
         key = (cluster, op, slot)
         if key not in self._found:
-            self._found[key] = self.level(cluster, float(self._facts.far_bytes[slot][op]))
+            self._found[key] = self.level(cluster, self._facts.far_bytes[slot][op])
         return self._found[key]
 
     def old_keys_level(self, cluster: str, op: OpRow) -> str:
         """Where keys and values of earlier passes are found: they were last read a whole pass ago."""
-        return self.level(cluster, self._facts.pass_bytes + float(self._facts.rows.buffers["n_bytes"][op.input1]))
+        return self.level(cluster, self._facts.pass_bytes + float(self._facts.rows.buffer_row(op.input1)[0]))
 
 
-def _sizes(chip: Chip, cluster: str) -> list[tuple[str, float]]:
-    """The caches of a cluster, as described, nearest first: name and bytes."""
-
-    def found() -> list[tuple[str, float]]:
-        levels = (level for level in chip.levels(cluster) if level != DRAM)
-        return [(level, chip.cache(level, cluster).size_bytes.value) for level in levels]
-
-    return kept_with(chip, ("cache sizes", cluster), found)
+def _sizes(chip: Chip) -> dict[str, list[tuple[str, float]]]:
+    """The caches of each cluster, nearest first: name and bytes."""
+    return {
+        instance.name: [
+            (level, chip.cache(level, instance.cluster.name).size_bytes.value)
+            for level in chip.levels(instance.cluster.name)
+            if level != DRAM
+        ]
+        for instance in chip.instances
+    }

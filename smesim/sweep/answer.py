@@ -13,23 +13,24 @@ is kept saves time and changes nothing; a point that raises becomes a row that s
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import lru_cache
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from smesim import __version__
 from smesim.errors import SmesimError, SweepError
 from smesim.hwmodel.chip import Chip
+from smesim.hwmodel.kept import kept_with
 from smesim.hwmodel.library import fingerprint
 from smesim.plan.formats import product_format
 from smesim.plan.lower import lower, sketch
 from smesim.plan.oracle import oracle
-from smesim.plan.planners import PLANNERS, parse_forced
+from smesim.plan.planners import PLANNERS, divide, parse_forced
 from smesim.plan.program import Program
-from smesim.plan.schema import OperatorPlan, Plan, check_plan
+from smesim.plan.schema import Division, OperatorPlan, Plan, check_plan
 from smesim.plan.sketch import Sketch
 from smesim.sim import SimExecutor, compiled, without
 from smesim.sim.alone import seconds_alone
@@ -49,16 +50,17 @@ MODELS_KEPT, LAYERS_KEPT, OPERATORS_KEPT = 16, 2_000, 10_000
 """Graphs: of all layers, of one, of one operator; the smaller the more."""
 _NAMES = {"name", "site", "layer", "inputs", "weights", "outputs"}
 """Fields of an operator that say what it is called and not what it computes."""
+_OF_GRAPH = (
+    "model", "phase", "tokens", "context", "past", "batch", "weights", "layers", "last_layer_rows", "site",
+)  # fmt: skip
+"""Keys of a point that its graph depends on, beside those that change the model."""
 _OF_ENTRY = tuple(name for name in OperatorPlan.model_fields if name not in ("site", "reason"))
-
-_SORTED = json.JSONEncoder(sort_keys=True)
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What a point's plan takes and how it goes about it; bytes are those that the graph must move and keep."""
 
     time_s: float
@@ -116,14 +118,13 @@ class Solver:
         self._chips: Memo[Hashable, tuple[Chip, str]] = Memo(CHIPS_KEPT)
         self._models: Memo[Hashable, OperatorGraph] = Memo(MODELS_KEPT)
         self._layers: Memo[Hashable, OperatorGraph] = Memo(LAYERS_KEPT)
-        self._operators: Memo[Hashable, OperatorGraph] = Memo(OPERATORS_KEPT)
+        self._operators: Memo[Hashable, tuple[OperatorGraph, int]] = Memo(OPERATORS_KEPT)
         self._shapes: Memo[tuple[Hashable, ...], int] = Memo(OPERATORS_KEPT)
         self._numbers = count()
-        self._shape_of: Memo[int, tuple[OperatorGraph, int]] = Memo(OPERATORS_KEPT)
         self._answers: Memo[Hashable, Answer] = Memo(ANSWERS_KEPT)
         self._times: Memo[Hashable, float] = Memo(ANSWERS_KEPT)
         self._programs: Memo[Hashable, tuple[OperatorGraph, Program]] = Memo(PROGRAMS_KEPT)
-        self._sketches: Memo[Hashable, tuple[OperatorGraph, Sketch]] = Memo(SKETCHES_KEPT)
+        self._sketches: Memo[Hashable, Sketch] = Memo(SKETCHES_KEPT)
         self._facts: Memo[tuple[str, str], str] = Memo(ANSWERS_KEPT)
         self._remember = remember
 
@@ -148,21 +149,23 @@ class Solver:
         """What the point asks for; SmesimError for a question without an answer."""
         asked = point.values
         chip, chip_key = self._chip(asked)
-        site = asked.get("site")
-        graph = self._graph(asked, site)
-        planner = str(asked.get("planner", DEFAULT_PLANNER))
-        how = (planner, *(asked.get(key) for key in ("threads", "layout_reuse", "overlap", "force")))
-        effects = without(asked.get("without", ()))  # type: ignore[arg-type]
-        if site is None:
+        effects = _effects(asked.get("without", ()))
+        if asked.get("site") is None:
+            graph = self._graph(asked)
             plan = self._plan(asked, graph, chip, effects)
             return _answer(plan, graph, self._seconds(plan, chip, graph, effects))
-        shape = (chip_key, self._shape(graph), effects)
+        alone, number = self._operator(asked)
+        shape = (chip_key, number, effects)
 
         def work_out() -> Answer:
-            plan = self._plan(asked, graph, chip, effects)
-            key = (shape, plan.workers, plan.layout_reuse, _how(plan.operators[0]))
-            return _answer(plan, graph, self._times.get(key, lambda: self._alone_s(plan, chip, graph, effects)))
+            division = self._division(asked, alone, chip, effects)
+            key = (number, division.workers, division.layout_reuse, _how(division.operators[0]))
+            time_s = self._times.get(
+                (chip_key, effects, key), lambda: self._alone_s(key, division, chip, alone, effects)
+            )
+            return _answer(division, alone, time_s)
 
+        how = (asked.get("planner", DEFAULT_PLANNER), *map(asked.get, ("threads", "layout_reuse", "overlap", "force")))
         return self._answers.get((shape, how), work_out)
 
     def _seconds(self, plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
@@ -172,29 +175,21 @@ class Solver:
         _, program = self._programs.get(key, lambda: (graph, lower(plan, graph)))
         return SimExecutor(chip, effects).seconds(program)
 
-    def _alone_s(self, plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
-        """The same of a single operator, by the shorter way where the engine for it was built."""
-        if not compiled.is_there():
-            return self._seconds(plan, chip, graph, effects)
-        key = (id(graph), plan.workers, plan.layout_reuse, _how(plan.operators[0]))
-        _, drawn = self._sketches.get(key, lambda: (graph, sketch(plan, graph)))
-        return seconds_alone(drawn, chip, effects)
-
-    def _shape(self, alone: OperatorGraph) -> int:
-        """A number for all that the time of a single operator depends on, but for chip and plan."""
-        # By the graph's identity: what is kept holds the graph, so no other can come to lie where it was.
-        def number() -> int:
-            return self._shapes.get(_shape(alone), lambda: next(self._numbers))
-
-        return self._shape_of.get(id(alone), lambda: (alone, number()))[1]
+    def _alone_s(
+        self, key: Hashable, division: Plan | Division, chip: Chip, alone: OperatorGraph, effects: frozenset[str]
+    ) -> float:
+        """The same of a single operator, by the shorter way; `key` is the same for those that have the same tasks."""
+        if isinstance(division, Plan):
+            return self._seconds(division, chip, alone, effects)
+        return seconds_alone(self._sketches.get(key, lambda: sketch(division, alone)), chip, effects)
 
     def _inputs_hash(self, point: Point) -> str:
         """SHA-256 (32 hex digits) of the question, the chip, the model and the version of smesim."""
-        content: list[Any] = [__version__, point.values]
         chip, model = str(point.values.get("chip")), str(point.values.get("model"))
-        content.append(self._facts.get(("chip", chip), lambda: _content(self._inputs.chips.get(chip))))
-        content.append(self._facts.get(("model", model), lambda: _content(self._inputs.models.get(model))))
-        return hashlib.sha256(_SORTED.encode(content).encode()).hexdigest()[:32]
+        of_chip = self._facts.get(("chip", chip), lambda: _content(self._inputs.chips.get(chip)))
+        of_model = self._facts.get(("model", model), lambda: _content(self._inputs.models.get(model)))
+        content = repr((__version__, sorted(point.values.items()), of_chip, of_model))
+        return hashlib.sha256(content.encode()).hexdigest()[:32]
 
     def _chip(self, asked: dict[str, Value]) -> tuple[Chip, str]:
         """The chip of a point, changed as it says, with its fingerprint."""
@@ -207,9 +202,22 @@ class Solver:
 
         return self._chips.get((name, changes), make)
 
-    def _graph(self, asked: dict[str, Value], site: Value | None) -> OperatorGraph:
-        """The graph of a point's phase, or of one site of a layer of it."""
-        name, changes = _named(asked, "model"), _changes(asked, "model.")
+    def _operator(self, asked: dict[str, Value]) -> tuple[OperatorGraph, int]:
+        """The graph of one site of a layer, and a number for all that its time depends on but chip and plan."""
+
+        def alone() -> tuple[OperatorGraph, int]:
+            graph, site = self._graph(asked), str(asked["site"])
+            if site not in graph.sites:
+                given = f"site {site!r} asked for; accepted for {asked['model']}"
+                raise SweepError(f"{given}: {', '.join(graph.sites)}")
+            found = graph.alone(site)
+            return found, self._shapes.get(_shape(found), lambda: next(self._numbers))
+
+        return self._operators.get((*map(asked.get, _OF_GRAPH), _changes(asked, "model.")), alone)
+
+    def _graph(self, asked: dict[str, Value]) -> OperatorGraph:
+        """The graph of a point's phase; of one that asks for a site, unless it says otherwise, that of a layer."""
+        name, changes, site = _named(asked, "model"), _changes(asked, "model."), asked.get("site")
         phase = _phase(asked)
         weights = product_format(DType.parse(str(asked.get("weights", "f32")))).dtype
         layers: Any = asked.get("layers", None if site is None else 1)
@@ -221,24 +229,22 @@ class Solver:
             model = changed_model(model, changes) if changes else model
             return build_graph(model, phase, DTypes(weights=weights), layers=layers, last_layer_rows=rows)
 
-        def alone() -> OperatorGraph:
-            graph = (self._layers if layers == 1 else self._models).get(key, whole)
-            if site not in graph.sites:
-                raise SweepError(f"site {site!r} asked for; accepted for {name}: {', '.join(graph.sites)}")
-            return graph.alone(str(site))
+        return (self._layers if layers == 1 and site is not None else self._models).get(key, whole)
 
-        return self._models.get(key, whole) if site is None else self._operators.get((*key, site), alone)
+    def _division(
+        self, asked: dict[str, Value], alone: OperatorGraph, chip: Chip, effects: frozenset[str]
+    ) -> Plan | Division:  # fmt: skip
+        """How a single operator is divided; a whole plan where that is needed to simulate it, or to find it."""
+        name = str(asked.get("planner", DEFAULT_PLANNER))
+        if name not in PLANNERS or not compiled.is_there():
+            return self._plan(asked, alone, chip, effects)
+        threads: Any = asked.get("threads")
+        return divide(name, alone, chip, threads, **_options(asked, alone))
 
     def _plan(self, asked: dict[str, Value], graph: OperatorGraph, chip: Chip, effects: frozenset[str]) -> Plan:
         name = str(asked.get("planner", DEFAULT_PLANNER))
         threads: Any = asked.get("threads")
-        forced = parse_forced(str(asked["force"]) if "force" in asked else None)
-        options: dict[str, Any] = {
-            "forced": {site: mode for site, mode in forced.items() if "site" not in asked or site in graph.sites},
-            "overlap": bool(asked.get("overlap", True)),
-            "last_layer_rows": str(asked.get("last_layer_rows", "all")),
-            "layout_reuse": str(asked.get("layout_reuse", "full")),
-        }
+        options = _options(asked, graph)
         if name == ORACLE:
             return oracle(
                 graph, chip, threads, simulate=lambda plan, alone: _simulated_s(plan, chip, alone, effects), **options
@@ -249,6 +255,22 @@ class Solver:
         return PLANNERS[name](graph, chip, threads, **options)
 
 
+def _options(asked: dict[str, Value], graph: OperatorGraph) -> dict[str, Any]:
+    """What a point says to its planner."""
+    forced = parse_forced(str(asked["force"]) if "force" in asked else None)
+    return {
+        "forced": {site: mode for site, mode in forced.items() if "site" not in asked or site in graph.sites},
+        "overlap": bool(asked.get("overlap", True)),
+        "last_layer_rows": str(asked.get("last_layer_rows", "all")),
+        "layout_reuse": str(asked.get("layout_reuse", "full")),
+    }
+
+
+@lru_cache(maxsize=64)
+def _effects(off: tuple[str, ...]) -> frozenset[str]:
+    return without(off)
+
+
 def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozenset[str]) -> float:
     """Of one operator, planned in a way that may be none that can run."""
     if not compiled.is_there():
@@ -257,21 +279,27 @@ def _simulated_s(plan: Plan, chip: Chip, graph: OperatorGraph, effects: frozense
     return seconds_alone(sketch(plan, graph), chip, effects)
 
 
-def _answer(plan: Plan, graph: OperatorGraph, time_s: float) -> Answer:
-    modes = Counter(entry.mode for entry in plan.operators)
-    alone = len(plan.operators) == 1
-    reason = plan.operators[0].reason
+def _answer(plan: Plan | Division, graph: OperatorGraph, time_s: float) -> Answer:
+    alone, first = len(plan.operators) == 1, plan.operators[0]
+    modes = sorted(Counter(entry.mode for entry in plan.operators).items()) if not alone else []
+    flop, moved_bytes, memory_bytes, rows = kept_with(graph, "totals", lambda: _totals(graph))
     return Answer(
         time_s=time_s,
-        flop=float(graph.total_flop()),
-        moved_bytes=float(graph.total_moved_bytes()),
-        memory_bytes=float(graph.resident_bytes(Role.WEIGHT) + graph.resident_bytes(Role.KV)),
-        rows=graph.phase.rows,
+        flop=flop,
+        moved_bytes=moved_bytes,
+        memory_bytes=memory_bytes,
+        rows=rows,
         workers=len(plan.workers),
         units=len({worker.unit for worker in plan.workers} - {None}),
-        mode=next(iter(modes)) if alone else " ".join(f"{mode}:{n}" for mode, n in sorted(modes.items())),
-        bound=reason.bound if alone and reason is not None else None,
+        mode=first.mode if alone else " ".join(f"{mode}:{n}" for mode, n in modes),
+        bound=first.reason.bound if alone and first.reason is not None else None,
     )
+
+
+def _totals(graph: OperatorGraph) -> tuple[float, float, float, int]:
+    """FLOP, bytes that are moved and bytes that are kept, and new tokens."""
+    memory_bytes = graph.resident_bytes(Role.WEIGHT) + graph.resident_bytes(Role.KV)
+    return float(graph.total_flop()), float(graph.total_moved_bytes()), float(memory_bytes), graph.phase.rows
 
 
 def _how(entry: OperatorPlan) -> Hashable:
@@ -283,7 +311,7 @@ def _how(entry: OperatorPlan) -> Hashable:
 def _content(named: Chip | ModelConfig | None) -> str:
     if isinstance(named, Chip):
         return fingerprint(named)
-    return "" if named is None else named.model_dump_json()
+    return "" if named is None else hashlib.sha256(named.model_dump_json().encode()).hexdigest()
 
 
 def _shape(alone: OperatorGraph) -> tuple[Hashable, ...]:

@@ -23,6 +23,7 @@ from typing import Any
 from smesim import __version__
 from smesim.errors import SweepError
 from smesim.files import read_text, write_atomically
+from smesim.sweep.columns import arrow_column
 from smesim.sweep.points import Points
 from smesim.sweep.schema import KEYS, Sweep
 
@@ -70,8 +71,6 @@ class Packer:
     def __init__(self, sweep: Sweep, columns: Sequence[str]) -> None:
         self._keys = sweep.keys
         self._schema = schema(sweep, columns)
-        text = pyarrow("pyarrow").string()
-        self._texts = [field.type == text for field in self._schema]
 
     def packet(self, rows: Sequence[dict[str, Any]]) -> Packet:
         raised = [row for row in rows if row["error"] is not None]
@@ -83,12 +82,9 @@ class Packer:
 
     def content(self, rows: Sequence[dict[str, Any]]) -> bytes:
         """Rows as the content of a Parquet file."""
-        columns = {}
-        for name, is_text in zip(self._schema.names, self._texts, strict=True):
-            values = [row.get(name) for row in rows]
-            columns[name] = list(map(_as_text, values)) if is_text else values
-        buffer = io.BytesIO()
-        table = pyarrow("pyarrow").table(columns, schema=self._schema)
+        pa, buffer = pyarrow("pyarrow"), io.BytesIO()
+        columns = [arrow_column(pa, field.type, [row.get(field.name) for row in rows]) for field in self._schema]
+        table = pa.Table.from_arrays(columns, schema=self._schema)
         pyarrow("pyarrow.parquet").write_table(table, buffer, compression="zstd")
         return buffer.getvalue()
 
@@ -157,12 +153,6 @@ def schema(sweep: Sweep, columns: Sequence[str]) -> Any:
 def _all_numbers(sweep: Sweep, key: str) -> bool:
     values = Points(sweep).all_values(key)
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, str) or value is None:
-        return value
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

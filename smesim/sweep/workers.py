@@ -14,6 +14,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import pairwise
 from multiprocessing import get_context
 from typing import Any
@@ -62,10 +63,29 @@ def in_processes(workers: int) -> Executor:
             yield from _by_pool(sweep, inputs, chunks, count)
             return
         worker = Worker(sweep, inputs)
-        for chunk in chunks:
-            yield chunk, worker.packet(chunk)
+        with _rarely_collected():
+            for chunk in chunks:
+                yield chunk, worker.packet(chunk)
 
     return answered
+
+
+def _collect_rarely() -> None:
+    """Has Python look for circles among objects less often, and not among those that there are."""
+    gc.freeze()  # what was imported stays; there is no need to look through it again and again
+    gc.set_threshold(COLLECTED_AFTER)  # nor, after every few points, through all that is kept between them
+
+
+@contextmanager
+def _rarely_collected() -> Iterator[None]:
+    """The same for as long as points are answered in a process that does other things as well."""
+    before = gc.get_threshold()
+    _collect_rarely()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 _of_process: list[Worker] = []
@@ -74,8 +94,7 @@ _of_process: list[Worker] = []
 
 def _start(sweep: Sweep, inputs: Inputs) -> None:
     _of_process[:] = [Worker(sweep, inputs)]
-    gc.freeze()  # what was imported stays; there is no need to look through it again and again
-    gc.set_threshold(COLLECTED_AFTER)  # nor, after every few points, through all that is kept between them
+    _collect_rarely()
 
 
 def _packet(chunk: Chunk) -> Packet:

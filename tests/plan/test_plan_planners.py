@@ -17,7 +17,7 @@ from smesim.plan.planners import Planner, cpu_only, matrix_only, roofline
 from smesim.plan.program import ANY_WORKER, Program, TaskKind
 from smesim.plan.rules import Rules
 from smesim.plan.schema import OperatorPlan, Plan
-from smesim.plan.teams import computes_f32, row_team
+from smesim.plan.teams import computes_f32
 from smesim.plan.tiles import STATIC_PART
 from smesim.sim import SimExecutor
 from smesim.workload import DType, DTypes, Phase, build_graph, catalog
@@ -195,7 +195,7 @@ def test_attention_of_a_prompt_runs_as_the_simulator_finds_fastest(name: str) ->
     assert {(choice.mode, choice.pipeline is not None) for choice in possible} == {
         ("cpu", False), ("matrix", False), ("cooperative", False), ("cooperative", True),
     }  # fmt: skip
-    rules = Rules(chip, graph, plan.workers, row_team(chip, plan.workers))
+    rules = Rules(chip, graph, plan.workers)
     simulated = []
     for choice in possible:
         entry = rules.entry(attention, choice, possible)

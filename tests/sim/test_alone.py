@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -71,7 +72,7 @@ def drawn_plan(draw: random.Random) -> tuple[Plan, OperatorGraph, Any]:
     return plan, alone, chip
 
 
-@settings(max_examples=120)
+@settings(max_examples=max(120, settings().max_examples))  # more of them where a profile says so
 @given(st.integers(0, 2**32))
 def test_an_operator_alone_takes_the_same_bits_by_the_short_way(seed: int) -> None:
     draw = random.Random(seed)
@@ -100,3 +101,13 @@ def test_an_operator_that_a_chip_has_no_place_for_is_refused() -> None:
     plan = PLANNERS["cpu_only"](graph, library.load("apple-m4-pro"), 6)
     with pytest.raises(ProgramError, match="worker 2 of the program"):
         seconds_alone(sketch(plan, graph), two_core_chip(), ALL_EFFECTS)
+
+
+def test_a_sketch_that_cannot_be_walked_is_refused() -> None:
+    chip, graph = CHIPS[0], build_graph(MODELS[0], Phase.prefill(40), layers=1).alone("gate_proj")
+    drawn = sketch(PLANNERS["cpu_only"](graph, chip, 2), graph)
+    nowhere = dataclasses.replace(drawn, entries=[[(0, len(drawn.tasks))], []])
+    with pytest.raises(ProgramError, match="names a task that is not in its segment"):
+        seconds_alone(nowhere, chip, ALL_EFFECTS)
+    with pytest.raises(ProgramError, match="never runs"):
+        seconds_alone(dataclasses.replace(drawn, entries=[[], []], pools=[]), chip, ALL_EFFECTS)

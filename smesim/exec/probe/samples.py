@@ -142,17 +142,17 @@ def router_features(
 def row_features(sample: Sample, last_cache_bytes: float) -> tuple[float, float, float, float, float, float]:
     """(1, elements of the mean operand, rows, elements of a row, bytes to and from DRAM, bytes another core wrote) of a
     row-wise task."""
-    operands = row_operands(sample.program, sample.task)
-    row = sample.row
+    row = sample.program.task_row(sample.task)
+    operands = row_operands(sample.program, row)
     streamed = 0.0
     for operand in operands:
-        distance = sample.distances[operand.slot][row["op"]]
+        distance = sample.distances[operand.slot][row.op]
         whole = sample.program.buffers["n_bytes"][sample.op[operand.slot]]
         if distance + whole > last_cache_bytes:
             streamed += operand.n_bytes * (2.0 if operand.is_write else 1.0)
     elements = sum(o.n_bytes for o in operands) / len(operands) / F32_BYTES
     shared = shared_bytes(operands, sample.threads)
-    rows = float(rows_of(sample.program, sample.task))
+    rows = float(rows_of(row, sample.program.op_rows[row.op]))
     return 1.0, elements, rows, elements / rows, streamed, shared
 
 
