@@ -7,6 +7,7 @@ its part of the memory's bandwidth; a barrier is paid where there are several wo
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from math import ceil
 from typing import Any, NamedTuple
 
