@@ -117,6 +117,20 @@ def measured_beside(predicted: Path) -> Path:
     return predicted.with_name(predicted.name.replace("predicted-", "measured-", 1))
 
 
+def total_beside(predicted: Path, phase: str) -> tuple[float, float] | None:
+    """Seconds predicted and measured of a phase, as the comparison says that a study leaves: a few lines, where both
+    traces may be many megabytes. None where there is no such file, or it does not say so."""
+    path = predicted.with_name("comparison.json")
+    phases = _json_keys(path).get("phases") if path.is_file() and path.stat().st_size <= MOST_BYTES else None
+    for entry in phases if isinstance(phases, list) else ():
+        total = entry.get("total") if isinstance(entry, dict) and entry.get("phase") == phase else None
+        if isinstance(total, dict):
+            found = total.get("predicted_s"), total.get("measured_s")
+            if all(isinstance(seconds, float) and seconds > 0 for seconds in found):
+                return found
+    return None
+
+
 def plan_beside(predicted: Path) -> Path:
     """The plan that both traces of a study are of."""
     return predicted.with_name(predicted.name.replace("predicted-", "plan-", 1)).with_suffix(".json")

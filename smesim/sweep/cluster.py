@@ -25,7 +25,7 @@ from smesim.errors import SweepError
 from smesim.sweep.inputs import Inputs
 from smesim.sweep.schema import Sweep
 from smesim.sweep.store import Chunk, Packet
-from smesim.sweep.workers import CHUNKS_AHEAD, Executor, Stretches, Worker
+from smesim.sweep.workers import CHUNKS_AHEAD, Executor, Stretches, Worker, rarely_collected
 
 CONNECT_S = 30.0
 """How long to wait for a scheduler, and for its first worker."""
@@ -130,4 +130,5 @@ def _packet(shared: tuple[Sweep, Inputs], fingerprint: str, chunk: Chunk) -> Pac
     if getattr(_of_thread, "fingerprint", None) != fingerprint:
         _of_thread.worker, _of_thread.fingerprint = Worker(*shared), fingerprint
     worker: Worker = _of_thread.worker
-    return worker.packet(chunk)
+    with rarely_collected():
+        return worker.packet(chunk)

@@ -63,7 +63,7 @@ def in_processes(workers: int) -> Executor:
             yield from _by_pool(sweep, inputs, chunks, count)
             return
         worker = Worker(sweep, inputs)
-        with _rarely_collected():
+        with rarely_collected():
             for chunk in chunks:
                 yield chunk, worker.packet(chunk)
 
@@ -77,7 +77,7 @@ def _collect_rarely() -> None:
 
 
 @contextmanager
-def _rarely_collected() -> Iterator[None]:
+def rarely_collected() -> Iterator[None]:
     """The same for as long as points are answered in a process that does other things as well."""
     before = gc.get_threshold()
     _collect_rarely()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from dashboards.question import Question
 from smesim import cli_dashboard
 from smesim.cli_dashboard import FILES_VARIABLE
 from smesim.hwmodel import library
+from smesim.plan.planners import roofline
 from smesim.trace import write_trace
+from smesim.workload import Phase, build_graph, catalog
 from tests.command_line import CommandLine
 from tests.trace import examples
 
@@ -122,6 +125,23 @@ def test_every_task_of_a_long_run_is_drawn_if_asked_for(monkeypatch: pytest.Monk
     assert shared.caption[1].value == page.caption[1].value
     refused = opened("timeline", every="no")
     assert [warning.value for warning in refused.warning] == ["address: every='no'; accepted: yes"]
+
+
+def test_the_overview_takes_times_from_the_short_files_of_a_study_where_they_are_there(folder: Path) -> None:
+    study = folder / "study"
+
+    def newest() -> str:
+        return next(text.value for text in opened("overview").markdown if text.value.startswith("study, "))
+
+    assert newest().endswith("10.0 s (△ predicted), 12.0 s (● measured), error -16.7%.")
+    graph = build_graph(catalog.load("smollm2-135m"), Phase.prefill(16), layers=1)
+    roofline(graph, library.load("apple-m4")).save(study / "plan-prefill-16.json")
+    total = {"predicted_s": 3.0, "measured_s": 2.0}
+    comparison = study / "comparison.json"
+    comparison.write_text(json.dumps({"phases": [{"phase": "prefill:16", "total": total}]}), encoding="utf-8")
+    assert newest().endswith("3.00 s (△ predicted), 2.00 s (● measured), error +50.0%.")
+    comparison.write_text(json.dumps({"phases": [{"phase": "prefill:16", "total": total | {"measured_s": 0}}]}))
+    assert newest().endswith("error -16.7%.")
 
 
 def test_a_comparison_is_shown_with_its_error() -> None:

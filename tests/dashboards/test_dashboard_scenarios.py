@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from dashboards.views import scenarios
 scenarios.page(Question())
 """
 PAGE_S = 60
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_kept_result_is_shown_and_another_chosen() -> None:
@@ -38,8 +40,11 @@ def test_a_kept_result_is_shown_and_another_chosen() -> None:
 def test_what_is_kept_is_counted_or_refused(tmp_path: Path) -> None:
     known = scenarios.known()
     assert set(scenarios.overview(known, tmp_path)["published figures met"]) == {"not run"}
+    kept = json.loads((ROOT / "docs/scenarios/lowbit-lookup.json").read_text(encoding="utf-8"))
+    judged = [verdict["met"] for verdict in kept["verdicts"] if verdict["met"] is not None]
+    assert len(judged) == 3
     row = scenarios.overview(known).set_index("name").loc["lowbit-lookup"]
-    assert row["published figures met"] == "3 of 3"
+    assert row["published figures met"] == f"{judged.count(True)} of 3"
     (tmp_path / "smepilot.json").write_text("{", encoding="utf-8")
     with pytest.raises(ScenarioError, match=r"not JSON .*accepted: what 'smesim scenario smepilot --out' wrote"):
         scenarios.kept("smepilot", tmp_path)
