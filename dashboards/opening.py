@@ -26,6 +26,7 @@ from smesim.trace.storage import FORMAT as TRACE_FORMAT
 MOST_BYTES = MOST_UPLOAD_MB * 1_000_000
 MOST_NAMED = 500
 SUFFIXES = (".toml", ".json", ".csv")
+_TIMES = ("predicted_s", "measured_s")
 
 
 Opened = Chip | Plan | Trace | Published
@@ -125,9 +126,9 @@ def total_beside(predicted: Path, phase: str) -> tuple[float, float] | None:
     for entry in phases if isinstance(phases, list) else ():
         total = entry.get("total") if isinstance(entry, dict) and entry.get("phase") == phase else None
         if isinstance(total, dict):
-            found = total.get("predicted_s"), total.get("measured_s")
-            if all(isinstance(seconds, float) and seconds > 0 for seconds in found):
-                return found
+            seconds = [found for name in _TIMES if isinstance(found := total.get(name), float) and found > 0]
+            if len(seconds) == len(_TIMES):
+                return seconds[0], seconds[1]
     return None
 
 
