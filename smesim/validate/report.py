@@ -45,7 +45,7 @@ WHY = (
     "**Operands of many rows on AMX.** With 64 rows a codebook's kernel on one thread is held back by loading the other"
     " operand (`m1cb`, M = 64), which has no model.",
     "**MLX computes on the GPU**, which is not modelled; what is published of it here are bandwidths of whole chips."
-    " On its CPU device its products are those of Accelerate (profile `mlx-cpu`); there is no row to hold that against.",
+    " On its CPU device its products are those of Accelerate (profile `mlx-cpu`); no row is there to hold it against.",
     "**What a record does not say.** Lengths of prompts of `adl` and `dgx` are assumed; a run on all cores of a busy"
     " machine measures the machine's other work (`stalled_s` of a profile is that).",
 )
