@@ -16,7 +16,8 @@ struct member {
 };
 
 struct sms_team {
-    struct sms_gate gate;   /* workers wait here for tasks and for the next run */
+    struct sms_gate gate;   /* workers wait here for tasks */
+    struct sms_gate rest;   /* and here for the next run: whoever has done his part is not woken by the others' */
     struct sms_gate front;  /* the caller waits here for the end of a run */
     struct sms_run *run;
     uint64_t run_number;
@@ -59,19 +60,24 @@ static void fail(struct sms_team *team, int status) {
     sms_gate_open(&team->gate);
 }
 
-/* Tells the successors of a task that it has ended. A join that becomes complete ends here and now; joins follow one
- * another only a few deep (tasks -> operator -> segment), so recursion is bounded by the program's shape. */
-static void complete(struct sms_team *team, const struct sms_run *run, int32_t task) {
+/* Tells the successors of a task that it has ended, and says whether that made any of them ready. A join that becomes
+ * complete ends here and now; joins follow one another only a few deep (tasks -> operator -> segment), so recursion is
+ * bounded by the program's shape. */
+static bool complete(const struct sms_run *run, int32_t task) {
     const struct sms_task *t = &run->tasks[task];
+    bool any_ready = false;
     for (int32_t i = t->successor_begin; i < t->successor_end; i++) {
         int32_t next = run->successors[i];
         if (__atomic_sub_fetch(&run->pending[next], 1, __ATOMIC_SEQ_CST) != 0)
             continue;
         if (run->tasks[next].kind == SMS_JOIN) {
             run->start_ns[next] = run->end_ns[next] = sms_now_ns();
-            complete(team, run, next);
+            any_ready |= complete(run, next);
+        } else {
+            any_ready = true;
         }
     }
+    return any_ready;
 }
 
 /* A worker with a handicap is busy for as many times the time that its task took. When that is over. */
@@ -96,8 +102,8 @@ static bool run_one(struct sms_team *team, const struct sms_run *run, int32_t ta
         fail(team, status);
         return false;
     }
-    complete(team, run, task);
-    sms_gate_open(&team->gate);
+    if (complete(run, task))  /* a call to the system for each task would cost whoever works some 5 us */
+        sms_gate_open(&team->gate);
     return true;
 }
 
@@ -153,7 +159,7 @@ static void *serve(void *argument) {
     uint64_t seen = 0;
     for (;;) {
         struct awaited next = {team, NULL, 0, seen};
-        sms_gate_wait(&team->gate, run_is_there, &next, 0);
+        sms_gate_wait(&team->rest, run_is_there, &next, 0);
         if (__atomic_load_n(&team->closing, __ATOMIC_SEQ_CST))
             return NULL;
         seen = __atomic_load_n(&team->run_number, __ATOMIC_SEQ_CST);
@@ -188,7 +194,7 @@ void sms_team_destroy(struct sms_team *team) {
         return;
     sms_team_cancel(team);
     __atomic_store_n(&team->closing, true, __ATOMIC_SEQ_CST);
-    sms_gate_open(&team->gate);
+    sms_gate_open(&team->rest);
     for (int32_t i = 0; i < team->n_workers; i++)
         pthread_join(team->members[i].thread, NULL);
     free(team);
@@ -207,7 +213,7 @@ void sms_team_start(struct sms_team *team, struct sms_run *run) {
     team->arrived = 0;
     __atomic_store_n(&team->left, 0, __ATOMIC_SEQ_CST);
     __atomic_add_fetch(&team->run_number, 1, __ATOMIC_SEQ_CST);
-    sms_gate_open(&team->gate);
+    sms_gate_open(&team->rest);
 }
 
 int sms_team_wait(struct sms_team *team, int timeout_ms) {

@@ -40,6 +40,9 @@ struct sms_word_tile {
     /* What later tiles read: touched once every word and panel, prefetch_step further each time. */
     const char *prefetch;
     int64_t prefetch_step, prefetch_panel;
+    /* The strip that comes next, fetched by the first of the tiles that share a prepared lhs: so many bytes a word. */
+    const char *next_strip;
+    int64_t next_step;
 };
 
 /* The sums of one tile, by row and vector of columns; `sum` of floating point, `count` of int8. */
@@ -55,13 +58,16 @@ struct sms_word_sums {
 /* The lhs as products of words take it: word k of row r of part p at p * SMS_PART_WORDS + k * height + r. */
 SMS_INLINE void sms_prepare_words(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
                                   int64_t depth, sms_word *restrict prepared) {
-    /* Rows of a strip that is not higher lie without gaps, and are one long row. */
+    /* Rows of a strip that is not higher lie without gaps, and are one long row. Of a higher one what the last vector of
+     * a row has too much are its other rows, and the next row goes over it. */
     const int64_t runs = stride == height ? 1 : depth, length = stride == height ? depth * height : height;
+    const int64_t vectors = sms_ceil_div(length, SMS_LANES) * SMS_LANES;
     for (int64_t run = 0; run < runs; run++) {
         const sms_word *from = a + run * stride;
         sms_word *to = prepared + run * length;
+        const int64_t end = (runs - 1 - run) * length >= vectors - length ? vectors : length;
         int64_t i = 0;
-        for (; i + SMS_LANES <= length; i += SMS_LANES) {
+        for (; i + SMS_LANES <= end; i += SMS_LANES) {
             vi words = w_load(from + i);
             if (w_offset(number))
                 words ^= SMS_OFFSET_BYTES;
@@ -86,7 +92,8 @@ SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, co
     enum { V = SMS_PANEL_VECTORS };
     const int vectors = panels * V, offset = w_offset(number);
     const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step, prefetch_panel = t->prefetch_panel;
-    const char *prefetch = t->prefetch;
+    const int64_t next_step = t->next_step;
+    const char *prefetch = t->prefetch, *next_strip = t->next_strip;
     vi excess[SMS_PANELS * V]; /* what the offset adds to a count */
 
     SMS_UNROLL(16)
@@ -117,7 +124,9 @@ SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, co
                 SMS_UNROLL(16)
                 for (int p = 0; p < panels; p++)
                     __builtin_prefetch(prefetch + p * prefetch_panel, 0, SMS_PREFETCH_LOCALITY);
+                __builtin_prefetch(next_strip, 0, SMS_PREFETCH_LOCALITY);
                 prefetch += prefetch_step;
+                next_strip += next_step;
             }
             SMS_UNROLL(16)
             for (int r = 0; r < height; r++) {
@@ -151,6 +160,11 @@ SMS_INLINE void sms_prepare(const enum sms_number number, const sms_word *a, int
     }
 #endif
     sms_prepare_words(number, a, stride, height, depth, prepared);
+}
+
+/* Whether products take a whole strip as it is packed. */
+SMS_INLINE int sms_takes_packed(const enum sms_number number) {
+    return w_parts(number) == 1 && !w_offset(number) && !SMS_BLOCKS && !SMS_IS_NEON;
 }
 
 SMS_INLINE void sms_sum(const enum sms_number number, const int height, const int panels,
@@ -293,7 +307,6 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     const char *prefetch = (const char *)(g->rhs + next);
     sms_word prepared[SMS_MOST_PARTS * SMS_PART_WORDS + SMS_LANES]; /* w_row reads on */
     struct sms_word_tile t = {
-        .a = prepared,
         .b_panel = b_panel,
         .depth = depth,
         .ldc = g->ldc,
@@ -306,9 +319,17 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
     for (int64_t strip = strip0; strip < strip1; strip++) {
         const int64_t row_end = sms_lhs_strip_row(strip + 1, g->m, g->strips), height = row_end - row;
         const int64_t parts = sms_ceil_div(height, SMS_MR);
+        const sms_word *block = g->lhs + row * g->depth + k0 * height;
+        const int64_t next_strip = sms_next_strip(strip, strip0, strip1, k0, k1, g->m, g->depth, g->strips);
         for (int64_t part = 0; part < parts; part++) {
             const int64_t first = part * height / parts, rows = (part + 1) * height / parts - first;
-            sms_prepare(number, g->lhs + row * g->depth + k0 * height + first, height, rows, depth, prepared);
+            t.a = block;
+            if (parts > 1 || !sms_takes_packed(number)) {
+                sms_prepare(number, block + first, height, rows, depth, prepared);
+                t.a = prepared;
+            }
+            t.next_strip = (const char *)(block + next_strip + first);
+            t.next_step = height * (int64_t)sizeof *block;
             t.row_scale = g->row_scale ? g->row_scale + row + first : NULL;
             for (int64_t panel = panel0; panel < panel1; panel += SMS_PANELS) {
                 const int64_t column = panel * SMS_NR, left = end - column;
@@ -318,6 +339,7 @@ SMS_INLINE void sms_word_ir(const enum sms_number number, const struct sms_word_
                 t.column_scale = g->column_scale ? g->column_scale + column : NULL;
                 t.prefetch = prefetch + (panel - panel0) * t.prefetch_panel;
                 sms_word_tile_product(number, &t, rows, left < SMS_TILE_COLUMNS ? left : SMS_TILE_COLUMNS);
+                t.next_step = 0;
             }
             prefetch += depth * touch_bytes;
         }

@@ -29,6 +29,19 @@ struct sms_blocking {
 typedef void sms_ir_loop(const void *operands, int64_t strip0, int64_t strip1, int64_t panel, int64_t k0, int64_t k1,
                          int64_t next);
 
+/* How far behind a strip's elements k0 .. k1 those lie of the strip that comes next, or behind the last one those of the
+ * first at k1; where the depth ends, nothing more is known to come. */
+SMS_INLINE int64_t sms_next_strip(int64_t strip, int64_t strip0, int64_t strip1, int64_t k0, int64_t k1, int64_t m,
+                                  int64_t depth, int64_t strips) {
+    const int64_t row = sms_lhs_strip_row(strip, m, strips), end = sms_lhs_strip_row(strip + 1, m, strips);
+    if (strip + 1 < strip1)
+        return (end - row) * (depth - k0) + k0 * (sms_lhs_strip_row(strip + 2, m, strips) - end);
+    if (k1 == depth)
+        return 0;
+    const int64_t first = sms_lhs_strip_row(strip0, m, strips);
+    return (first - row) * depth + k1 * (sms_lhs_strip_row(strip0 + 1, m, strips) - first) - k0 * (end - row);
+}
+
 SMS_INLINE void sms_each_block(const struct sms_part *p, const struct sms_blocking blocking, sms_ir_loop *ir,
                                const void *operands) {
     const int64_t k = p->k, strips = p->strip1 - p->strip0, group = blocking.group;

@@ -27,6 +27,9 @@ struct sms_tile {
     /* What later tiles read: touched once every k and panel, prefetch_step further each time. */
     const char *prefetch;
     int64_t prefetch_step;
+    /* How far behind a the next strip lies, which is fetched meanwhile: a strip is too short for the hardware to see it
+     * coming, and the first panels wait for each of a large left factor. Not of rows that lie apart. */
+    int64_t next_strip;
 };
 
 SMS_INLINE void sms_micro(const int height, const int panels, const enum sms_rows_of rows,
@@ -35,7 +38,7 @@ SMS_INLINE void sms_micro(const int height, const int panels, const enum sms_row
     const int vectors = panels * V;
     const int64_t a_row = rows == SMS_ROWS_APART ? t->lda : 1;
     const int64_t a_depth = rows == SMS_ROWS_APART ? 1 : rows == SMS_WHOLE_STRIP ? height : t->lda;
-    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step;
+    const int64_t b_panel = t->b_panel, prefetch_step = t->prefetch_step, next_strip = t->next_strip;
     const float *a = t->a, *b = t->b;
     const char *prefetch = t->prefetch;
     vf acc[SMS_MR][SMS_PANELS * V];
@@ -55,6 +58,8 @@ SMS_INLINE void sms_micro(const int height, const int panels, const enum sms_row
         SMS_UNROLL(16)
         for (int p = 0; p < panels; p++)
             __builtin_prefetch(prefetch + p * b_panel * (int64_t)sizeof *b, 0, SMS_PREFETCH_LOCALITY);
+        if (rows != SMS_ROWS_APART)
+            __builtin_prefetch(a + next_strip, 0, SMS_PREFETCH_LOCALITY);
         SMS_UNROLL(16)
         for (int r = 0; r < height; r++) {
             SMS_UNROLL(16)
@@ -167,6 +172,7 @@ static void sms_gemm_ir(const void *operands, int64_t strip0, int64_t strip1, in
     for (int64_t strip = strip0; strip < strip1; strip++) {
         const int64_t row_end = sms_lhs_strip_row(strip + 1, g->m, g->strips), height = row_end - row;
         const float *strip_a = g->lhs + row * g->k + k0 * height;
+        t.next_strip = sms_next_strip(strip, strip0, strip1, k0, k1, g->m, g->k, g->strips);
         if (height <= SMS_MR) {
             t.a = strip_a;
             t.c = g->c + row * g->ldc + column;
