@@ -142,8 +142,8 @@ def products(chip: Chip, repeats: int, weights: DType, control: Control) -> Iter
         for site in PRODUCTS:
             graph = whole.alone(site)
             plans = {
-                "wide": roofline(graph, chip, forced={site: "matrix"}),
-                "narrow": roofline(graph, chip, forced={site: "cpu"}),
+                "wide": by_itself(roofline(graph, chip, forced={site: "matrix"})),
+                "narrow": by_itself(roofline(graph, chip, forced={site: "cpu"})),
                 "all_narrow": cpu_only(graph, chip),
                 "together": roofline(graph, chip, forced={site: "cooperative"}),
             }
@@ -153,6 +153,11 @@ def products(chip: Chip, repeats: int, weights: DType, control: Control) -> Iter
                 site, tokens, str(weights), took["wide"], took["narrow"], took["all_narrow"], took["together"],
                 *gains(took), *gains(best), machine,
             )  # fmt: skip
+
+
+def by_itself(plan: Plan) -> Plan:
+    """The plan with nobody's help in packing: a role's own workers pack what they multiply."""
+    return plan.model_copy(update={"operators": tuple(e.model_copy(update={"packers": ()}) for e in plan.operators)})
 
 
 def overlaps(chip: Chip, repeats: int, control: Control) -> Iterator[Overlap]:

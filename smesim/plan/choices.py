@@ -101,14 +101,17 @@ class Choices:
         return tuple(sorted(real, key=lambda choice: choice.seconds))
 
     def packers(self, operator: Linear) -> tuple[int, ...]:
-        """Who packs a left operand fastest where units take part: the cores, or those who drive the units."""
-        teams = [team for team in (self._cores, self._units) if team]
+        """Who packs a left operand fastest where units take part: the cores, those who drive the units, or all."""
         elements = operator.m * operator.k
+        teams = [team for team in (self._cores, self._units) if team]
+        if len(teams) > 1:
+            teams.append(self._staff.all)
 
-        def rate(team: Agents) -> float:
-            return sum(len(team.kinds[agent.kind]) / agent.pack_s(elements) for agent in team.of_kinds)
+        def seconds(team: Agents) -> float:
+            """Everybody's part is equal, so the slowest ends last."""
+            return max(agent.pack_s(elements) * len(agent.workers) for agent in team.of_kinds) / len(team.workers)
 
-        return max(teams, key=rate).workers
+        return min(teams, key=seconds).workers
 
     def of_append(self, operator: KvAppend, entry: OperatorPlan) -> OperatorPlan:
         """The entry, with who packs keys and values where units take part."""

@@ -41,6 +41,7 @@ TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by be
 TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
 SHORT_PANEL = 0.06  # part of an operator that the slowest may take for a drawn tile: paces are off by more at times
+LEAST_ROWS = 64  # of a tile whose rows are divided: weights are brought into the cache and widened once for all of them
 WORTH_FETCHING = 0.1  # part of a tile's time that fetching its left operand from memory may take
 PANELS_TOGETHER = 4
 """Panels that a tile has at least, if every worker still gets several tiles: a GEMV reads so many side by side, and a
@@ -121,10 +122,14 @@ class Rules:
         elif isinstance(operator, Linear) and not choice.is_even:
             paces = [agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents.of_kinds]
             slowest_s, fastest_s = max(paces), min(paces)
-            part = tile.m / operator.m  # of the rows in a tile
-            least_s = slowest_s * grain * part  # what the slowest draws last
-            tile = TileShape(m=tile.m, n=self._uneven_columns(operator, choice, tile.m, fastest_s * part))
-            assignment = "static_then_shared" if least_s < SHORT_PANEL * choice.seconds else "static"
+            short_s = SHORT_PANEL * choice.seconds
+            rows = tile.m
+            while slowest_s * grain * rows / operator.m > short_s and rows >= 2 * LEAST_ROWS:
+                rows = -(-rows // 2)  # what the slowest draws last should be short
+            is_short = slowest_s * grain * rows / operator.m <= short_s
+            rows = rows if is_short else tile.m
+            tile = TileShape(m=rows, n=self._uneven_columns(operator, choice, rows, fastest_s * rows / operator.m))
+            assignment = "static_then_shared" if is_short else "static"
             shares = tuple(
                 panels / len(agent.workers)
                 for agent, panels in zip(choice.agents, choice.parts, strict=True)

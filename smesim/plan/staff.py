@@ -20,12 +20,13 @@ Teams = Sequence[tuple[Mode, Agents]]
 
 
 class Staff:
-    """`cores` and `units` are the agents of each role; `everybody` is all workers on their cores."""
+    """`cores` and `units` are the agents of each role, `all` those of both; `everybody` is all workers on their cores."""
 
     def __init__(self, chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> None:
         agents = agents_of(chip, workers, numbers)
         self.cores = Agents(agent for agent in agents if agent.role == "cpu")
         self.units = Agents(agent for agent in agents if agent.role == "matrix")
+        self.all = Agents((*self.units, *self.cores))
         self.everybody = on_cores(chip, workers, numbers)
 
     @classmethod

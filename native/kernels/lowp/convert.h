@@ -1,13 +1,15 @@
-/* Packing from f32: a piece of each row is made into words, and the words of the rows are interleaved. Plain
- * loops: the compiler makes vectors of the inner ones. */
+/* Packing from f32: a piece of each row is made into words, and the words of the rows are interleaved as floats are
+ * (../vector/interleave.h). Making words are plain loops: the compiler makes vectors of the inner ones. */
 #ifndef SMESIM_CONVERT_H
 #define SMESIM_CONVERT_H
 
+#include "../vector/interleave.h"
 #include "smesim/layout_lowp.h"
 #include "words.h"
 
 enum {
     SMS_PIECE_WORDS = 64,
+    SMS_PIECE_LINE = 16, /* floats of a cache line */
     SMS_F32_MAGNITUDE = 0x7fffffff,
     SMS_F32_INFINITY = 0x7f800000,
 };
@@ -100,29 +102,60 @@ static float sms_s8_scale(const float *x, int64_t k) {
     return largest < SMS_F32_INFINITY ? value / 127.0f : NAN;
 }
 
+enum { SMS_WORD_ROWS = 16 }; /* rows that are made into words together */
+
+/* `count` words of each of some rows, word i of row r to out[i * stride + r]. */
+SMS_INLINE void sms_interleave_rows(const int rows, const sms_word (*words)[SMS_PIECE_WORDS], int64_t count,
+                                    sms_word *out, const int64_t stride) {
+    vf row[SMS_TALLEST];
+    int64_t i = 0;
+    for (; i + SMS_LANES <= count; i += SMS_LANES) {
+        SMS_UNROLL(16)
+        for (int r = 0; r < rows; r++)
+            row[r] = v_of_bits(w_load(words[r] + i));
+        sms_interleave(rows, row, (float *)(out + i * stride), stride);
+    }
+    for (; i < count; i++)
+        for (int r = 0; r < rows; r++)
+            out[i * stride + r] = words[r][i];
+}
+
+SMS_INLINE void sms_interleave_words(const sms_word (*words)[SMS_PIECE_WORDS], int64_t height, int64_t count,
+                                     sms_word *out) {
+#define SMS_THESE_ROWS(rows, row, stride) sms_interleave_rows(rows, words + (row), count, out + (row), stride)
+    SMS_STRIP_ROWS(height)
+#undef SMS_THESE_ROWS
+}
+
 /* `rows` rows of x, one word of each after another; `stride` words from one group of k to the next. int8 rows are
  * scaled, and their scales go to scale[rows]. */
 SMS_INLINE void sms_pack_words(const enum sms_number number, const float *x, int64_t ldx, int64_t rows,
                                int64_t k, sms_word *out, int64_t stride, float *scale) {
-    enum { ROWS = 16 };
     const int64_t group = w_group(number), piece = SMS_PIECE_WORDS * group;
-    for (int64_t row0 = 0; row0 < rows; row0 += ROWS) {
-        const int64_t count = rows - row0 < ROWS ? rows - row0 : ROWS;
+    for (int64_t row0 = 0; row0 < rows; row0 += SMS_WORD_ROWS) {
+        const int64_t count = rows - row0 < SMS_WORD_ROWS ? rows - row0 : SMS_WORD_ROWS;
         if (number == SMS_S8)
             for (int64_t r = row0; r < row0 + count; r++)
                 scale[r] = sms_s8_scale(x + r * ldx, k);
         for (int64_t k0 = 0; k0 < k; k0 += piece) {
-            const int64_t depth = k - k0 < piece ? k - k0 : piece;
-            sms_word words[ROWS][SMS_PIECE_WORDS];
+            const int64_t depth = k - k0 < piece ? k - k0 : piece, length = sms_ceil_div(depth, group);
+            sms_word words[SMS_WORD_ROWS][SMS_PIECE_WORDS];
             for (int64_t r = 0; r < count; r++) {
                 const float *from = x + (row0 + r) * ldx + k0;
+                /* Many rows at a time, each for a short way, is nothing that the hardware sees coming. */
+                for (int64_t i = 0; i < piece; i += SMS_PIECE_LINE)
+                    __builtin_prefetch(from + piece + i);
                 if (number == SMS_S8)
                     sms_words_s8(from, depth, scale[row0 + r], words[r]);
                 else
                     sms_words_float(number, from, depth, words[r]);
             }
             sms_word *to = out + k0 / group * stride + row0;
-            for (int64_t i = 0; i < sms_ceil_div(depth, group); i++)
+            if (count == stride) {
+                sms_interleave_words((const sms_word(*)[SMS_PIECE_WORDS])words, count, length, to);
+                continue;
+            }
+            for (int64_t i = 0; i < length; i++)
                 for (int64_t r = 0; r < count; r++)
                     to[i * stride + r] = words[r][i];
         }

@@ -55,36 +55,44 @@ struct sms_word_sums {
 #include "blocks.h"
 #endif
 
+/* A vector of words of the lhs as products take it: its parts, to `to` and SMS_PART_WORDS further. */
+SMS_INLINE void sms_prepare_vector(const enum sms_number number, vi words, sms_word *to) {
+    if (w_offset(number))
+        words ^= SMS_OFFSET_BYTES;
+    for (int part = 0; part < w_parts(number); part++)
+        w_store(to + part * SMS_PART_WORDS, w_part(number, words, part));
+}
+
+/* `length` words. */
+SMS_INLINE void sms_prepare_run(const enum sms_number number, const sms_word *from, int64_t length, sms_word *to) {
+    int64_t i = 0;
+    for (; i + SMS_LANES <= length; i += SMS_LANES)
+        sms_prepare_vector(number, w_load(from + i), to + i);
+    for (; i < length; i++) {
+        sms_word lanes[SMS_LANES];
+        vi words = w_set(from[i]);
+        if (w_offset(number))
+            words ^= SMS_OFFSET_BYTES;
+        for (int part = 0; part < w_parts(number); part++) {
+            w_store(lanes, w_part(number, words, part));
+            to[i + part * SMS_PART_WORDS] = lanes[0];
+        }
+    }
+}
+
 /* The lhs as products of words take it: word k of row r of part p at p * SMS_PART_WORDS + k * height + r. */
 SMS_INLINE void sms_prepare_words(const enum sms_number number, const sms_word *a, int64_t stride, int64_t height,
                                   int64_t depth, sms_word *restrict prepared) {
-    /* Rows of a strip that is not higher lie without gaps, and are one long row. Of a higher one what the last vector of
-     * a row has too much are its other rows, and the next row goes over it. */
-    const int64_t runs = stride == height ? 1 : depth, length = stride == height ? depth * height : height;
-    const int64_t vectors = sms_ceil_div(length, SMS_LANES) * SMS_LANES;
-    for (int64_t run = 0; run < runs; run++) {
-        const sms_word *from = a + run * stride;
-        sms_word *to = prepared + run * length;
-        const int64_t end = (runs - 1 - run) * length >= vectors - length ? vectors : length;
-        int64_t i = 0;
-        for (; i + SMS_LANES <= end; i += SMS_LANES) {
-            vi words = w_load(from + i);
-            if (w_offset(number))
-                words ^= SMS_OFFSET_BYTES;
-            for (int part = 0; part < w_parts(number); part++)
-                w_store(to + i + part * SMS_PART_WORDS, w_part(number, words, part));
-        }
-        for (; i < length; i++) {
-            sms_word lanes[SMS_LANES];
-            vi words = w_set(from[i]);
-            if (w_offset(number))
-                words ^= SMS_OFFSET_BYTES;
-            for (int part = 0; part < w_parts(number); part++) {
-                w_store(lanes, w_part(number, words, part));
-                to[i + part * SMS_PART_WORDS] = lanes[0];
-            }
-        }
+    if (stride == height) { /* rows of a strip that is not higher lie without gaps */
+        sms_prepare_run(number, a, depth * height, prepared);
+        return;
     }
+    int64_t k = 0;
+    if (height <= SMS_LANES) /* what a vector has too much is of the strip's other rows, and the next k goes over it */
+        for (; (depth - k) * height >= SMS_LANES && k + 1 < depth; k++)
+            sms_prepare_vector(number, w_load(a + k * stride), prepared + k * height);
+    for (; k < depth; k++)
+        sms_prepare_run(number, a + k * stride, height, prepared + k * height);
 }
 
 SMS_INLINE void sms_sum_words(const enum sms_number number, const int height, const int panels,
