@@ -20,7 +20,7 @@ Teams = Sequence[tuple[Mode, Agents]]
 
 
 class Staff:
-    """`cores` and `units` are the agents of each role, `all` those of both; `everybody` is all workers on their cores."""
+    """`cores` and `units` are the agents of each role, `all` those of both; `everybody` is all workers on cores."""
 
     def __init__(self, chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductFormat) -> None:
         agents = agents_of(chip, workers, numbers)
