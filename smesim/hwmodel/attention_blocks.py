@@ -51,12 +51,33 @@ class BlockShape(NamedTuple):
         return self.group * (rising + (tokens - every) * keys)
 
 
+    @property
+    def seeing_rows(self) -> int:
+        """Rows that see any key of the block."""
+        return self.group * self._tokens_seeing(1)
+
+    @property
+    def cut_rows(self) -> int:
+        """Rows that see some keys of the block and not all."""
+        return self.group * (self._tokens_seeing(1) - self._tokens_seeing(self.key_end - self.key_begin))
+
+    def _tokens_seeing(self, keys: int) -> int:
+        """Tokens that see so many keys of the block, or more."""
+        before = self.past + self.begin - self.key_begin  # token t sees before + t + 1, if there are as many
+        return (self.end - self.begin) - min(max(0, keys - 1 - before), self.end - self.begin)
+
+
 class BlockWork(NamedTuple):
-    """K-steps of the micro-tiles of both products by height, and the pairs that the mask lets through."""
+    """Of both products k-steps of the micro-tiles by height, and micro-tiles; of the softmax the pairs that the mask
+    lets through, the rows that see any key, and those of them that the mask cuts short."""
 
     qk_ksteps: tuple[tuple[int, int], ...]
+    qk_tiles: int
     pv_ksteps: tuple[tuple[int, int], ...]
+    pv_tiles: int
     pairs: int
+    seeing_rows: int
+    cut_rows: int
 
 
 @lru_cache(maxsize=65536)
@@ -69,9 +90,15 @@ def block_work(shape: BlockShape, mr: int, nr: int) -> BlockWork:
     strips = -(-shape.rows // mr)
     qk: dict[int, int] = {}
     pv: dict[int, int] = {}
+    outputs = -(-shape.head_dim // nr)
+    qk_tiles = pv_tiles = 0
     for strip in range(strips):
         begin, end = strip * shape.rows // strips, (strip + 1) * shape.rows // strips
         visible = shape.visible(end - 1)
-        qk[end - begin] = qk.get(end - begin, 0) + shape.head_dim * -(-visible // nr)
-        pv[end - begin] = pv.get(end - begin, 0) + -(-shape.head_dim // nr) * visible
-    return BlockWork(tuple(sorted(qk.items())), tuple(sorted(pv.items())), shape.pairs)
+        scores = -(-visible // nr)
+        qk[end - begin] = qk.get(end - begin, 0) + shape.head_dim * scores
+        pv[end - begin] = pv.get(end - begin, 0) + outputs * visible
+        qk_tiles += scores
+        pv_tiles += outputs if visible else 0
+    products = tuple(sorted(qk.items())), qk_tiles, tuple(sorted(pv.items())), pv_tiles
+    return BlockWork(*products, shape.pairs, shape.seeing_rows, shape.cut_rows)

@@ -112,13 +112,21 @@ class AttentionShape(NamedTuple):
 
 
 class AttentionWork(NamedTuple):
-    """What the loops of the fused kernel do: k-steps of micro-tiles by height, pairs under the softmax, visits of a
-    row to a block of keys, and query rows."""
+    """What the loops of the fused kernel do: k-steps of micro-tiles by height, and micro-tiles; pairs under the
+    softmax, visits of a row to a block of keys of which it sees any, those that the mask cuts short, and query rows."""
 
     ksteps_by_height: tuple[tuple[int, int], ...]
+    tiles: int
     pairs: int
     row_blocks: int
+    cut_rows: int
     rows: int
+
+
+def _key_blocks(keys: int) -> int:
+    """Blocks of keys that rows see which see 1, 2, .. keys of them, all together."""
+    whole, rest = divmod(keys, ATTENTION_KEYS)
+    return ATTENTION_KEYS * whole * (whole + 1) // 2 + rest * (whole + 1)
 
 
 @lru_cache(maxsize=65536)
@@ -126,24 +134,30 @@ def attention_work(shape: AttentionShape, mr: int, nr: int) -> AttentionWork:
     """Count the work of one task, block by block of query rows and strip by strip, as the kernel walks it.
 
     A strip whose last row sees v keys computes ceil(v / nr) panels of scores, head_dim k-steps each, and head_dim / nr
-    panels of output, v k-steps each.
+    panels of output, v k-steps each, in a micro-tile for every block of keys.
     """
-    block_tokens = max(1, ATTENTION_ROWS // shape.group)
+    block_tokens, group = max(1, ATTENTION_ROWS // shape.group), shape.group
     ksteps: dict[int, int] = {}
-    pairs = row_blocks = 0
+    tiles = pairs = row_blocks = cut_rows = 0
+    outputs = -(-shape.head_dim // nr)
     for first in range(shape.begin, shape.end, block_tokens):
-        rows = min(block_tokens, shape.end - first) * shape.group
+        rows = min(block_tokens, shape.end - first) * group
         strips = -(-rows // mr)
         seen_before = shape.past + first
-        tokens = rows // shape.group
-        row_blocks += rows * -(-(seen_before + tokens) // ATTENTION_KEYS)
-        pairs += shape.group * (tokens * seen_before + tokens * (tokens + 1) // 2)
+        tokens = rows // group
+        row_blocks += group * (_key_blocks(seen_before + tokens) - _key_blocks(seen_before))
+        # The last token sees all keys of the last block, and others whole blocks.
+        whole = (seen_before + tokens - 1) // ATTENTION_KEYS - seen_before // ATTENTION_KEYS
+        cut_rows += group * (tokens - 1 - whole)
+        pairs += group * (tokens * seen_before + tokens * (tokens + 1) // 2)
         for strip in range(strips):
             begin, end = strip * rows // strips, (strip + 1) * rows // strips
-            visible = seen_before + (end - 1) // shape.group + 1
-            steps = shape.head_dim * -(-visible // nr) + -(-shape.head_dim // nr) * visible
-            ksteps[end - begin] = ksteps.get(end - begin, 0) + steps
-    return AttentionWork(tuple(sorted(ksteps.items())), pairs, row_blocks, (shape.end - shape.begin) * shape.group)
+            visible = seen_before + (end - 1) // group + 1
+            scores = -(-visible // nr)
+            ksteps[end - begin] = ksteps.get(end - begin, 0) + shape.head_dim * scores + outputs * visible
+            tiles += scores + outputs * -(-visible // ATTENTION_KEYS)
+    query_rows = (shape.end - shape.begin) * group
+    return AttentionWork(tuple(sorted(ksteps.items())), tiles, pairs, row_blocks, cut_rows, query_rows)
 
 
 def router_blocks(rows: int) -> tuple[tuple[int, int], ...]:
@@ -216,6 +230,12 @@ class CoreCosts:
         """One row times `panels` panels: two FLOP a weight."""
         return self.products(dtype).gemv_s(panels, k) / self._rate_factor
 
+    def streamed_s(self, weight_bytes: float, dtype: str = "f32") -> float:
+        """Seconds that a product of several rows takes at least whose weights are in memory."""
+        if "exposed_latency" not in self._effects:
+            return 0.0
+        return self.products(dtype).streamed_s(weight_bytes, self._core.load_bytes_per_s[DRAM].value)
+
     def lone_streams_s(self, panels: int, weight_bytes: float, dtype: str = "f32") -> float:
         """Seconds that a GEMV takes at least whose weights are in memory, as far as it reads them in lone streams."""
         if "exposed_latency" not in self._effects:
@@ -246,26 +266,25 @@ class CoreCosts:
     def attention_s(self, shape: AttentionShape) -> float:
         """Fused attention of one task: both products by their micro-tiles, softmax by the pairs it sees."""
         work = attention_work(shape, self.mr, self.nr)
-        return self._fused_s(work.ksteps_by_height, work.pairs, work.row_blocks, work.rows * shape.head_dim)
+        products_s = self._attention_products_s("attention_f32", work.ksteps_by_height, work.tiles)
+        scores_s = self.scores_s(work.pairs, work.row_blocks, work.cut_rows)
+        return products_s + scores_s + self.query_s(work.rows * shape.head_dim)
 
     def part_s(self, block: BlockShape) -> float:
         """Fused attention to some of the keys."""
         work = block_work(block, self.mr, self.nr)
-        row_blocks = block.rows * -(-(block.key_end - block.key_begin) // ATTENTION_KEYS)
-        return self._fused_s((*work.qk_ksteps, *work.pv_ksteps), work.pairs, row_blocks, block.rows * block.head_dim)
+        key_blocks = -(-(block.key_end - block.key_begin) // ATTENTION_KEYS)
+        tiles = work.qk_tiles + work.pv_tiles * key_blocks
+        products_s = self._attention_products_s("attention_f32", (*work.qk_ksteps, *work.pv_ksteps), tiles)
+        scores_s = self.scores_s(work.pairs, work.seeing_rows * key_blocks, work.cut_rows)
+        return products_s + scores_s + self.query_s(block.rows * block.head_dim)
 
-    def _fused_s(self, ksteps: tuple[tuple[int, int], ...], pairs: int, row_blocks: int, elements: int) -> float:
-        return (
-            self._attention_products_s(ksteps, "attention_f32") / self._rate_factor
-            + self.scores_s(pairs, row_blocks)
-            + self.query_s(elements)
-        )
-
-    def scores_s(self, scores: float, row_blocks: float) -> float:
-        """Mask and online softmax of so many scores, in so many visits of a row to a block of keys."""
-        guess = GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s
-        seconds = scores * self._parameter("attention_f32", "s_per_score", guess)
-        return (seconds + row_blocks * self._parameter("attention_f32", "s_per_row_block", 0.0)) / self._rate_factor
+    def scores_s(self, scores: float, row_blocks: float, cut_rows: float = 0, kernel: str = "attention_f32") -> float:
+        """Mask and online softmax of so many scores, in so many visits of a row to a block of keys, of which the mask
+        cuts some short; a stage by its own coefficients, where it has them."""
+        seconds = scores * self._of_attention(kernel, "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
+        seconds += row_blocks * self._of_attention(kernel, "s_per_row_block", 0.0)
+        return (seconds + cut_rows * self._of_attention(kernel, "s_per_cut_row", 0.0)) / self._rate_factor
 
     def query_s(self, elements: float) -> float:
         """Scaling queries and dividing outputs by the sums of the softmax, so many elements of each."""
@@ -275,40 +294,47 @@ class CoreCosts:
     def qk_s(self, block: BlockShape) -> float:
         """The scores of one block; at the first block of its rows their queries are scaled as well."""
         elements = block.rows * block.head_dim if block.is_first else 0
-        return self._stage_product_s("attention_qk_f32", block_work(block, self.mr, self.nr).qk_ksteps, elements)
+        work = block_work(block, self.mr, self.nr)
+        return self._stage_product_s("attention_qk_f32", work.qk_ksteps, work.qk_tiles, elements)
 
     def softmax_s(self, block: BlockShape) -> float:
         """Mask and exponential of one block's scores, and the running peaks and sums of its rows."""
-        pairs, kernel = block_work(block, self.mr, self.nr).pairs, "attention_softmax_f32"
-        guess = self._parameter("attention_f32", "s_per_score", GUESSED_FLOP_PER_SCORE / self._peak_flop_per_s)
-        seconds = pairs * self._parameter(kernel, "s_per_score", guess)
-        guess = self._parameter("attention_f32", "s_per_row_block", 0.0)
-        return (seconds + block.rows * self._parameter(kernel, "s_per_row_block", guess)) / self._rate_factor
+        work = block_work(block, self.mr, self.nr)
+        return self.scores_s(work.pairs, work.seeing_rows, work.cut_rows, "attention_softmax_f32")
 
     def pv_s(self, block: BlockShape) -> float:
         """Weights times values of one block; behind the last block the rows are normalised and written."""
         elements = block.rows * block.head_dim if block.is_last else 0
-        return self._stage_product_s("attention_pv_f32", block_work(block, self.mr, self.nr).pv_ksteps, elements)
+        work = block_work(block, self.mr, self.nr)
+        return self._stage_product_s("attention_pv_f32", work.pv_ksteps, work.pv_tiles, elements)
 
-    def _stage_product_s(self, kernel: str, ksteps: tuple[tuple[int, int], ...], elements: int) -> float:
+    def _stage_product_s(self, kernel: str, ksteps: tuple[tuple[int, int], ...], tiles: int, elements: int) -> float:
         """A product of attention by its own coefficients, or where it has none by those of fused attention, which
         spends half its time for query elements before the first block and half behind the last."""
         per_element = self._parameter("attention_f32", "s_per_query_element", 4.0 / self._peak_flop_per_s) / 2
-        seconds = self._attention_products_s(ksteps, kernel)
-        return (seconds + elements * self._parameter(kernel, "s_per_query_element", per_element)) / self._rate_factor
+        seconds = elements * self._parameter(kernel, "s_per_query_element", per_element)
+        seconds += self._parameter(kernel, "s_per_task", 0.0)
+        return self._attention_products_s(kernel, ksteps, tiles) + seconds / self._rate_factor
 
-    def _attention_products_s(self, ksteps_by_height: tuple[tuple[int, int], ...], kernel: str) -> float:
+    def _attention_products_s(self, kernel: str, ksteps: tuple[tuple[int, int], ...], tiles: int) -> float:
         efficiency = GUESSED_ATTENTION_EFFICIENCY / GUESSED_GEMM_EFFICIENCY
         slowdown = 1.0 if "kernel_efficiency" not in self._effects else 1.0 / efficiency
-        factor = self._parameter(kernel, "kstep_factor", self._parameter("attention_f32", "kstep_factor", slowdown))
-        return factor * sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps_by_height)
+        factor = self._of_attention(kernel, "kstep_factor", slowdown)
+        seconds = factor * sum(steps * self._kstep_s[min(h, self.mr)] for h, steps in ksteps)
+        per_tile = self._of_attention(kernel, "s_per_tile", 0.0) if "tile_overhead" in self._effects else 0.0
+        return (seconds + tiles * per_tile) / self._rate_factor
 
-    def handed_over_s(self, foreign_bytes: float) -> float:
+    def _of_attention(self, kernel: str, name: str, guess: float) -> float:
+        """A coefficient of a stage, or where it has none that of fused attention."""
+        return self._parameter(kernel, name, self._parameter("attention_f32", name, guess))
+
+    def handed_over_s(self, foreign_bytes: float, kernel: str = "attention_softmax_f32") -> float:
         """Time to fetch what another core wrote for this stage; unless measured, as where rows are added."""
         if "shared_lines" not in self._effects:
             return 0.0
         guess = self._parameter("add_f32", "s_per_shared_byte", 0.0)
-        return foreign_bytes * self._parameter("attention_softmax_f32", "s_per_shared_byte", guess)
+        guess = self._parameter("attention_softmax_f32", "s_per_shared_byte", guess)
+        return foreign_bytes * self._parameter(kernel, "s_per_shared_byte", guess)
 
     def combine_s(self, rows: int, elements: int) -> float:
         """Summing parts of attention with their weights: so many elements are read, multiplied and added."""

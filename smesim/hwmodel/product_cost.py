@@ -1,9 +1,10 @@
 """What products of one number format cost on one core: k-steps of micro-tiles, and weights that stream by.
 
 A GEMM tile of S strips and P panels over K steps is S x P micro-tiles; a micro-tile of height h takes K times the
-k-step of that height plus, for each block of K, the time to load and store its accumulators. The coefficients are those
-of the core's kernel `gemm_<format>`, and `gemv_<format>` for one row. Where they were never fitted, the core's peak
-rate in that format and a guessed efficiency stand for them; a core without such a rate computes at that of f32.
+k-step of that height plus, for each block of K, the time to load and store its accumulators. A kernel that takes
+several panels together takes longer for one that is left over. The coefficients are those of the core's kernel
+`gemm_<format>`, and `gemv_<format>` for one row. Where they were never fitted, the core's peak rate in that format and
+a guessed efficiency stand for them; a core without such a rate computes at that of f32.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class ProductCosts:
         self.nr = int(sizes.get("nr", DEFAULT_NR))
         self._panel_s: dict[tuple[int, int, tuple[int, int], int], float] = {}
         self._kc = int(sizes.get("kc", DEFAULT_KC))
+        self.panels_together = int(self._gemm.get("panels", 1.0))
+        self._lone_panel = self._gemm.get("lone_panel_factor", 1.0) if "edge_tiles" in effects else 1.0
         self.kstep_s = self._ksteps()
         """Time of one k-step of a micro-tile, by height 0..mr."""
 
@@ -89,7 +92,12 @@ class ProductCosts:
             if len(self._panel_s) >= PANELS_KEPT:
                 self._panel_s.clear()
             self._panel_s[key] = self._gemm_panel_s(*key)
-        return self._panel_s[key] * panels
+        return self._panel_s[key] * self.panels_taken(panels)
+
+    def panels_taken(self, panels: int) -> float:
+        """How many panels take as long as these if each has others beside it."""
+        lone = panels % self.panels_together
+        return panels - lone + lone * self._lone_panel
 
     def _gemm_panel_s(self, rows: int, mr: int, strips: tuple[int, int], k: int) -> float:
         blocks = -(-k // self._kc)
@@ -104,6 +112,12 @@ class ProductCosts:
     def gemv_s(self, panels: int, k: int) -> float:
         """One row times `panels` panels: two FLOP a weight."""
         return panels * self.nr * k * self._gemv.get("s_per_element", 2.0 / self._peak_flop_per_s)
+
+    def streamed_s(self, weight_bytes: float, bytes_per_s: float) -> float:
+        """Seconds that the weights of several rows' product take at least on their way from memory, of which a core
+        draws `bytes_per_s`: its micro-kernel reads few panels at a time. 0 if it was never measured what it draws."""
+        share = self._gemm.get("stream_share")
+        return 0.0 if share is None else weight_bytes / (share * bytes_per_s)
 
     def lone_streams_s(self, panels: int, weight_bytes: float, bytes_per_s: float) -> float:
         """Seconds that so many panels take at least on their way from memory, of which several streams side by side

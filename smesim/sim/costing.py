@@ -135,6 +135,7 @@ class Costing:
         compute_s = costs.gemm_s(m, mr, strips, panels, k, numbers.name)
         if weights.level == DRAM:
             compute_s += costs.exposed_s(numbers.gemm, weight_bytes)
+            compute_s = max(compute_s, costs.streamed_s(weight_bytes, numbers.name))
         return TaskCost(compute_s, 0.0, (weights, lhs, Transfer(out_level, self._places.write_factor * out_bytes)))
 
     def _gemv(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:

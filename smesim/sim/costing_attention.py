@@ -17,6 +17,10 @@ from smesim.sim.facts import Facts
 from smesim.sim.places import Places
 
 KERNEL = "attention_f32"
+STAGE_KERNELS = {
+    TaskKind.ATTENTION_QK: "attention_qk_f32", TaskKind.ATTENTION_SOFTMAX: "attention_softmax_f32",
+    TaskKind.ATTENTION_PV: "attention_pv_f32",
+}  # fmt: skip
 STAGED_KINDS = frozenset(
     {
         TaskKind.ATTENTION_QK, TaskKind.ATTENTION_SOFTMAX, TaskKind.ATTENTION_PV, TaskKind.ATTENTION_PART,
@@ -56,7 +60,7 @@ class AttentionCosting:
         score_bytes = float(F32_BYTES * block.rows * (block.key_end - block.key_begin))
         query_bytes = float(F32_BYTES * block.rows * block.head_dim)
         foreign = float(self._foreign[kind][index]) if kind in self._foreign else 0.0
-        foreign_s = costs.handed_over_s(foreign * score_bytes)
+        foreign_s = costs.handed_over_s(foreign * score_bytes, STAGE_KERNELS[kind])
         if kind is TaskKind.ATTENTION_SOFTMAX:
             return TaskCost(costs.softmax_s(block) + foreign_s, 0.0, (Transfer(ring, 2 * score_bytes),))
         is_last = block.end == self._ops[row.op].tokens

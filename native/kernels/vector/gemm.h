@@ -48,7 +48,9 @@ SMS_INLINE void sms_micro(const int height, const int panels, const enum sms_row
         SMS_UNROLL(16)
         for (int j = 0; j < vectors; j++)
             acc[r][j] = v_set(0.0f);
-        __builtin_prefetch(t->c + r * t->ldc, 1);
+        SMS_UNROLL(16)
+        for (int p = 0; p < panels; p++)
+            __builtin_prefetch(t->c + r * t->ldc + p * SMS_NR, 1);
     }
     for (int64_t k = t->depth; k > 0; k--) {
         vf column[SMS_PANELS * V];

@@ -13,10 +13,10 @@ from smesim.exec.blocks import IN_BLOCKS
 from smesim.exec.device import Device
 from smesim.exec.lowp_tables import blocks_beside, lowp_beside
 from smesim.exec.probe import topology
-from smesim.exec.probe.coefficients import Coefficients, FittedKernel, WarmBlocks, WarmNumbers, fit_coefficients
+from smesim.exec.probe.coefficients import Coefficients, WarmBlocks, WarmNumbers, fit_coefficients
 from smesim.exec.probe.drift import REFERENCE_KERNEL
 from smesim.exec.probe.little_models import LittleRun, planned_runs, planned_stages, run_all
-from smesim.exec.probe.lone_streams import lone_stream_share
+from smesim.exec.probe.lone_streams import stream_shares
 from smesim.exec.probe.loops import (
     DRAM_BYTES,
     REPEATS,
@@ -24,6 +24,7 @@ from smesim.exec.probe.loops import (
     peak_flop_per_s,
     read_bandwidth,
 )
+from smesim.exec.probe.task_fits import FittedKernel
 from smesim.exec.probe.timing import Timing
 from smesim.exec.probe.warm import (
     WarmProduct,
@@ -154,8 +155,7 @@ def _warm(device: Device, yardstick: Yardstick, number: Number) -> WarmNumbers:
     kernels = product_kernel(device, number)
     product = WarmProduct.measure(device, yardstick, number)
     gemv = gemv_seconds_per_element(device, number)
-    lone = lone_stream_share(device, number)
-    return WarmNumbers(number, product, gemv, lone, kernels.mr, kernels.nr, kernels.kc)
+    return WarmNumbers(number, product, gemv, stream_shares(device, number), kernels.sizes)
 
 
 def _working_set(cache: topology.CacheFacts, threads: int) -> int:
@@ -243,7 +243,7 @@ def _isa_of(kernel: str, device: Device) -> str:
 
 def _blocks(stamp: _Stamp, device: Device, number: Number) -> KernelModel:
     kernel = product_kernel(device, number)
-    sizes = {"mr": kernel.mr, "nr": kernel.nr, "kc": kernel.kc}
+    sizes = {"mr": kernel.sizes.mr, "nr": kernel.sizes.nr, "kc": kernel.sizes.kc}
     return KernelModel(
         name=f"gemm_{number.name.lower()}",
         isa=kernel.isa,

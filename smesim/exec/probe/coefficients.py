@@ -14,29 +14,25 @@ import numpy as np
 
 from smesim.errors import DeviceError
 from smesim.exec.blocks import IN_BLOCKS
-from smesim.exec.probe.fit import Fit, non_negative_fit
+from smesim.exec.probe.attention_fit import Warm, fit_attention, fit_stages
+from smesim.exec.probe.fit import Fit
 from smesim.exec.probe.little_models import LittleRun
+from smesim.exec.probe.lone_streams import StreamShares
 from smesim.exec.probe.samples import (
-    Floats,
-    Sample,
-    attention_features,
     gemm_features,
     handover_gaps,
     router_features,
     row_features,
     samples_of,
-    stage_features,
     stream_rates,
 )
+from smesim.exec.probe.task_fits import COMPUTE_BOUND_SHARE, FittedKernel, fit_samples, needed
 from smesim.exec.probe.timing import Timing
-from smesim.exec.probe.warm import WarmProduct
+from smesim.exec.probe.warm import BlockSizes, WarmProduct
 from smesim.exec.probe.yardstick import Reference, typical
 from smesim.plan.formats import QUANTIZE_KERNEL
 from smesim.plan.program import Number, TaskKind
-from smesim.plan.reuse import F32_BYTES, ROW_KERNELS
-
-COMPUTE_BOUND_SHARE = 0.5
-"""A task counts as compute-bound when its bytes alone would take less than this share of its time."""
+from smesim.plan.reuse import ROW_KERNELS
 
 QUIET_SHARE = 0.05
 """Runs in which other processes took more of the machine than this are left out where enough others remain."""
@@ -46,28 +42,15 @@ virtual cores on one real one, which slows some kernels by half and others not a
 
 
 @dataclass(frozen=True)
-class FittedKernel:
-    """Coefficients of one kernel by parameter name, as (value, unit), and how well they explain the samples."""
-
-    name: str
-    parameters: dict[str, tuple[float, str]]
-    residual: float
-    samples: int
-    method: str = "non-negative least squares"
-
-
-@dataclass(frozen=True)
 class WarmNumbers:
     """What was measured of one format's products whose operands are in a core's own caches, and the kernels' blocks;
-    and the share that one stream of weights alone draws of what several do from memory."""
+    and what few streams of weights draw of what several do from memory."""
 
     number: Number
     product: WarmProduct
     gemv_element_s: float
-    lone_stream_share: float
-    mr: int
-    nr: int
-    kc: int
+    streams: StreamShares
+    sizes: BlockSizes
 
 
 @dataclass(frozen=True)
@@ -96,14 +79,16 @@ def fit_coefficients(
     last_cache_bytes: float,
 ) -> Coefficients:  # fmt: skip
     """Fit all kernels, as they are while the yardstick takes its median over the runs."""
-    mr, kc = warm_f32.mr, warm_f32.kc
+    mr = warm_f32.sizes.mr
     runs = quiet_runs(runs)
     references = {t: typical([run.reference for run in runs if run.threads == t]) for t in {1, threads}}
     warm = warm_f32.product.at(references[1].product.median)
     one = Timing.of([references[1].memory.median * share for share in stream_rates(runs, 1)])
     many = Timing.of([references[threads].memory.median * share for share in stream_rates(runs, threads)])
     gemm_fit, gemm = _fit_gemm(runs, warm, one.median, warm_f32)
-    factor = _all_threads_factor(runs, gemm_fit, warm, mr, kc, threads, many.median / threads, references[threads])
+    factor = _all_threads_factor(
+        runs, gemm_fit, warm, warm_f32.sizes, threads, many.median / threads, references[threads]
+    )
     in_place = [gemm.parameters[f"s_per_kstep_h{h}"][0] if h else 0.0 for h in range(mr + 1)]
     kernels = [gemm, _gemv(warm_f32)]
     rates = {1: one.median, threads: many.median / threads}
@@ -115,8 +100,8 @@ def fit_coefficients(
         kernels += [_fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads, low.number) for kind in kinds]
     kernels += [kernel for low in blocks.products for kernel in (_warm_gemm(low, references[1]), _gemv(low))]
     kernels.append(_quantizing(runs, blocks.quantize_element_s, last_cache_bytes, threads))
-    kernels.append(_fit_attention(runs, in_place, mr, rates, references[1]))
-    kernels += _fit_stages(runs, in_place, mr, threads, factor.median, references[1])
+    stages = fit_stages(runs, Warm(in_place, mr), threads, factor.median, references[1])
+    kernels += [fit_attention(runs, Warm(in_place, mr), stages, rates, references[1]), *stages]
     ran = {int(kind) for run in runs for kind in np.unique(run.program.tasks["kind"])}
     in_f32 = [kind for kind in ROW_KERNELS if kind in ran and kind is not TaskKind.QUANTIZE]
     kernels += [_fit_rows(runs, kind, ROW_KERNELS[kind], last_cache_bytes, threads) for kind in in_f32]
@@ -161,17 +146,6 @@ def _task_kinds(run: LittleRun) -> set[tuple[int, int]]:
     return {(run.threads, kind) for kind in np.unique(run.program.tasks["kind"]).tolist()}
 
 
-def _needed(samples: list[Sample], what: str) -> list[Sample]:
-    if not samples:
-        raise DeviceError(f"the probe has no usable samples of {what}; run it again when the machine is quieter")
-    return samples
-
-
-def _fit(features: Floats, samples: Sequence[Sample], positive: Sequence[int] = ()) -> Fit:
-    seconds, weights = np.array([s.seconds for s in samples]), np.array([s.weight for s in samples])
-    return non_negative_fit(features, seconds, weights, positive)
-
-
 def _needed_ratios(ratios: list[float]) -> list[float]:
     if not ratios:
         raise DeviceError("the probe has no compute-bound GEMM tasks; run it again when the machine is quieter")
@@ -182,32 +156,40 @@ def _fit_gemm(
     runs: Sequence[LittleRun], warm: WarmProduct, bytes_per_s: float, of: WarmNumbers
 ) -> tuple[Fit, FittedKernel]:
     """How much longer than warm products those of a model take, and what each byte from DRAM adds."""
-    mr, kc = of.mr, of.kc
     samples = samples_of(runs, TaskKind.GEMM, 1, warm.product_flop_per_s, of.number)
-    rows = [(gemm_features(s, warm, mr, kc), s) for s in samples]
+    rows = [(gemm_features(s, warm, of.sizes), s) for s in samples]
     rows = [(f, s) for f, s in rows if f[1] / bytes_per_s < COMPUTE_BOUND_SHARE * s.seconds]
-    _needed([s for _, s in rows], "compute-bound GEMM tasks")
+    needed([s for _, s in rows], "compute-bound GEMM tasks")
     # A disturbed machine may be explained best by bytes alone; but products that take no time would be no cost model.
-    fit = _fit(np.array([f for f, _ in rows]), [s for _, s in rows], positive=[0])
+    fit = fit_samples(np.array([f for f, _ in rows]), [s for _, s in rows], positive=[0])
     stretch, per_byte = fit.coefficients
-    parameters = {f"s_per_kstep_h{h}": (stretch * warm.kstep_s[h], "s") for h in range(1, mr + 1)}
+    parameters = {f"s_per_kstep_h{h}": (stretch * warm.kstep_s[h], "s") for h in range(1, of.sizes.mr + 1)}
     parameters |= {"s_per_tile": (stretch * warm.tile_s, "s"), "s_per_streamed_byte": (per_byte, "s/B")}
-    parameters |= {"mr": (float(mr), "1"), "nr": (float(of.nr), "1"), "kc": (float(kc), "1")}
+    parameters |= _sizes(of, warm)
     return fit, FittedKernel(f"gemm_{of.number.name.lower()}", parameters, fit.residual, fit.samples)
 
 
 def _warm_gemm(of: WarmNumbers, steady: Reference) -> FittedKernel:
     """Products as they are with operands in a core's own caches: what those of a model add to that is not fitted."""
     warm = of.product.at(steady.product.median)
-    parameters = {f"s_per_kstep_h{h}": (warm.kstep_s[h], "s") for h in range(1, of.mr + 1)} | {
-        "s_per_tile": (warm.tile_s, "s"), "mr": (float(of.mr), "1"), "nr": (float(of.nr), "1"),
-        "kc": (float(of.kc), "1"),
-    }  # fmt: skip
+    parameters = {f"s_per_kstep_h{h}": (warm.kstep_s[h], "s") for h in range(1, of.sizes.mr + 1)}
+    parameters |= {"s_per_tile": (warm.tile_s, "s")} | _sizes(of, warm)
     return FittedKernel(f"gemm_{of.number.name.lower()}", parameters, 0.0, 0)
 
 
+def _sizes(of: WarmNumbers, warm: WarmProduct) -> dict[str, tuple[float, str]]:
+    """A kernel's constants, what it draws from memory, and where it takes several panels together, what one of them
+    costs by itself."""
+    sizes = of.sizes
+    parameters = {"mr": (float(sizes.mr), "1"), "nr": (float(sizes.nr), "1"), "kc": (float(sizes.kc), "1")}
+    parameters |= {"stream_share": (of.streams.product, "1")}
+    if sizes.panels > 1:
+        parameters |= {"panels": (float(sizes.panels), "1"), "lone_panel_factor": (warm.lone_panel, "1")}
+    return parameters
+
+
 def _gemv(of: WarmNumbers) -> FittedKernel:
-    parameters = {"s_per_element": (of.gemv_element_s, "s/element"), "lone_stream_share": (of.lone_stream_share, "1")}
+    parameters = {"s_per_element": (of.gemv_element_s, "s/element"), "lone_stream_share": (of.streams.lone, "1")}
     return FittedKernel(f"gemv_{of.number.name.lower()}", parameters, 0.0, 0)
 
 
@@ -225,7 +207,8 @@ def _fit_gemv(
             drift = run.reference.memory.median / references[threads].memory.median
             for sample in samples_of([run], TaskKind.GEMV, threads, number=of.number):
                 panels, k = int(sample.row["end1"]) - int(sample.row["begin1"]), int(sample.op["k"])
-                compute_s, n_bytes = panels * of.nr * k * of.gemv_element_s, panels * of.nr * k * of.number.n_bytes
+                weights = panels * of.sizes.nr * k
+                compute_s, n_bytes = weights * of.gemv_element_s, weights * of.number.n_bytes
                 waiting.append((sample.seconds - n_bytes / (rate * drift)) / compute_s)
     share = float(np.clip(np.median(waiting), 0.0, 1.0))
     kernel = _gemv(of)
@@ -242,7 +225,7 @@ def _quantizing(
 
 
 def _all_threads_factor(
-    runs: Sequence[LittleRun], fit: Fit, warm: WarmProduct, mr: int, kc: int, threads: int, bytes_per_s: float,
+    runs: Sequence[LittleRun], fit: Fit, warm: WarmProduct, sizes: BlockSizes, threads: int, bytes_per_s: float,
     steady: Reference,
 ) -> Timing:  # fmt: skip
     """What a core's rate is multiplied by when all work: predicted with one thread over measured with all.
@@ -256,7 +239,7 @@ def _all_threads_factor(
     for run in runs:
         predicted_s, chosen = 0.0, []
         for sample in samples_of([run], TaskKind.GEMM, threads):
-            features = gemm_features(sample, warm, mr, kc)
+            features = gemm_features(sample, warm, sizes)
             if features[1] / bytes_per_s < COMPUTE_BOUND_SHARE * sample.seconds:
                 predicted_s += float(np.dot(features, fit.coefficients))
                 chosen.append(sample.task)
@@ -268,85 +251,11 @@ def _all_threads_factor(
     return Timing.of(_needed_ratios(ratios))
 
 
-def _fit_attention(
-    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, bytes_per_s: dict[int, float], steady: Reference
-) -> FittedKernel:
-    """The loops' coefficients where memory does not matter; then how much of the arithmetic waits where it does.
-
-    `bytes_per_s`: what one thread draws from DRAM, by how many are at it.
-    """
-    rows = [
-        (attention_features(s, kstep_s, mr), s) for s in samples_of(runs, TaskKind.ATTENTION, 1, steady.product.median)
-    ]
-    near = [(f, s) for f, s in rows if f[-1] / bytes_per_s[1] < COMPUTE_BOUND_SHARE / 2 * s.seconds]
-    _needed([s for _, s in near], "compute-bound attention tasks")
-    fit = _fit(np.array([f[:-1] for f, _ in near]), [s for _, s in near])
-    waiting = [0.0]
-    for threads, rate in bytes_per_s.items():
-        for sample in samples_of(runs, TaskKind.ATTENTION, threads):
-            features = attention_features(sample, kstep_s, mr)
-            transfer_s, compute_s = features[-1] / rate, float(np.dot(features[:-1], fit.coefficients))
-            if transfer_s > compute_s:  # then the task lasts as long as its transfer and what does not overlap with it
-                waiting.append((sample.seconds - transfer_s) / compute_s)
-    factor, score, block, element = fit.coefficients
-    return FittedKernel(
-        "attention_f32",
-        {
-            "kstep_factor": (factor, "1"),
-            "s_per_score": (score, "s"),
-            "s_per_row_block": (block, "s"),
-            "s_per_query_element": (element, "s/element"),
-            "serial_share": (float(np.clip(np.median(waiting), 0.0, 1.0)), "1"),
-        },
-        fit.residual,
-        fit.samples,
-    )
-
-
-_STAGES = {
-    TaskKind.ATTENTION_QK: ("attention_qk_f32", (("kstep_factor", "1"), ("s_per_query_element", "s/element"))),
-    TaskKind.ATTENTION_SOFTMAX: ("attention_softmax_f32", (("s_per_score", "s"), ("s_per_row_block", "s"))),
-    TaskKind.ATTENTION_PV: ("attention_pv_f32", (("kstep_factor", "1"), ("s_per_query_element", "s/element"))),
-}
-
-
-def _fit_stages(
-    runs: Sequence[LittleRun], kstep_s: list[float], mr: int, threads: int, factor: float, steady: Reference
-) -> list[FittedKernel]:
-    """Each stage by itself: fused, products and softmax grow together, and a fit could not tell them apart.
-
-    What a softmax takes longer than that where others wrote its scores is the cost of a shared byte.
-    """
-    kernels = []
-    for kind, (name, wanted) in _STAGES.items():
-        samples = _needed(samples_of(runs, kind, 1, steady.product.median), f"{kind.name} tasks")
-        fit = _fit(np.array([stage_features(s, kstep_s, mr) for s in samples]), samples)
-        pairs = zip(wanted, fit.coefficients, strict=True)
-        parameters = {parameter: (value, unit) for (parameter, unit), value in pairs}
-        if kind is TaskKind.ATTENTION_SOFTMAX:
-            parameters["s_per_shared_byte"] = (_shared_score_s(runs, fit, kstep_s, mr, threads, factor), "s/B")
-        kernels.append(FittedKernel(name, parameters, fit.residual, fit.samples))
-    return kernels
-
-
-def _shared_score_s(
-    runs: Sequence[LittleRun], fit: Fit, kstep_s: list[float], mr: int, threads: int, factor: float
-) -> float:
-    if threads == 1:
-        return 0.0
-    longer = []
-    for sample in samples_of(runs, TaskKind.ATTENTION_SOFTMAX, threads):
-        pairs, rows = stage_features(sample, kstep_s, mr)
-        own_s = float(np.dot((pairs, rows), fit.coefficients)) / factor
-        longer.append((sample.seconds - own_s) / (F32_BYTES * pairs * (threads - 1) / threads))
-    return max(0.0, float(np.median(longer)))
-
-
 def _fit_router(
     runs: Sequence[LittleRun], gemm: FittedKernel, gemv_element_s: float, pack_element_s: float, steady: Reference
 ) -> FittedKernel:
     """What is left of a router's tasks when the products in them are taken off: the choice among the scores."""
-    samples = _needed(samples_of(runs, TaskKind.ROUTER, 1, steady.product.median), "ROUTER tasks")
+    samples = needed(samples_of(runs, TaskKind.ROUTER, 1, steady.product.median), "ROUTER tasks")
     of_gemm = {name: value for name, (value, _) in gemm.parameters.items()}
     features = np.array([router_features(s, of_gemm, gemv_element_s, pack_element_s) for s in samples])
     seconds = np.array([s.seconds for s in samples])
@@ -364,9 +273,9 @@ def _fit_rows(
     format."""
     name = f"{name.rpartition('_')[0]}_{number.name.lower()}"
     samples = [s for count in {1, threads} for s in samples_of(runs, kind, count, number=number)]
-    samples = _needed(samples, f"{kind.name} tasks")
+    samples = needed(samples, f"{kind.name} tasks")
     features = np.array([row_features(s, last_cache_bytes) for s in samples])
-    fit = _fit(features, samples)
+    fit = fit_samples(features, samples)
     per_task, per_element, per_row, per_first, per_byte, per_shared = fit.coefficients
     parameters = {
         "s_per_task": (per_task, "s"),

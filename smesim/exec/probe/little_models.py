@@ -70,8 +70,8 @@ ROW_MAJOR_RUNS = ("prefill:3", "prefill:22", "prefill:66", "prefill:140", "prefi
 """In these, norms and activations write row major and products pack their operands; in the others they write packed."""
 
 # Attention in stages, so that each can be timed: short, and with blocks of few keys and of many.
-STAGED_RUNS = ((WIDE, "prefill:130", 48), (NARROW, "prefill:100,past=150", 192))
-STAGED_QUERY_BLOCK = 32
+STAGED_RUNS = ((WIDE, "prefill:130", 48), (WIDE, "prefill:250", 112), (NARROW, "prefill:100,past=150", 192))
+STAGED_QUERY_BLOCK = 40
 
 
 LOW_PRECISION_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)

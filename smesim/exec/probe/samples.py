@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from smesim.exec.probe.little_models import LittleRun
-from smesim.exec.probe.warm import WarmProduct
+from smesim.exec.probe.warm import BlockSizes, WarmProduct
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
-from smesim.hwmodel.cost import AttentionShape, attention_work, router_blocks, strip_heights
+from smesim.hwmodel.cost import AttentionShape, router_blocks, strip_heights
 from smesim.plan.program import BufferRole, Number, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
 
@@ -69,20 +69,21 @@ def samples_of(
     return found
 
 
-def gemm_features(sample: Sample, warm: WarmProduct, mr: int, kc: int) -> tuple[float, float]:
+def gemm_features(sample: Sample, warm: WarmProduct, blocks: BlockSizes) -> tuple[float, float]:
     """(seconds of warm k-steps and micro-tiles, weight bytes new to the caches)."""
     row, op = sample.row, sample.op
     panels, k = int(row["end1"]) - int(row["begin1"]), int(op["k"])
-    heights = strip_heights(int(op["m"]), mr, int(row["begin0"]), int(row["end0"]))
-    steps_s = panels * k * sum(count * warm.kstep_s[height] for height, count in heights)
-    tiles = panels * (int(row["end0"]) - int(row["begin0"])) * -(-k // kc)
+    taken = panels + panels % blocks.panels * (warm.lone_panel - 1)
+    heights = strip_heights(int(op["m"]), blocks.mr, int(row["begin0"]), int(row["end0"]))
+    steps_s = taken * k * sum(count * warm.kstep_s[height] for height, count in heights)
+    tiles = taken * (int(row["end0"]) - int(row["begin0"])) * -(-k // blocks.kc)
     weight_bytes = float(Number(int(op["rhs_dtype"])).n_bytes * panels * 16 * k)
     return steps_s + tiles * warm.tile_s, weight_bytes if row["begin0"] == 0 else 0.0
 
 
-def attention_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float, float, float, float]:
-    """(k-step seconds by the warm rates, pairs, row visits to key blocks, query elements, bytes of old keys and values
-    that are new to the caches)."""
+def attention_task(sample: Sample) -> tuple[AttentionShape, int, float]:
+    """The shape of a task of fused attention, of how many KV heads it is, and its bytes of old keys and values that are
+    new to the caches."""
     row, op = sample.row, sample.op
     shape = AttentionShape(
         int(row["begin0"]),
@@ -91,32 +92,25 @@ def attention_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tup
         int(op["heads"]) // int(op["kv_heads"]),
         int(op["head_dim"]),
     )
-    work = attention_work(shape, mr, 16)
     units = (int(row["end1"]) - int(row["begin1"])) * (int(row["end2"]) - int(row["begin2"]))
-    steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in work.ksteps_by_height)
-    return (
-        units * steps_s,
-        float(units * work.pairs),
-        float(units * work.row_blocks),
-        float(units * work.rows * shape.head_dim),
-        8.0 * units * shape.head_dim * shape.past if shape.end == int(op["tokens"]) else 0.0,
-    )
+    return shape, units, 8.0 * units * shape.head_dim * shape.past if shape.end == int(op["tokens"]) else 0.0
 
 
-def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float]:
+def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float, float, float]:
     """What a stage of attention did of one block, by the coefficients of its kind: (k-step seconds by the warm rates,
-    query elements) of a product, (pairs, rows) of a softmax."""
+    micro-tiles, query elements, 1) of a product, (pairs, rows that see any key, rows cut short, 0) of a softmax."""
     row, op = sample.row, sample.op
     begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
     group = int(op["heads"]) // int(op["kv_heads"])
     block = BlockShape(begin, end, int(op["past"]), group, int(op["head_dim"]), key_begin, key_end)
     work = block_work(block, mr, 16)
     if row["kind"] == TaskKind.ATTENTION_SOFTMAX:
-        return float(work.pairs), float(block.rows)
+        return float(work.pairs), float(work.seeing_rows), float(work.cut_rows), 0.0
     is_qk = row["kind"] == TaskKind.ATTENTION_QK
     steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in (work.qk_ksteps if is_qk else work.pv_ksteps))
     at_an_end = block.is_first if is_qk else block.is_last
-    return steps_s, float(block.rows * block.head_dim) if at_an_end else 0.0
+    elements = float(block.rows * block.head_dim) if at_an_end else 0.0
+    return steps_s, float(work.qk_tiles if is_qk else work.pv_tiles), elements, 1.0
 
 
 def router_features(
