@@ -272,12 +272,14 @@ class CoreCosts:
 
     def part_s(self, block: BlockShape) -> float:
         """Fused attention to some of the keys."""
-        work = block_work(block, self.mr, self.nr)
-        key_blocks = -(-(block.key_end - block.key_begin) // ATTENTION_KEYS)
-        tiles = work.qk_tiles + work.pv_tiles * key_blocks
-        products_s = self._attention_products_s("attention_f32", (*work.qk_ksteps, *work.pv_ksteps), tiles)
-        scores_s = self.scores_s(work.pairs, work.seeing_rows * key_blocks, work.cut_rows)
-        return products_s + scores_s + self.query_s(block.rows * block.head_dim)
+        seconds = self.query_s(block.rows * block.head_dim)
+        for begin in range(block.key_begin, block.key_end, ATTENTION_KEYS):
+            end = min(begin + ATTENTION_KEYS, block.key_end)
+            work = block_work(block._replace(key_begin=begin, key_end=end), self.mr, self.nr)
+            ksteps, tiles = (*work.qk_ksteps, *work.pv_ksteps), work.qk_tiles + work.pv_tiles
+            seconds += self._attention_products_s("attention_f32", ksteps, tiles)
+            seconds += self.scores_s(work.pairs, work.seeing_rows, work.cut_rows)
+        return seconds
 
     def scores_s(self, scores: float, row_blocks: float, cut_rows: float = 0, kernel: str = "attention_f32") -> float:
         """Mask and online softmax of so many scores, in so many visits of a row to a block of keys, of which the mask

@@ -151,6 +151,11 @@ def _share_bounds(shares: tuple[float, ...], total: int) -> list[int]:
     return bounds
 
 
+LAST_DRAWN, LAST_PARTS, LAST_ROWS = 2, 4, 32
+"""The last ranges that workers of different speed draw, so many each, are divided by rows into at most so many parts of
+so many: one panel may be long for the slowest."""
+
+
 def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
     numbers = format_of_kernel(entry.kernel)
     if entry.kernel == numbers.gemv:
@@ -173,27 +178,15 @@ def _linear(operator: Linear, entry: OperatorPlan) -> list[Tile]:
             for columns in ranges(panels, panel_step)
         ]
     # Columns outside: the tiles that share a weight panel follow one another, so that it is still in a cache.
-    row_ranges, kind = [*ranges(strips, strip_step)], TaskKind.GEMM
-    column_ranges = _column_ranges(operator, entry)
-    last_rows = [*ranges(strips, _last_strips(strip_step, mr))] if entry.shares else row_ranges
-    whole = len(column_ranges) - LAST_DRAWN * len(entry.workers)
+    row_ranges, columns = [*ranges(strips, strip_step)], _column_ranges(operator, entry)
+    least = max(-(-LAST_ROWS // mr), -(-strip_step // LAST_PARTS))
+    last_rows = [*ranges(strips, min(strip_step, least))] if entry.shares else row_ranges
+    whole = len(columns) - LAST_DRAWN * len(entry.workers)
     return [
-        Tile(kind, (first, last, begin, end, 0, 0), 0, 0, who)
-        for i, (begin, end, who) in enumerate(column_ranges)
+        Tile(TaskKind.GEMM, (first, last, begin, end, 0, 0), 0, 0, who)
+        for i, (begin, end, who) in enumerate(columns)
         for first, last in (row_ranges if who is not None or i < whole else last_rows)
     ]
-
-
-LAST_DRAWN = 2
-"""Ranges of columns for each worker, of those that workers of different speed draw last, whose rows are divided too: a
-range of one panel may still be long for the slowest."""
-ROWS_OF_THE_LAST, PARTS_OF_THE_LAST = 32, 4
-"""How: into so many parts at most, of so many rows at least."""
-
-
-def _last_strips(step: int, mr: int) -> int:
-    """Strips of the tiles that are drawn last, where others have `step`."""
-    return min(step, max(-(-ROWS_OF_THE_LAST // mr), -(-step // PARTS_OF_THE_LAST)))
 
 
 def _grouped_linear(operator: GroupedLinear, entry: OperatorPlan) -> list[Tile]:

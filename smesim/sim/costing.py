@@ -171,7 +171,8 @@ class Costing:
             Transfer(query, query_bytes),
             Transfer(out, self._places.write_factor * query_bytes),
         )
-        serial_s = compute_s * costs.serial_share("attention_f32") if old == DRAM and past else 0.0
+        waits = past and self._places.is_far(cluster, old)
+        serial_s = compute_s * costs.serial_share("attention_f32") if waits else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
     def _by_rows(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:

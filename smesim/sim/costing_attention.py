@@ -8,7 +8,6 @@ from its cache.
 from __future__ import annotations
 
 from smesim.hwmodel.attention_blocks import BlockShape
-from smesim.hwmodel.chip import DRAM
 from smesim.hwmodel.cost import CoreCosts, TaskCost, Transfer
 from smesim.hwmodel.unit_cost import UnitCosts
 from smesim.plan.program import TaskKind, TaskRow
@@ -84,7 +83,7 @@ class AttentionCosting:
             moved = _moved([*transfers, Transfer(unit.nearest, again)])
             return TaskCost(work.unit_s, work.core_s, moved, on_unit=True)
         compute_s = costs.qk_s(block) if is_qk else costs.pv_s(block)
-        serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
+        serial_s = compute_s * costs.serial_share(KERNEL) if old_keys and self._places.is_far(cluster, old) else 0.0
         return TaskCost(compute_s - serial_s + foreign_s, serial_s, _moved(transfers))
 
     def _part(self, row: TaskRow, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -101,7 +100,7 @@ class AttentionCosting:
             Transfer(self._places.slot_level(cluster, index, "input0"), gathered),
             Transfer(self._places.slot_level(cluster, index, "handover"), gathered),
         ]
-        serial_s = compute_s * costs.serial_share(KERNEL) if old == DRAM and old_keys else 0.0
+        serial_s = compute_s * costs.serial_share(KERNEL) if old_keys and self._places.is_far(cluster, old) else 0.0
         return TaskCost(compute_s - serial_s, serial_s, _moved(transfers))
 
     def _combine(self, row: TaskRow, cluster: str, costs: CoreCosts) -> TaskCost:

@@ -22,6 +22,7 @@ class Places:
     def __init__(self, chip: Chip, facts: Facts, effects: Collection[str]) -> None:
         self._facts = facts
         self._levels = kept_with(chip, "cache sizes", lambda: _sizes(chip))
+        self._own = kept_with(chip, "own caches", lambda: _own(chip))
         self._found: dict[tuple[str, int, str], str] = {}
         self.write_factor = 2.0 if "write_allocate" in effects else 1.0
 
@@ -31,6 +32,10 @@ class Places:
             if footprint_bytes <= size_bytes:
                 return level
         return DRAM
+
+    def is_far(self, cluster: str, level: str) -> bool:
+        """Whether a level is none of a core's own caches: what comes from there is partly waited for."""
+        return level not in self._own[cluster]
 
     def slot_level(self, cluster: str, op: int, slot: str) -> str:
         """Where the operator finds (or puts) one of its buffers."""
@@ -52,5 +57,17 @@ def _sizes(chip: Chip) -> dict[str, list[tuple[str, float]]]:
             for level in chip.levels(instance.cluster.name)
             if level != DRAM
         ]
+        for instance in chip.instances
+    }
+
+
+def _own(chip: Chip) -> dict[str, frozenset[str]]:
+    """The caches of each cluster that a core has for itself."""
+    return {
+        instance.name: frozenset(
+            level
+            for level in chip.levels(instance.cluster.name)
+            if level != DRAM and chip.cache(level, instance.cluster.name).scope == "core"
+        )
         for instance in chip.instances
     }

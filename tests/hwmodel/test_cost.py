@@ -72,21 +72,29 @@ def test_strip_heights_count_every_row_once(rows: int, mr: int, data: st.DataObj
 def test_attention_work_against_walking_every_row(tokens: int, past: int, group: int, head_dim: int) -> None:
     work = attention_work(AttentionShape(0, tokens, past, group, head_dim), MR, NR)
     block = max(1, ATTENTION_ROWS // group)
-    pairs = visits = steps = 0
+    pairs = visits = cut = steps = tiles = 0
     for first in range(0, tokens, block):
         held = min(block, tokens - first)
         rows = [past + first + r // group + 1 for r in range(held * group)]
         pairs += sum(rows)
-        visits += len(rows) * -(-(past + first + held) // ATTENTION_KEYS)
+        for key in range(0, rows[-1], ATTENTION_KEYS):
+            keys = min(ATTENTION_KEYS, rows[-1] - key)
+            visits += sum(seen > key for seen in rows)
+            cut += sum(0 < seen - key < keys for seen in rows)
         strips = -(-len(rows) // MR)
         for s in range(strips):
             seen = rows[(s + 1) * len(rows) // strips - 1]
             steps += head_dim * -(-seen // NR) + -(-head_dim // NR) * seen
-    assert (work.pairs, work.row_blocks, work.rows) == (pairs, visits, tokens * group)
+            tiles += -(-seen // NR) + -(-head_dim // NR) * -(-seen // ATTENTION_KEYS)
+    assert (work.pairs, work.row_blocks, work.cut_rows) == (pairs, visits, cut)
+    assert (work.tiles, work.rows) == (tiles, tokens * group)
     assert sum(n for _, n in work.ksteps_by_height) == steps
 
 
-ATTENTION = {"kstep_factor": 1.1, "s_per_score": 3e-10, "s_per_row_block": 4e-8, "s_per_query_element": 2e-9}
+ATTENTION = {
+    "kstep_factor": 1.1, "s_per_tile": 1e-8, "s_per_score": 3e-10, "s_per_row_block": 4e-8, "s_per_cut_row": 2e-8,
+    "s_per_query_element": 2e-9,
+}  # fmt: skip
 
 
 def with_attention(cluster: Cluster) -> Cluster:
@@ -124,7 +132,9 @@ def test_a_block_that_cuts_the_diagonal_costs_less_than_one_below_it(cluster: Cl
     costs = CoreCosts(with_attention(cluster), COST_EFFECTS)
     below, across = (BlockShape(64, 128, 0, 1, 64, key, key + 64) for key in (0, 64))
     inner = {"qk": costs.qk_s(below) - 64 * 64 * 1e-9, "pv": costs.pv_s(below)}  # the first block scales the queries
-    assert costs.softmax_s(across) - 64 * 4e-8 == pytest.approx((costs.softmax_s(below) - 64 * 4e-8) * 65 / 128)
+    # All but the last of its rows see a part of it.
+    of_pairs = costs.softmax_s(across) - 64 * 4e-8 - 63 * 2e-8
+    assert of_pairs == pytest.approx((costs.softmax_s(below) - 64 * 4e-8) * 65 / 128)
     assert 0.5 * inner["qk"] < costs.qk_s(across) < inner["qk"]
     assert 0.5 * inner["pv"] < costs.pv_s(across) - 64 * 64 * 1e-9 < inner["pv"]  # and the last writes the output
 

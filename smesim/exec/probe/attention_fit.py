@@ -14,10 +14,9 @@ import numpy as np
 
 from smesim.exec.probe.fit import Fit
 from smesim.exec.probe.little_models import LittleRun
-from smesim.exec.probe.samples import Sample, attention_task, samples_of, stage_features
+from smesim.exec.probe.samples import Sample, attention_task, pairs_of, samples_of, stage_features
 from smesim.exec.probe.task_fits import COMPUTE_BOUND_SHARE, FittedKernel, fit_samples, needed
 from smesim.exec.probe.yardstick import Reference
-from smesim.hwmodel.attention_blocks import BlockShape
 from smesim.hwmodel.cost import attention_work
 from smesim.plan.program import TaskKind
 from smesim.plan.reuse import F32_BYTES
@@ -68,14 +67,8 @@ def _shared_score_s(
     for sample in samples_of(runs, kind, threads):
         features = stage_features(sample, *warm)[: len(fit.coefficients)]
         own_s = float(np.dot(features, fit.coefficients)) / factor
-        longer.append((sample.seconds - own_s) / (F32_BYTES * _pairs(sample) * (threads - 1) / threads))
+        longer.append((sample.seconds - own_s) / (F32_BYTES * pairs_of(sample) * (threads - 1) / threads))
     return max(0.0, float(np.median(longer)))
-
-
-def _pairs(sample: Sample) -> int:
-    row, op = sample.row, sample.op
-    begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
-    return BlockShape(begin, end, int(op["past"]), int(op["heads"]) // int(op["kv_heads"]), 1, key_begin, key_end).pairs
 
 
 def fit_attention(

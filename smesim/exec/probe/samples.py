@@ -96,17 +96,26 @@ def attention_task(sample: Sample) -> tuple[AttentionShape, int, float]:
     return shape, units, 8.0 * units * shape.head_dim * shape.past if shape.end == int(op["tokens"]) else 0.0
 
 
-def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float, float, float]:
-    """What a stage of attention did of one block, by the coefficients of its kind: (k-step seconds by the warm rates,
-    micro-tiles, query elements, 1) of a product, (pairs, rows that see any key, rows cut short, 0) of a softmax."""
+def _stage_block(sample: Sample) -> BlockShape:
     row, op = sample.row, sample.op
     begin, end, key_begin, key_end = (int(row[name]) for name in ("begin0", "end0", "begin1", "end1"))
     group = int(op["heads"]) // int(op["kv_heads"])
-    block = BlockShape(begin, end, int(op["past"]), group, int(op["head_dim"]), key_begin, key_end)
+    return BlockShape(begin, end, int(op["past"]), group, int(op["head_dim"]), key_begin, key_end)
+
+
+def pairs_of(sample: Sample) -> int:
+    """The scores of a stage's block that the mask lets through."""
+    return _stage_block(sample).pairs
+
+
+def stage_features(sample: Sample, kstep_s: Sequence[float], mr: int) -> tuple[float, float, float, float]:
+    """What a stage of attention did of one block, by the coefficients of its kind: (k-step seconds by the warm rates,
+    micro-tiles, query elements, 1) of a product, (pairs, rows that see any key, rows cut short, 0) of a softmax."""
+    kind, block = sample.row["kind"], _stage_block(sample)
     work = block_work(block, mr, 16)
-    if row["kind"] == TaskKind.ATTENTION_SOFTMAX:
+    if kind == TaskKind.ATTENTION_SOFTMAX:
         return float(work.pairs), float(work.seeing_rows), float(work.cut_rows), 0.0
-    is_qk = row["kind"] == TaskKind.ATTENTION_QK
+    is_qk = kind == TaskKind.ATTENTION_QK
     steps_s = sum(steps * kstep_s[min(height, mr)] for height, steps in (work.qk_ksteps if is_qk else work.pv_ksteps))
     at_an_end = block.is_first if is_qk else block.is_last
     elements = float(block.rows * block.head_dim) if at_an_end else 0.0
