@@ -82,9 +82,17 @@ class Agent:
         return 1 / self.columns_s(64, 2 * NR, 4, 1024)
 
     def granule(self, rows: int) -> int:
-        """Panels that cost no more together than one: what a unit's tiles in flight cover side by side."""
-        unit = self.product_unit
-        return 1 if unit is None else max(1, unit.columns_together(rows, self.numbers.name) // NR)
+        """Panels that are best given together: those that a kernel takes at once, or what a unit's tiles in flight
+        cover side by side, which cost no more than one."""
+        unit, numbers = self.product_unit, self.numbers.name
+        if unit is not None:
+            return max(1, unit.columns_together(rows, numbers) // NR)
+        return 1 if rows == 1 else self.core.products(numbers).panels_together
+
+    def panel_s(self, rows: int, mr: int, k: int) -> float:
+        """All rows of a packed left operand times one of many panels."""
+        granule = self.granule(rows)
+        return self.columns_s(rows, mr, granule, k) / granule
 
     def columns_s(self, rows: int, mr: int, panels: int, k: int) -> float:
         """All rows of a packed left operand times some panels of weights; one row is a matrix times a vector."""

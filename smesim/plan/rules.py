@@ -120,7 +120,7 @@ class Rules:
         if choice.row_parts > 1:
             assignment = "static"
         elif isinstance(operator, Linear) and not choice.is_even:
-            paces = [agent.columns_s(operator.m, team.mr, 1, operator.k) for agent in choice.agents.of_kinds]
+            paces = [agent.panel_s(operator.m, team.mr, operator.k) for agent in choice.agents.of_kinds]
             slowest_s, fastest_s = max(paces), min(paces)
             short_s = SHORT_PANEL * choice.seconds
             rows = tile.m

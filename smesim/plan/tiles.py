@@ -90,13 +90,15 @@ def _even_ranges(begin: int, end: int, step: int, matrix: int, owner: int | None
 
 
 def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: OperatorPlan) -> list[Owned]:
-    """The same, and towards the end ever smaller ones: a worker's share of half of what is left.
+    """The same, and towards the end ever smaller ones: the slowest worker's share of half of what is left.
 
     Whoever draws the last tile keeps the others waiting for at most a small one (guided self-scheduling,
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
     found: list[Owned] = []
     shares, grain = 2 * len(entry.workers), entry.grain
+    if slowest := min((share for share in entry.shares if share > 0), default=0.0):
+        shares = max(shares, round(2 * sum(entry.shares) / slowest))
     stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
         size = (end - begin) // shares
@@ -151,7 +153,7 @@ def _share_bounds(shares: tuple[float, ...], total: int) -> list[int]:
     return bounds
 
 
-LAST_DRAWN, LAST_PARTS, LAST_ROWS = 2, 4, 32
+LAST_DRAWN, LAST_PARTS, LAST_ROWS = 2, 8, 24
 """The last ranges that workers of different speed draw, so many each, are divided by rows into at most so many parts of
 so many: one panel may be long for the slowest."""
 

@@ -76,6 +76,8 @@ STAGED_QUERY_BLOCK = 40
 
 LOW_PRECISION_RUNS = ((WIDE, ("prefill:22", "prefill:92", "prefill:190", "decode:300")),)
 """With weights in another format than f32: only products and what packs for them differ."""
+MORE_LOW_PRECISION_RUNS = ((WIDE, ("prefill:380",)),)
+"""Of many rows, so that a fit can tell what a k-step costs from what fetching the weights does."""
 
 
 class PlannedRun(NamedTuple):
@@ -102,7 +104,8 @@ def planned_runs(quick: bool, threads: int, formats: Sequence[DType] = (DType.F3
     """Every run: each with all threads and with one; in a quick probe of experts only with one, and the longest prompts
     only with all."""
     groups = [(DType.F32, *group) for group in (QUICK_RUNS if quick else (*QUICK_RUNS, *MORE_RUNS))]
-    groups += [(weights, *group) for weights in formats if weights is not DType.F32 for group in LOW_PRECISION_RUNS]
+    low_precision = LOW_PRECISION_RUNS if quick else (*LOW_PRECISION_RUNS, *MORE_LOW_PRECISION_RUNS)
+    groups += [(weights, *group) for weights in formats if weights is not DType.F32 for group in low_precision]
     counts = (1,) if threads == 1 else (threads, 1)
     return [
         PlannedRun(model, phase, count, weights)

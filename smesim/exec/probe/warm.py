@@ -21,7 +21,8 @@ from smesim.exec.probe.yardstick import Yardstick
 from smesim.plan.program import Number
 from smesim.workload.dtypes import BLOCK_ELEMENTS
 
-DEPTHS = (64, 512)
+SHALLOW, DEEP = 64, 512
+"""Depths, the larger one no more than a block of the kernel's: each block loads and stores the accumulators."""
 PANELS = 4
 """With the larger depth, 131 kB of weights and as much of the left operand."""
 STRIPS = 8
@@ -74,31 +75,32 @@ class WarmProduct:
         repeats = FEW_REPEATS if number.lhs is Number.Q8 else REPEATS
         kernels = product_kernel(device, number)
         mr = kernels.sizes.mr
-        shapes = [(height, k, PANELS) for height in range(1, mr + 1) for k in DEPTHS]
-        shapes += [(mr, k, 1) for k in DEPTHS]
+        depths = (SHALLOW, min(DEEP, kernels.sizes.kc))
+        shapes = [(height, k, PANELS) for height in range(1, mr + 1) for k in depths]
+        shapes += [(mr, k, 1) for k in depths]
         loops = [_product(device, *shape, number) for shape in shapes]
         product_s: list[float] = []
         calls = [loop.run for loop in loops] + [loops[0].run_empty, lambda: product_s.append(yardstick.product_s())]
         *seconds, empty_s, _ = seconds_in_turn(calls, repeats).min(axis=0).tolist()
         for_nothing_s = empty_s / loops[0].passes
         each_s = [(s / loop.passes - for_nothing_s) / loop.amount for s, loop in zip(seconds, loops, strict=True)]
-        a_tile_s = np.array(each_s).reshape(mr + 1, len(DEPTHS))
-        *each_s, alone_s = _ksteps(a_tile_s).tolist()
+        a_tile_s = np.array(each_s).reshape(mr + 1, len(depths))
+        *each_s, alone_s = _ksteps(a_tile_s, depths).tolist()
         # A lower micro-tile does not take longer than a higher one; where it seems to, its operands lay badly.
         kstep_s = np.minimum.accumulate(each_s[::-1])[::-1].tolist()
         lone_panel = max(1.0, alone_s / kstep_s[-1]) if kernels.sizes.panels > 1 else 1.0
-        tile_s = float(np.maximum(np.median(a_tile_s[:-1, 0] - DEPTHS[0] * np.array(kstep_s)), 0.0))
+        tile_s = float(np.maximum(np.median(a_tile_s[:-1, 0] - SHALLOW * np.array(kstep_s)), 0.0))
         return cls((0.0, *kstep_s), tile_s, yardstick.product_flop / min(product_s), lone_panel)
 
 
-def _ksteps(a_tile_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Seconds of a k-step by the height of the micro-tile, from those of whole ones, a column for each of `DEPTHS`.
+def _ksteps(a_tile_s: npt.NDArray[np.float64], depths: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Seconds of a k-step by the height of the micro-tile, from those of whole ones, a column for each of two `depths`.
 
     A shallow product that took no less than a deep one was disturbed; then the steps are given all of the deep one's
     time.
     """
     longer_s = a_tile_s[:, 1] - a_tile_s[:, 0]
-    return np.asarray(np.where(longer_s > 0, longer_s / (DEPTHS[1] - DEPTHS[0]), a_tile_s[:, 1] / DEPTHS[1]))
+    return np.asarray(np.where(longer_s > 0, longer_s / (depths[1] - depths[0]), a_tile_s[:, 1] / depths[1]))
 
 
 @dataclass(frozen=True)
