@@ -260,3 +260,30 @@ def test_panels_that_cannot_be_read_side_by_side_wait_for_a_lone_stream(cluster:
         assert known.lone_streams_s(panels, panels * 1e6) == pytest.approx(at_least_s)
         assert costs.lone_streams_s(panels, panels * 1e6) == 0.0  # never measured
     assert CoreCosts(cluster.model_copy(update={"core": core}), ()).lone_streams_s(1, 1e6) == 0.0
+
+
+def test_a_panel_by_itself_takes_longer_where_kernels_take_two(cluster: Cluster) -> None:
+    (gemm,) = (kernel for kernel in cluster.core.kernels if kernel.name == "gemm_f32")
+    of_pairs = {"panels": quantity(2, "1"), "lone_panel_factor": quantity(1.25, "1")}
+    core = cluster.core.model_copy(
+        update={"kernels": (gemm.model_copy(update={"parameters": gemm.parameters | of_pairs}),)}
+    )
+    in_pairs = cluster.model_copy(update={"core": core})
+    costs, known = CoreCosts(cluster, COST_EFFECTS), CoreCosts(in_pairs, COST_EFFECTS)
+    one_s = costs.gemm_s(MR, MR, (0, 1), 1, 300)
+    for panels, as_many in ((1, 1.25), (2, 2.0), (5, 5.25)):
+        assert known.gemm_s(MR, MR, (0, 1), panels, 300) == pytest.approx(as_many * one_s)
+        assert costs.gemm_s(MR, MR, (0, 1), panels, 300) == pytest.approx(panels * one_s)
+    without = CoreCosts(in_pairs, COST_EFFECTS.keys() - {"edge_tiles"})
+    assert without.gemm_s(MR, MR, (0, 1), 1, 300) == pytest.approx(one_s)
+
+
+def test_products_of_several_rows_draw_what_their_kernel_was_seen_to_draw(cluster: Cluster) -> None:
+    (gemm,) = (kernel for kernel in cluster.core.kernels if kernel.name == "gemm_f32")
+    drawn = gemm.model_copy(update={"parameters": gemm.parameters | {"stream_share": quantity(0.8, "1")}})
+    core = cluster.core.model_copy(update={"kernels": (drawn,)})
+    known = cluster.model_copy(update={"core": core})
+    bytes_per_s = cluster.core.load_bytes_per_s["DRAM"].value
+    assert CoreCosts(known, COST_EFFECTS).streamed_s(1e6) == pytest.approx(1e6 / 0.8 / bytes_per_s)
+    assert CoreCosts(known, ()).streamed_s(1e6) == 0.0
+    assert CoreCosts(cluster, COST_EFFECTS).streamed_s(1e6) == 0.0  # never measured

@@ -222,6 +222,10 @@ def test_left_operands_are_packed_by_whoever_is_predicted_to_do_it_faster() -> N
     slow = Chip.model_validate_json(json.dumps(data))
     drivers = tuple(i for i, worker in enumerate(plan.workers) if worker.role == "matrix")
     assert entry_of(roofline(LARGE, slow, layout_reuse="shared_packs"), "o_proj").packers == drivers
+    for cluster in data["clusters"]:
+        cluster["core"]["flop_per_s"]["f32"]["value"] *= 1000 / 4  # then an equal part takes either about as long
+    alike = roofline(LARGE, Chip.model_validate_json(json.dumps(data)), layout_reuse="shared_packs")
+    assert sorted(entry_of(alike, "o_proj").packers) == list(range(len(alike.workers)))
 
 
 def append_s(chip: Chip, plan: Plan) -> float:

@@ -257,3 +257,37 @@ def test_tiles_of_one_panel_take_as_much_longer_as_a_lone_stream_is_slower() -> 
         tasks = SimExecutor(chip).run(lower(changed, graph), changed).tasks
         gemv_s[panels] = (tasks["end_s"] - tasks["start_s"]).sum()
     assert gemv_s[1] == pytest.approx(2 * gemv_s[4], rel=1e-3)
+
+
+@pytest.mark.parametrize(("context", "level", "waits"), [(16, "L2", False), (1000, "L3", True), (9000, "DRAM", True)])
+def test_old_keys_and_values_are_waited_for_unless_they_are_in_a_cores_own_cache(
+    context: int, level: str, waits: bool
+) -> None:
+    chip = two_core_chip(cores=1)
+    graph = build_graph(catalog.load("llama-3.2-1b"), Phase.decode(context), layers=1).alone("attention")
+    graph = dataclasses.replace(graph, elsewhere_bytes=0.0)  # asked again and again
+    program = lower(cpu_only(graph, chip), graph)
+    costing = Costing.of(chip, program, ALL_EFFECTS)
+    (task, *_) = np.flatnonzero(program.tasks["kind"] == TaskKind.ATTENTION)
+    cost = costing.cost(int(task), 0)
+    assert cost.transfers[0].level == level
+    assert (cost.serial_s > 0) == waits
+
+
+def test_products_of_few_rows_take_as_much_longer_as_their_kernel_draws_less() -> None:
+    described = two_core_chip(cores=1)
+    graph = build_graph(catalog.load("llama-3.2-1b"), Phase.prefill(2), layers=1).alone("gate_proj")
+    cluster = described.clusters[0]
+    gemm = cluster.core.kernels[0]
+    one = next(iter(gemm.parameters.values()))
+    seconds = {}
+    for share in (1.0, 0.25):
+        drawn = gemm.parameters | {"stream_share": one.model_copy(update={"value": share, "unit": "1"})}
+        kernels = (gemm.model_copy(update={"parameters": drawn}), *cluster.core.kernels[1:])
+        core = cluster.core.model_copy(update={"kernels": kernels})
+        chip = described.model_copy(update={"clusters": (cluster.model_copy(update={"core": core}),)})
+        plan = cpu_only(graph, chip)
+        tasks = SimExecutor(chip).run(lower(plan, graph), plan).tasks
+        products = tasks[tasks["kind"] == "gemm"]
+        seconds[share] = (products["end_s"] - products["start_s"]).sum()
+    assert seconds[0.25] > 2 * seconds[1.0]
