@@ -96,13 +96,12 @@ def _guided_ranges(begin: int, end: int, step: int, matrix: int, entry: Operator
     Polychronopoulos and Kuck, IEEE Transactions on Computers, 1987).
     """
     found: list[Owned] = []
-    shares, grain = 2 * len(entry.workers), entry.grain
-    if slowest := min((share for share in entry.shares if share > 0), default=0.0):
-        shares = max(shares, round(2 * sum(entry.shares) / slowest))
+    workers, grain = len(entry.workers), entry.grain
+    slowest = min((share for share in entry.shares if share > 0), default=0.0) / (sum(entry.shares) or 1.0)
     stop = min(end, (begin // matrix + 1) * matrix)
     while begin < end:
-        size = (end - begin) // shares
-        size = min(size, step)
+        size = min((end - begin) // (2 * workers), step)
+        size = min(size, int((end - begin) * slowest / 2)) if slowest else size
         upto = begin + (size - size % grain or grain)
         if upto >= stop:
             upto, stop = stop, min(end, stop + matrix)
