@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from smesim.plan.cut import drawn_in_turn_s
 
-
 TASKS_S = st.sampled_from([1e-6, 2e-6, 3.5e-6, 7e-6])
 
 
