@@ -314,7 +314,7 @@ class Choices:
         team = agents.at(places)
         if len(team) < len(agents) and len(team.kinds) == 1:  # fewer draw, so each of them draws more
             granule, step_s, step_bytes = steps[team[0].kind]
-            rate = streaming_rates(self._network, team, wanted)[0]
+            rate = min(streaming_rates(self._network, team, wanted))
             seconds = ceil(max(taken) / granule) * max(step_s, step_bytes / rate)
         return team, [taken[place] for place in places], seconds, bound
 

@@ -1,7 +1,8 @@
 """The planner that leaves nothing out: `oracle` simulates every way to run an operator that it knows, each by itself.
 
 The space of an operator is small: its modes, tiles of several widths, who is given what and who draws, divisions
-between units and cores in steps of a twentieth, columns or rows; for attention blocks, depths and parts of the past.
+between units and cores in steps of a twentieth, columns or rows; for experts parts of their columns, for attention
+blocks, depths and parts of the past.
 What it finds is as good as can be found operator by operator, which says how much the quick planners lose; it takes
 seconds where `roofline` takes microseconds.
 """

@@ -1,7 +1,7 @@
 """Classes of tasks: those of one class cost the same on the same worker, so one of them is asked for what it costs.
 
 Of most ranges of a task only the length counts; how much is done at a begin of its own depends on where that is.
-Those of an operator by itself are found in C, by the same tables (`native/sim/classes.c`).
+Those of an operator by itself are found in C, by the same tables (`native/sim/classes.c`), every expert by itself.
 """
 
 from __future__ import annotations
