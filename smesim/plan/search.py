@@ -40,7 +40,7 @@ FEW_WORKERS = 8
 WORTHWHILE = 1e-3
 """Part of the whole time that a change must save to be taken."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-SHIFTS = (0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
+SHIFTS = (0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0)
 PIPELINES = {"depth": (1, 2, 3, 4), "query_block": (32, 64, 128), "key_block": (64, 128, 256, 512)}
 
 
