@@ -53,6 +53,7 @@ class Agent:
     path: Path
     cap_bytes_per_s: float
     numbers: ProductFormat
+    cache_bytes: float
     operand_bytes_per_s: float = float("inf")
 
     @cached_property
@@ -292,8 +293,15 @@ def _core_agent(
     route = network.route(network.agent(worker.core), DRAM)
     kind = chip.instance_of(worker.core).cluster.name
     return Agent(
-        f"core{worker.core}", kind, worker.role, (index,), core, None, 1.0, route.links, route.cap_bytes_per_s, numbers
-    )
+        f"core{worker.core}", kind, worker.role, (index,), core, None, 1.0, route.links, route.cap_bytes_per_s, numbers,
+        _largest_cache_bytes(chip, kind),
+    )  # fmt: skip
+
+
+def _largest_cache_bytes(chip: Chip, cluster: str) -> float:
+    """Of those of a cluster, as described; 0 where it has none."""
+    caches = (chip.cache(level, cluster) for level in chip.levels(cluster) if level != DRAM)
+    return max((cache.size_bytes.value for cache in caches), default=0.0)
 
 
 def _costs_of_cores(chip: Chip, workers: tuple[WorkerPlan, ...]) -> list[CoreCosts]:
@@ -333,6 +341,7 @@ def _agents_of(chip: Chip, workers: tuple[WorkerPlan, ...], numbers: ProductForm
                 path=route.links,
                 cap_bytes_per_s=route.cap_bytes_per_s * len(who),
                 numbers=numbers,
+                cache_bytes=_largest_cache_bytes(chip, instance.cluster.cluster.name),
             )
         )
     found = _with_ports(found, network, chip, list(drivers))

@@ -21,6 +21,7 @@ from smesim.plan.agents import (
     streaming_rates,
 )
 from smesim.plan.appending import Appending
+from smesim.plan.cut import Cut, Ground, experts_by_columns, fetched_rows_bytes, rows_and_columns
 from smesim.plan.drawn import drawn, drawn_alike
 from smesim.plan.formats import cache_number, weights_format
 from smesim.plan.pipeline import fitted
@@ -40,8 +41,11 @@ LEAST_PART = 64
 """Keys that a part of the past has at least."""
 WORTH_DIVIDING = 0.05
 """Part of the time that dividing the past, or rows as well as columns, must be predicted to save."""
-MOST_WAVES = 8
-"""Blocks for each agent up to which a product is cut finer by rows."""
+WORTH_FIXING = 0.02
+"""Part of the time that equal blocks of experts must be predicted to save against drawing tiles, by which whoever was
+disturbed is helped out."""
+TILES_PER_WORKER = 8
+"""Tiles that every worker should get where they are drawn."""
 PIPELINE: dict[str, Any] = {"depth": 4, "query_block": 128, "key_block": 512}
 """Blocks of attention in stages: large enough for a unit's tiles, small enough that several are in flight."""
 
@@ -50,8 +54,8 @@ class Choice(NamedTuple):
     """One way to run an operator: who takes part, `parts` of the work for each (panels, or shares), and seconds.
 
     With a `pipeline` matrix units multiply while cores do the softmax; without, each does whole tasks. The past of
-    attention to one token may be divided into `past_split` parts, a product into `row_parts` blocks of rows as well,
-    each of `width` panels, fused attention to a prompt into tasks of `query_block` tokens.
+    attention to one token may be divided into `past_split` parts, fused attention to a prompt into tasks of
+    `query_block` tokens. A product may be `cut` into blocks.
     """
 
     mode: Mode
@@ -61,9 +65,13 @@ class Choice(NamedTuple):
     bound: str
     pipeline: PipelinePlan | None = None
     past_split: int = 1
-    row_parts: int = 1
-    width: int = 0
+    cut: Cut | None = None
     query_block: int = 0
+
+    @classmethod
+    def of_cut(cls, mode: Mode, agents: Agents, cut: Cut) -> Choice:
+        """For agents that are alike."""
+        return cls(mode, agents, (1.0,) * len(agents), cut.seconds, cut.bound, cut=cut)
 
     @property
     def is_even(self) -> bool:
@@ -130,23 +138,22 @@ class Choices:
             case Linear():
                 in_rows = self._rows_and_columns(mode, agents, operator)
                 agents, parts, seconds, bound = self._columns(agents, operator)
-                if in_rows is not None and in_rows.seconds < seconds * (1 - WORTH_DIVIDING):
+                if in_rows is not None and in_rows.seconds < (seconds + self._ending_s(agents)) * (1 - WORTH_DIVIDING):
                     return in_rows
             case Attention():
                 blocks = self._query_blocks(agents, operator)
                 found = [self._prompt(mode, agents, operator, tokens) for tokens in blocks]
                 return min(found, key=lambda choice: choice.seconds)
             case GroupedLinear():
-                mr, experts = strip_height(agents), experts_with_rows(operator)
-                alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
-                steps = -(-operator.n // (NR * max(agent.granule(operator.m) for agent in agents.of_kinds)))
-                team = drawn(alone, agents.counts, experts * steps)
-                agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
+                return self._experts(mode, agents, operator)
             case _:
                 raise TypeError(f"{operator.kind} has no choices")
-        if len(agents.workers) > 1:
-            seconds += self._chip.sync.barrier_s.value
-        return Choice(mode, agents, tuple(parts), seconds + self._chip.sync.dispatch_s.value, bound)
+        return Choice(mode, agents, tuple(parts), seconds + self._ending_s(agents), bound)
+
+    def _ending_s(self, agents: Agents) -> float:
+        """Seconds to hand something out, and to wait for all of them."""
+        sync = self._chip.sync
+        return sync.dispatch_s.value + (sync.barrier_s.value if len(agents.workers) > 1 else 0.0)
 
     def _query_blocks(self, agents: Agents, operator: Attention) -> list[int]:
         """Tokens that a task of fused attention may have: smaller blocks are for agents that would have no task, or one
@@ -166,9 +173,7 @@ class Choices:
         longest = 1.0 if operator.tokens <= tokens else seen / (seen - operator.tokens / 2)
         team = drawn(alone, agents.counts, tasks, longest)
         agents, parts, seconds, bound = self._drawing(operator, agents, alone, team)
-        sync = self._chip.sync
-        seconds += sync.dispatch_s.value + (sync.barrier_s.value if len(agents.workers) > 1 else 0.0)
-        return Choice(mode, agents, tuple(parts), seconds, bound, query_block=tokens)
+        return Choice(mode, agents, tuple(parts), seconds + self._ending_s(agents), bound, query_block=tokens)
 
     def _alone_s(self, agents: Agents, seconds: Callable[[Agent], float], form: int = 0) -> dict[str, float]:
         """Seconds of an agent of each kind for the operator in hand, fastest first, worked out once for all teams;
@@ -244,36 +249,42 @@ class Choices:
         return Choice("cooperative", self._in_stages, parts, seconds, "compute", pipeline)
 
     def _rows_and_columns(self, mode: Mode, agents: Agents, operator: Linear) -> Choice | None:
-        """A product cut by rows as well, where there are more agents than parts of its columns: blocks of rows times
-        steps of columns, as many for each as for the others. None of one row, or for agents that are not alike.
-
-        The blocks of the first rows bring the weights in, each as fast as one agent draws from memory; those below them
-        find them in a cache. So a step may be narrower than what a unit has in its tiles anyway.
-        """
+        """A product cut by rows as well, where there are more agents than parts of its columns. None of one row, or for
+        agents that are not alike."""
         if operator.m == 1 or len(agents) == 1 or len(agents.kinds) > 1:
             return None
-        one, mr, sync = agents[0], strip_height(agents), self._chip.sync
-        granule, panels, strips = one.granule(operator.m), -(-operator.n // NR), -(-operator.m // mr)
-        streamed_bytes_s = streamed_bytes_per_s(self._network, agents)
-        best: Choice | None = None
-        for width in _halves(granule):
-            steps = -(-panels // width)
-            rate = min(one.cap_bytes_per_s, streamed_bytes_s / min(steps, len(agents)))
-            fetch_s = float(self._numbers.rhs_bytes(width * NR, operator.k)) / rate
-            most = min(strips, -(-MOST_WAVES * len(agents) // steps))
-            for row_parts in sorted({-(-strips // -(-strips // parts)) for parts in range(2, most + 1)}):
-                block_rows = min(operator.m, -(-strips // row_parts) * mr)
-                waves = -(-row_parts * steps // len(agents))
-                block_s = one.columns_s(block_rows, mr, width, operator.k)
-                first = -(-waves // row_parts)  # of each one's blocks: those of a step follow one another
-                seconds = first * max(block_s, fetch_s) + (waves - first) * block_s
-                seconds += waves * sync.dispatch_s.value + sync.barrier_s.value
-                if best is None or seconds < best.seconds:
-                    parts = (1.0,) * len(agents)
-                    bound = "bandwidth" if first * fetch_s > waves * block_s else "compute"
-                    best = Choice(mode, agents, parts, seconds, bound, row_parts=row_parts, width=width)
-        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / streamed_bytes_s
-        return None if best is None or best.seconds < streamed_s else best
+        ground = self._ground(agents)
+        cut = rows_and_columns(operator, ground)
+        streamed_s = self._graph.read_bytes(operator, Role.WEIGHT) / ground.streamed_bytes_per_s
+        return None if cut is None or cut.seconds < streamed_s else Choice.of_cut(mode, agents, cut)
+
+    def _experts(self, mode: Mode, agents: Agents, operator: GroupedLinear) -> Choice:
+        """A product of experts: tiles of some columns are drawn, or where agents are alike and that saves something
+        everybody has equal blocks."""
+        mr, experts = strip_height(agents), experts_with_rows(operator)
+        alone = self._alone_s(agents, lambda agent: agent.experts_s(operator, mr), mr)
+        steps = -(-operator.n // (NR * max(agent.granule(operator.m) for agent in agents.of_kinds)))
+        tasks = experts * steps
+        # Every tile fetches its expert's rows anew. It has the columns that `rules.py` gives it.
+        tiles = max(experts, min(tasks, TILES_PER_WORKER * len(agents.workers)))
+        again_bytes = tiles * fetched_rows_bytes(operator, agents, self._numbers)
+        team = drawn(alone, agents.counts, tasks)
+        taken, parts, seconds, bound = self._drawing(operator, agents, alone, team, again_bytes)
+        # All wait for whoever draws one more than others; of tiles of several steps only the last are as short as that.
+        each = tasks / len(taken)
+        seconds *= (ceil(each) if tiles == tasks else each + 1) / each
+        seconds += self._ending_s(taken)
+        choice = Choice(mode, taken, tuple(parts), seconds, bound)
+        if len(taken.kinds) == 1:
+            cut = experts_by_columns(operator, self._ground(taken))
+            if cut.seconds < seconds * (1 - WORTH_FIXING):
+                return Choice.of_cut(mode, taken, cut)
+        return choice
+
+    def _ground(self, agents: Agents) -> Ground:
+        """What blocks of a product are weighed on, for agents that are alike."""
+        streamed = streamed_bytes_per_s(self._network, agents)
+        return Ground(agents, strip_height(agents), streamed, self._numbers, self._chip.sync)
 
     def _columns(self, agents: Agents, operator: Linear) -> tuple[Agents, list[float], float, str]:
         """Columns for each, so that all end together: at its own pace, or at its part of the memory's bandwidth."""
@@ -300,31 +311,32 @@ class Choices:
             computing = max(computing, ceil(most / steps[kind][0]) * steps[kind][1])
         bound = "compute" if computing >= 0.99 * seconds else "bandwidth"
         places = [place for place, part in enumerate(taken) if part]
-        return agents.at(places), [taken[place] for place in places], seconds, bound
+        team = agents.at(places)
+        if len(team) < len(agents) and len(team.kinds) == 1:  # fewer draw, so each of them draws more
+            granule, step_s, step_bytes = steps[team[0].kind]
+            rate = min(streaming_rates(self._network, team, wanted))
+            seconds = ceil(max(taken) / granule) * max(step_s, step_bytes / rate)
+        return team, [taken[place] for place in places], seconds, bound
 
     def _drawing(
-        self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: tuple[dict[str, int], float]
-    ) -> tuple[Agents, list[float], float, str]:
+        self, operator: Operator, agents: Agents, alone_s: dict[str, float], team: tuple[dict[str, int], float],
+        again_bytes: float = 0.0,
+    ) -> tuple[Agents, list[float], float, str]:  # fmt: skip
         """Those that draw, the first so many of each kind, and their speeds; `team` says as well when they have
-        computed."""
+        computed. `again_bytes` come from memory besides what is read once."""
         numbers, seconds = team
         places = merged([agents.kinds[kind][:count] for kind, count in numbers.items()])
         chosen = agents.at(places)
-        transfer_s = self._streamed_s(operator, chosen)
+        transfer_s = self._streamed_s(operator, chosen, again_bytes)
         bound = "compute" if seconds >= transfer_s else "bandwidth"
         return chosen, [1 / alone_s[agent.kind] for agent in chosen], max(seconds, transfer_s), bound
 
-    def _streamed_s(self, operator: Operator, agents: Agents) -> float:
-        """Seconds in which agents read all weights, keys and values of an operator from memory."""
+    def _streamed_s(self, operator: Operator, agents: Agents, again_bytes: float) -> float:
+        """Seconds in which agents read all weights, keys and values of an operator from memory, and so much more."""
         if operator.name not in self._streamed_bytes:
             streamed = self._graph.read_bytes(operator, Role.WEIGHT) + self._graph.read_bytes(operator, Role.KV)
             self._streamed_bytes[operator.name] = streamed
-        return self._streamed_bytes[operator.name] / streamed_bytes_per_s(self._network, agents)
-
-
-def _halves(number: int) -> list[int]:
-    """A number, half of it, and so on down to 1."""
-    return [] if number == 0 else [number, *_halves(number // 2)]
+        return (self._streamed_bytes[operator.name] + again_bytes) / streamed_bytes_per_s(self._network, agents)
 
 
 def query_block(operator: Attention, agents: Agents) -> int:

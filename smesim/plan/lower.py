@@ -41,6 +41,7 @@ from smesim.plan.program import (
     TaskKind,
 )
 from smesim.plan.schema import Division, OperatorPlan, Plan, Role, check_plan
+from smesim.plan.shapes import operator_facts
 from smesim.plan.sketch import Sketch
 from smesim.plan.tiles import (
     ROUTE_TILE,
@@ -48,7 +49,6 @@ from smesim.plan.tiles import (
     Hands,
     Tile,
     hands_of,
-    operator_facts,
     operator_tiles,
     pack_tiles,
     packing_hands,

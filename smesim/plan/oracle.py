@@ -1,7 +1,8 @@
 """The planner that leaves nothing out: `oracle` simulates every way to run an operator that it knows, each by itself.
 
 The space of an operator is small: its modes, tiles of several widths, who is given what and who draws, divisions
-between units and cores in steps of a twentieth, columns or rows; for attention blocks, depths and parts of the past.
+between units and cores in steps of a twentieth, columns or rows; for experts parts of their columns, for attention
+blocks, depths and parts of the past.
 What it finds is as good as can be found operator by operator, which says how much the quick planners lose; it takes
 seconds where `roofline` takes microseconds.
 """
@@ -15,18 +16,19 @@ from smesim.errors import PlanError
 from smesim.hwmodel.chip import Chip
 from smesim.plan.planners import Planning
 from smesim.plan.rules import PANELS_TOGETHER
-from smesim.plan.schema import Mode, OperatorPlan, Plan, TileShape
+from smesim.plan.schema import Assignment, Mode, OperatorPlan, Plan, TileShape
 from smesim.plan.search import variations
 from smesim.plan.teams import both_workers
 from smesim.plan.tiles import NR
 from smesim.workload.graph import OperatorGraph
-from smesim.workload.operators import Attention, Linear
+from smesim.workload.operators import Attention, GroupedLinear, Linear
 
 SimulateAlone = Callable[[Plan, OperatorGraph], float]
 """Seconds of a plan for a graph that is part of the plan's model."""
 
 WIDTHS = (0.5, 1.0, 2.0)
 ROW_PARTS = (1, 2, 3, 4, 6, 8)
+COLUMN_PARTS = (1, 2, 3, 4, 6, 8, 12)
 DIVISIONS = 20
 """Steps in which a product is divided between those who drive units and the cores."""
 QUERY_BLOCKS, KEY_BLOCKS, DEPTHS = (32, 64, 128), (64, 128, 256, 512), (1, 2, 4)
@@ -82,6 +84,8 @@ def _beyond(planning: Planning, start: OperatorPlan) -> Iterator[OperatorPlan]:
                 for depth in DEPTHS:
                     blocks = {"query_block": query_block, "key_block": key_block, "depth": depth}
                     yield start.model_copy(update={"pipeline": start.pipeline.model_copy(update=blocks)})
+    if isinstance(operator, GroupedLinear):
+        yield from _of_experts(operator, start)
     if isinstance(operator, Linear):
         panels = -(-operator.n // NR)
         # One row is multiplied with several panels side by side: fewer would wait for memory one after the other.
@@ -98,6 +102,16 @@ def _beyond(planning: Planning, start: OperatorPlan) -> Iterator[OperatorPlan]:
             for shares in divisions:
                 for assignment in ("static", "static_then_shared"):
                     yield start.model_copy(update={"tile": tile, "assignment": assignment, "shares": shares})
+
+
+def _of_experts(operator: GroupedLinear, start: OperatorPlan) -> Iterator[OperatorPlan]:
+    """Experts' columns in so many parts, fixed, drawn, or both."""
+    steps = -(-operator.n // (NR * start.grain))
+    kinds: tuple[Assignment, ...] = ("static", "shared", "static_then_shared")
+    for parts in COLUMN_PARTS:
+        tile = TileShape(m=start.tile.m, n=NR * min(-(-operator.n // NR), start.grain * -(-steps // parts)))
+        for assignment in kinds if len(start.workers) > 1 else ():
+            yield start.model_copy(update={"tile": tile, "assignment": assignment})
 
 
 def _divisions(planning: Planning, entry: OperatorPlan) -> Iterator[tuple[float, ...]]:

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from smesim.hwmodel.chip import Chip
 from smesim.hwmodel.cost import DEFAULT_KC
-from smesim.plan.choices import Choice, query_block
+from smesim.plan.choices import TILES_PER_WORKER, Choice, query_block
 from smesim.plan.estimate import Estimate, estimate
 from smesim.plan.formats import QUANTIZE_KERNEL, QUANTIZED_ROWS, ProductFormat, operator_format
 from smesim.plan.layout import ROW_MAJOR
@@ -38,7 +38,6 @@ from smesim.workload.operators import (
 
 TARGET_TASK_S = 300e-6
 TARGET_STREAM_S = 100e-6  # a tile that only streams weights loses nothing by being short, and leaves a short tail
-TILES_PER_WORKER = 8
 SHARED_FROM_S = 100e-6  # below this an operator is too short for a disturbed core to matter
 SHORT_PANEL = 0.06  # part of an operator that the slowest may take for a drawn tile: paces are off by more at times
 LEAST_ROWS = 64  # of a tile whose rows are divided: weights are brought into the cache and widened once for all of them
@@ -111,14 +110,15 @@ class Rules:
                 kernel, lhs, rhs = numbers.gemm, numbers.lhs_layout(team.mr), numbers.rhs_layout
                 matrices = experts_with_rows(operator)
                 grain = max(agent.granule(operator.m) for agent in choice.agents.of_kinds)
-                tile = TileShape(m=operator.m, n=self._columns(operator.n, guess, 1.0, team, grain, matrices))
+                n = self._columns(operator.n, guess, 1.0, team, grain, matrices)
+                tile = TileShape(m=operator.m, n=n if choice.cut is None else NR * choice.cut.width)
             case _:
                 assert isinstance(operator, Attention)
                 tile = TileShape(m=choice.query_block or query_block(operator, choice.agents), n=1)
         assignment: Assignment = "shared" if guess.seconds >= SHARED_FROM_S else "static"
         shares: tuple[float, ...] = ()
-        if choice.row_parts > 1:
-            assignment = "static"
+        if choice.cut is not None:
+            assignment = choice.cut.assignment
         elif isinstance(operator, Linear) and not choice.is_even:
             paces = [agent.panel_s(operator.m, team.mr, operator.k) for agent in choice.agents.of_kinds]
             slowest_s, fastest_s = max(paces), min(paces)
@@ -180,10 +180,10 @@ class Rules:
         numbers = operator_format(self.graph, operator)
         row_bytes = numbers.lhs_bytes(1, min(operator.k, DEFAULT_KC))
         most_rows = max(team.mr, int(team.cache_bytes / 2 / row_bytes))
-        row_tiles = max(choice.row_parts, -(-operator.m // most_rows))
-        rows = -(-operator.m // row_tiles)
-        if choice.row_parts > 1:
-            return TileShape(m=rows, n=NR * choice.width)
+        parts = 1 if choice.cut is None else choice.cut.row_parts
+        rows = -(-operator.m // max(parts, -(-operator.m // most_rows)))
+        if choice.cut is not None:
+            return TileShape(m=rows, n=NR * choice.cut.width)
         return TileShape(m=rows, n=self._columns(operator.n, guess, rows / operator.m, team, grain))
 
     def _columns(

@@ -40,7 +40,7 @@ FEW_WORKERS = 8
 WORTHWHILE = 1e-3
 """Part of the whole time that a change must save to be taken."""
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
-SHIFTS = (0.8, 0.9, 0.95, 1.05, 1.1, 1.25)
+SHIFTS = (0.8, 0.9, 0.95, 1.05, 1.1, 1.25, 1.5, 2.0, 3.0)
 PIPELINES = {"depth": (1, 2, 3, 4), "query_block": (32, 64, 128), "key_block": (64, 128, 256, 512)}
 
 
@@ -157,6 +157,8 @@ def variations(planning: Planning, entry: OperatorPlan) -> Iterator[OperatorPlan
         kinds: tuple[Assignment, ...] = ("static", "shared", "static_then_shared")
         changes += [{"assignment": kind} for kind in kinds if len(entry.workers) > 1]
         changes += [{"shares": shares} for shares in _shifted(entry)]
+    if isinstance(operator, Linear) and operator.m > 1:
+        changes += _with_other_rows(operator.m, entry)
     if isinstance(operator, Linear) and operator.m > 1 and entry.lhs_layout != ROW_MAJOR:
         changes += [{"partition": "rows" if entry.partition == "columns" else "columns"}]
     if isinstance(operator, Attention) and entry.pipeline is not None:
@@ -185,6 +187,15 @@ def _with_fewer_workers(entry: OperatorPlan, workers: Sequence[WorkerPlan]) -> I
         left = entry.workers[:count]
         if entry.pipeline is None and {workers[w].role for w in left} == roles:
             yield {"workers": left, "shares": entry.shares[:count]}
+
+
+def _with_other_rows(rows: int, entry: OperatorPlan) -> Iterator[dict[str, Any]]:
+    """Tiles of a part of the rows more or fewer, half as many or twice. Who has no columns of his own draws them: fixed
+    ones of other rows are seldom as many for each, and drawn ones need not be."""
+    parts = -(-rows // entry.tile.m)
+    for other in sorted({parts // 2, parts - 1, parts + 1, 2 * parts} - {0, parts}):
+        tile = TileShape(m=-(-rows // other), n=entry.tile.n)
+        yield {"tile": tile} if entry.shares else {"tile": tile, "assignment": "shared"}
 
 
 def _shifted(entry: OperatorPlan) -> Iterator[tuple[float, ...]]:

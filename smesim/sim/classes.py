@@ -1,7 +1,7 @@
 """Classes of tasks: those of one class cost the same on the same worker, so one of them is asked for what it costs.
 
 Of most ranges of a task only the length counts; how much is done at a begin of its own depends on where that is.
-Those of an operator by itself are found in C, by the same tables (`native/sim/classes.c`).
+Those of an operator by itself are found in C, by the same tables (`native/sim/classes.c`), every expert by itself.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ def classes_of(program: Program, op_keys: Sequence[int], begin: int, end: int) -
         lengths[:, 0] = np.where(in_strips, in_rows, lengths[:, 0])
     # The last columns of a product may be those of a panel that is not full.
     lengths[:, 1] *= np.where(lasts[:, 1] * NR > n, -1, 1)
+    # Of an expert it counts how many rows it gets, and not which one it is: there may be hundreds.
+    of_experts = kind == TaskKind.EXPERT_GEMM
+    if of_experts.any():
+        experts = np.maximum(program.ops["experts"].astype(np.int64)[op], 1)
+        expert_rows = rows // experts + (firsts[:, 2] < rows % experts)
+        firsts[:, 2] = np.where(of_experts, -1, firsts[:, 2])
+        lasts[:, 2] = np.where(of_experts, expert_rows, lasts[:, 2])
     by_length = LENGTH_COUNTS[kind]
     keys = np.empty((end - begin, 8), np.int64)
     keys[:, 0], keys[:, 1] = np.array(op_keys)[op], kind

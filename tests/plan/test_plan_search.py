@@ -17,13 +17,13 @@ from smesim.hwmodel.quantity import Quantity
 from smesim.plan.lower import lower
 from smesim.plan.oracle import candidates, oracle
 from smesim.plan.planners import Planning, roofline
-from smesim.plan.schema import Plan
+from smesim.plan.schema import Plan, TileShape
 from smesim.plan.search import search, variations
 from smesim.plan.teams import both_workers
 from smesim.sim import SimExecutor
 from smesim.workload import OperatorGraph, Phase, build_graph
 from tests.sim.chips import two_core_chip, unit_chip
-from tests.workload.workload_models import tiny
+from tests.workload.workload_models import tiny, tiny_moe
 
 GRAPH = build_graph(tiny(d_model=256, d_ff=512), Phase.parse("prefill:96"), layers=2)
 
@@ -154,3 +154,48 @@ def test_rows_are_divided_where_there_are_more_units_than_columns() -> None:
     assert entry.mode == "matrix"
     assert entry.tile.m < 512
     assert len(entry.workers) > 1024 // 32
+
+
+def test_rows_are_drawn_where_fixed_blocks_of_them_would_not_come_out_even() -> None:
+    """304 steps of columns on 303 units: halves of the rows are a third block for some, and quarters that are drawn end
+    sooner."""
+    chip = library.load("server-lx2")
+    graph = build_graph(tiny(d_model=2560, d_ff=9728), Phase.parse("prefill:128"), layers=1).alone("gate_proj")
+    plan = roofline(graph, chip)
+    entry = plan.site("gate_proj")
+    halves = divided(plan, tile=TileShape(m=64, n=32), assignment="static")
+    assert (entry.assignment, entry.tile.m) == ("shared", 32)
+    assert alone_s(plan, chip, graph) < 0.99 * alone_s(halves, chip, graph)
+
+
+def test_search_finds_other_rows_for_tiles() -> None:
+    chip = library.load("server-lx2")
+    graph = build_graph(tiny(d_model=2560, d_ff=9728), Phase.parse("prefill:512"), layers=1).alone("gate_proj")
+    planning = Planning(graph, chip, both_workers(chip, None), None, True, {})
+    entry = roofline(graph, chip).site("gate_proj")
+    rows = {other.tile.m for other in variations(planning, entry) if other.tile.n == entry.tile.n}
+    assert {entry.tile.m // 2, entry.tile.m, 2 * entry.tile.m} < rows
+
+
+@pytest.mark.parametrize(("tokens", "saved"), [(128, 0.05), (512, 0.4)])
+def test_experts_are_divided_into_few_wide_blocks_where_agents_are_many(tokens: int, saved: float) -> None:
+    """128 experts on 303 units: two blocks each, and not 24 steps, of which everybody draws ten and some eleven; and
+    where no cache holds all rows an expert's are read twice instead of 24 times."""
+    chip = library.load("server-lx2")
+    model = tiny_moe(d_model=2048, d_expert=768, experts=128, experts_per_token=8)
+    graph = build_graph(model, Phase.prefill(tokens), layers=1).alone("gate_experts")
+    plan = roofline(graph, chip)
+    entry = plan.site("gate_experts")
+    steps = divided(plan, tile=TileShape(m=entry.tile.m, n=32), assignment="shared")
+    assert (entry.assignment, entry.tile.n) == ("static", 384)
+    assert alone_s(plan, chip, graph) < (1 - saved) * alone_s(steps, chip, graph)
+
+
+def divided(plan: Plan, **changes: object) -> Plan:
+    """The plan of one operator, divided in another way."""
+    (entry,) = plan.operators
+    return plan.model_copy(update={"operators": (entry.model_copy(update=changes),)})
+
+
+def alone_s(plan: Plan, chip: Chip, graph: OperatorGraph) -> float:
+    return SimExecutor(chip).seconds(lower(plan, graph))

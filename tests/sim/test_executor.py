@@ -10,14 +10,16 @@ import pytest
 
 from smesim.errors import ProgramError, SmesimError
 from smesim.hwmodel.chip import Chip, KernelModel
-from smesim.hwmodel.cost import CoreCosts
+from smesim.hwmodel.cost import CoreCosts, TaskCost
 from smesim.plan.lower import lower
 from smesim.plan.planners import cpu_only
 from smesim.plan.program import Program, TaskKind
 from smesim.plan.schema import Plan
 from smesim.sim import ALL_EFFECTS, EFFECTS, SimExecutor, without
+from smesim.sim.classes import classes_of
 from smesim.sim.clock import TICK_S
 from smesim.sim.costing import Costing
+from smesim.sim.facts import facts_of
 from smesim.sim.timeline import Timeline
 from smesim.trace.schema import Trace
 from smesim.workload import catalog
@@ -237,6 +239,21 @@ def test_the_weights_of_reached_experts_come_from_memory_once_and_one_row_is_a_v
     else:
         products_s = 16 * cost.gemm_s(10, MR, (0, 2), 32, 2048)
         assert compute_s == pytest.approx(products_s + cost.exposed_s("gemm_f32", streamed))
+
+
+def test_experts_with_as_many_rows_are_one_class() -> None:
+    """16 experts of which 4 get a row more: two classes for each length of a range, and all of one cost the same."""
+    model = tiny_moe(d_model=128, d_expert=64, experts=16, experts_per_token=4, layers=1)
+    program = lower(cpu_only(build_graph(model, Phase.prefill(45)), CHIP))
+    costing, op = Costing.of(CHIP, program, ALL_EFFECTS), program.op_sites.index("up_experts")
+    classes = classes_of(program, facts_of(program).op_keys, 0, len(program.tasks))
+    of_up = np.flatnonzero((program.tasks["op"] == op) & (program.tasks["kind"] == TaskKind.EXPERT_GEMM)).tolist()
+    costs: dict[tuple[int, ...], set[TaskCost]] = {}
+    for task in of_up:
+        costs.setdefault(classes[task], set()).add(costing.cost_once(task, 0))
+    widths = {int(row["end1"] - row["begin1"]) for row in program.tasks[of_up]}
+    assert len(costs) == 2 * len(widths) < len(of_up)
+    assert {len(same) for same in costs.values()} == {1}
 
 
 def test_tiles_of_one_panel_take_as_much_longer_as_a_lone_stream_is_slower() -> None:
