@@ -216,9 +216,14 @@ class CoreCosts:
             return 0.0
         return streamed_bytes * self._parameter(kernel, "s_per_streamed_byte", 0.0)
 
-    def serial_share(self, kernel: str) -> float:
-        """Share of a kernel's arithmetic that waits for streamed operands instead of overlapping with them, 0 .. 1."""
-        return self._parameter(kernel, "serial_share", 0.0) if "exposed_latency" in self._effects else 0.0
+    def serial_share(self, kernel: str, level: str = DRAM) -> float:
+        """Share of a kernel's arithmetic that waits for operands streamed from a level instead of overlapping with
+        them, 0 .. 1: fitted where they come from memory, and as much less as a nearer level is faster."""
+        if "exposed_latency" not in self._effects:
+            return 0.0
+        rates = self._core.load_bytes_per_s
+        nearer = rates[DRAM].value / rates[level].value if level in rates else 1.0
+        return self._parameter(kernel, "serial_share", 0.0) * min(1.0, nearer)
 
     def shared_s(self, kernel: str, shared_bytes: float) -> float:
         """Time to fetch what another core wrote last from that core's cache."""

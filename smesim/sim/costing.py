@@ -172,7 +172,7 @@ class Costing:
             Transfer(out, self._places.write_factor * query_bytes),
         )
         waits = past and self._places.is_far(cluster, old)
-        serial_s = compute_s * costs.serial_share("attention_f32") if waits else 0.0
+        serial_s = compute_s * costs.serial_share("attention_f32", old) if waits else 0.0
         return TaskCost(compute_s - serial_s, serial_s, tuple(t for t in transfers if t.n_bytes > 0))
 
     def _by_rows(self, row: TaskRow, op: OpRow, cluster: str, costs: CoreCosts) -> TaskCost:

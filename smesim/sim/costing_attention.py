@@ -83,7 +83,7 @@ class AttentionCosting:
             moved = _moved([*transfers, Transfer(unit.nearest, again)])
             return TaskCost(work.unit_s, work.core_s, moved, on_unit=True)
         compute_s = costs.qk_s(block) if is_qk else costs.pv_s(block)
-        serial_s = compute_s * costs.serial_share(KERNEL) if old_keys and self._places.is_far(cluster, old) else 0.0
+        serial_s = compute_s * self._waiting_share(costs, cluster, old, old_keys)
         return TaskCost(compute_s - serial_s + foreign_s, serial_s, _moved(transfers))
 
     def _part(self, row: TaskRow, block: BlockShape, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -100,7 +100,7 @@ class AttentionCosting:
             Transfer(self._places.slot_level(cluster, index, "input0"), gathered),
             Transfer(self._places.slot_level(cluster, index, "handover"), gathered),
         ]
-        serial_s = compute_s * costs.serial_share(KERNEL) if old_keys and self._places.is_far(cluster, old) else 0.0
+        serial_s = compute_s * self._waiting_share(costs, cluster, old, old_keys)
         return TaskCost(compute_s - serial_s, serial_s, _moved(transfers))
 
     def _combine(self, row: TaskRow, cluster: str, costs: CoreCosts) -> TaskCost:
@@ -117,6 +117,10 @@ class AttentionCosting:
             Transfer(self._places.slot_level(cluster, index, "output0"), written),
         ]
         return TaskCost(compute_s, 0.0, _moved(transfers))
+
+    def _waiting_share(self, costs: CoreCosts, cluster: str, old: str, old_keys: int) -> float:
+        """The share of the arithmetic that waits for old keys and values, if there are any and they are not near."""
+        return costs.serial_share(KERNEL, old) if old_keys and self._places.is_far(cluster, old) else 0.0
 
     def _key_levels(self, row: TaskRow, past: int, end: int, cluster: str, first: bool) -> tuple[str, str]:
         """Where new keys and values are, and old ones: these were last read a whole pass ago, and the first tasks in
