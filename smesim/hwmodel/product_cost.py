@@ -55,6 +55,13 @@ def strip_heights(rows: int, mr: int, begin: int, end: int) -> tuple[tuple[int, 
     return tuple(sorted((h, c) for h, c in counts.items() if c))
 
 
+def panels_taken(panels: int, together: int, lone_panel: float) -> float:
+    """How many panels take as long as these if each has others beside it: a kernel takes so many `together`, and one
+    that is left over by itself takes `lone_panel` times as long."""
+    lone = panels % together
+    return panels - lone + lone * lone_panel
+
+
 class ProductCosts:
     """Times of the products of one format, seconds on a core that has its full rate."""
 
@@ -92,12 +99,7 @@ class ProductCosts:
             if len(self._panel_s) >= PANELS_KEPT:
                 self._panel_s.clear()
             self._panel_s[key] = self._gemm_panel_s(*key)
-        return self._panel_s[key] * self.panels_taken(panels)
-
-    def panels_taken(self, panels: int) -> float:
-        """How many panels take as long as these if each has others beside it."""
-        lone = panels % self.panels_together
-        return panels - lone + lone * self._lone_panel
+        return self._panel_s[key] * panels_taken(panels, self.panels_together, self._lone_panel)
 
     def _gemm_panel_s(self, rows: int, mr: int, strips: tuple[int, int], k: int) -> float:
         blocks = -(-k // self._kc)

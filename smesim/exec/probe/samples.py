@@ -13,6 +13,7 @@ from smesim.exec.probe.little_models import LittleRun
 from smesim.exec.probe.warm import BlockSizes, WarmProduct
 from smesim.hwmodel.attention_blocks import BlockShape, block_work
 from smesim.hwmodel.cost import AttentionShape, router_blocks, strip_heights
+from smesim.hwmodel.product_cost import panels_taken
 from smesim.plan.program import BufferRole, Number, Program, TaskKind
 from smesim.plan.reuse import F32_BYTES, reuse_distances, row_operands, rows_of, shared_bytes
 
@@ -73,7 +74,7 @@ def gemm_features(sample: Sample, warm: WarmProduct, blocks: BlockSizes) -> tupl
     """(seconds of warm k-steps and micro-tiles, weight bytes new to the caches)."""
     row, op = sample.row, sample.op
     panels, k = int(row["end1"]) - int(row["begin1"]), int(op["k"])
-    taken = panels + panels % blocks.panels * (warm.lone_panel - 1)
+    taken = panels_taken(panels, blocks.panels, warm.lone_panel)
     heights = strip_heights(int(op["m"]), blocks.mr, int(row["begin0"]), int(row["end0"]))
     steps_s = taken * k * sum(count * warm.kstep_s[height] for height, count in heights)
     tiles = taken * (int(row["end0"]) - int(row["begin0"])) * -(-k // blocks.kc)
